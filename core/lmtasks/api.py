@@ -1,0 +1,252 @@
+"""What lmtasks does, as functions: the command line calls these, and so does `import lmtasks`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lmtasks.data import DataRequest, load_dataset, load_fewshot
+from lmtasks.errors import UsageError, unknown_name
+from lmtasks.metrics import find_metrics
+from lmtasks.model import CATALOGUE, DEFAULT
+from lmtasks.plugins import LoadedPlugin, Registry
+from lmtasks.progress import OnProgress, no_progress
+from lmtasks.prompts import Renderer
+from lmtasks.reports import write_report
+from lmtasks.runs.options import RunOptions
+from lmtasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from lmtasks.inference import LanguageModel
+    from lmtasks.plugins.registry import LoadedPlugin
+    from lmtasks.runs import Run
+    from lmtasks.runs.runner import Plan
+
+log = logging.getLogger("lmtasks")
+
+
+def load_model(
+    name: str = DEFAULT, options: RunOptions | None = None, *, on_progress: OnProgress = no_progress
+) -> LanguageModel:
+    """Load a language model, to be used for any number of runs.
+
+    Args:
+        name: of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
+        options: device, dtype and trust_remote_code count here.
+        on_progress: hears of fetching, converting and loading.
+
+    Raises:
+        ModelError: it cannot be had or loaded.
+        UnknownNameError: the name is none of these.
+    """
+    from lmtasks.inference.transformers_model import TransformersModel
+    from lmtasks.model.loading import load
+
+    options = options or RunOptions()
+    return TransformersModel(
+        load(
+            name,
+            device=options.device,
+            dtype=options.dtype,
+            trust_remote_code=options.trust_remote_code,
+            on_progress=on_progress,
+        )
+    )
+
+
+def run(
+    task: str | Task,
+    options: RunOptions | None = None,
+    *,
+    model: str | LanguageModel = DEFAULT,
+    on_progress: OnProgress = no_progress,
+    **changes: object,
+) -> Run:
+    """Run a task over its data with a model, and score it.
+
+    >>> run("summarization", data="news.jsonl", limit=20).scores  # doctest: +SKIP
+
+    Args:
+        task: its name ("translation/en-zh", or the plugin's name for its first task), or a Task.
+        options: settings; the fields of RunOptions say what there is.
+        model: a name, or a model loaded before.
+        on_progress: hears how far it is.
+        **changes: fields of RunOptions, over `options`.
+
+    Returns:
+        The run: its path, scores, samples and record.
+
+    Raises:
+        LmtasksError: its children name what was wrong with task, data, model or settings.
+    """
+    from lmtasks.runs.runner import run_plan
+
+    plan = plan_run(task, (options or RunOptions()).with_changes(changes))
+    loaded = load_model(model, plan.options, on_progress=on_progress) if isinstance(model, str) else model
+    finished = run_plan(plan, loaded, on_progress=on_progress)
+    write_report(finished)
+    return finished
+
+
+def plan_run(task: str | Task, options: RunOptions) -> Plan:
+    """Check everything about a run that needs no model: task, prompt, metrics, settings and data.
+
+    Raises:
+        LmtasksError: as for `run`.
+    """
+    from lmtasks.runs.runner import Plan
+
+    registry = Registry()
+    found, plugin = _find_task(registry, task)
+    _check_prompt(found, options.prompt)
+    metrics = find_metrics(options.metrics or found.metrics, registry.metric)
+    generation = options.generation(found.generation)
+    request = DataRequest(
+        data=options.data,
+        split=options.split,
+        limit=options.limit,
+        columns=options.columns,
+        language=options.language,
+    )
+    dataset = load_dataset(found, request)
+    fewshot = None
+    if options.num_fewshot:
+        fewshot = load_fewshot(
+            found, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
+        )
+    return Plan(
+        task=found,
+        plugin=plugin.found if plugin else None,
+        dataset=dataset,
+        fewshot=fewshot,
+        metrics=metrics,
+        options=options,
+        generation=generation,
+    )
+
+
+def ask(
+    task: str | Task,
+    inputs: Mapping[str, str],
+    options: RunOptions | None = None,
+    *,
+    model: str | LanguageModel = DEFAULT,
+    on_text: Callable[[str], None] | None = None,
+    on_progress: OnProgress = no_progress,
+    **changes: object,
+) -> str:
+    """Do a task on one's own text.
+
+    Args:
+        task: as for `run`.
+        inputs: text by field name; the key "" stands for the task's first field.
+        options: settings, as for `run`; those about data and scores do not matter here.
+        model: a name, or a model loaded before.
+        on_text: hears the answer grow, from its beginning each time.
+        on_progress: hears of fetching and loading.
+        **changes: fields of RunOptions, over `options`.
+
+    Returns:
+        The answer, as the task parses it.
+
+    Raises:
+        LmtasksError: its children name what was wrong with task, inputs, model or settings.
+    """
+    from lmtasks.inference import Request
+    from lmtasks.runs.runner import parse_completion, room_for_prompt
+
+    options = (options or RunOptions()).with_changes(changes)
+    found, _ = _find_task(Registry(), task)
+    _check_prompt(found, options.prompt)
+    generation = options.generation(found.generation)
+    example = Example(id="ask", inputs=_checked_inputs(found, inputs))
+    fewshot: tuple[Example, ...] = ()
+    if options.num_fewshot:
+        demo = load_dataset(found, DataRequest())
+        fewshot = load_fewshot(
+            found, demo, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
+        ).examples
+    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, str) else model
+    renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
+    generation = replace(generation, stop=(*generation.stop, *renderer.stop))
+    room = room_for_prompt(loaded, generation)
+    if room is None:
+        prompt = renderer.render(example)
+    else:
+        prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)
+    for name, count in prompt.cut.items():
+        log.warning("the last %d characters of %s were cut to fit the model", count, name)
+
+    def hear(text: str) -> None:
+        if on_text:
+            on_text(parse_completion(found, text, "ask"))
+
+    requests = [Request(example.id, prompt.token_ids)]
+    _, completion = next(iter(loaded.generate(requests, generation, seed=options.seed, on_text=hear)))
+    return parse_completion(found, completion.text, "ask")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownTask:
+    """A task with one of its prompts as a model sees it."""
+
+    task: Task
+    plugin: LoadedPlugin
+    prompt: str
+    """The prompt's name."""
+    text: str
+    """The rendered prompt of the first example, control tokens spelled out."""
+    tokens: int
+    model: str
+
+
+def show(
+    task: str,
+    options: RunOptions | None = None,
+    *,
+    model: str | LanguageModel = DEFAULT,
+    on_progress: OnProgress = no_progress,
+    **changes: object,
+) -> ShownTask:
+    """Render the first example of a task's data exactly as a run would.
+
+    Raises:
+        LmtasksError: as for `run`.
+    """
+    options = (options or RunOptions()).with_changes({"limit": 1, **changes})
+    plan = plan_run(task, options)
+    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, str) else model
+    fewshot = plan.fewshot.examples if plan.fewshot else ()
+    renderer = Renderer(plan.task, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
+    prompt = renderer.render(plan.dataset.examples[0])
+    return ShownTask(
+        task=plan.task,
+        plugin=Registry().load(plan.task.name.partition("/")[0]),
+        prompt=renderer.name,
+        text=loaded.tokenizer.decode(list(prompt.token_ids)),
+        tokens=len(prompt.token_ids),
+        model=loaded.info.name,
+    )
+
+
+def _find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:
+    return registry.task(task) if isinstance(task, str) else (task, None)
+
+
+def _check_prompt(task: Task, prompt: str | None) -> None:
+    if prompt is not None and prompt not in task.prompts:
+        raise unknown_name(f'prompt of task "{task.name}"', prompt, task.prompts)
+
+
+def _checked_inputs(task: Task, inputs: Mapping[str, str]) -> dict[str, str]:
+    first = next(iter(task.fields))
+    named = {name or first: text.strip() for name, text in inputs.items()}
+    for name in named:
+        if name not in task.fields:
+            raise unknown_name(f'input of task "{task.name}"', name, task.fields)
+    for name, field in task.fields.items():
+        if field.required and not named.get(name):
+            raise UsageError(f'task "{task.name}" needs the input "{name}"; its inputs are {", ".join(task.fields)}')
+    return {name: text for name, text in named.items() if text}

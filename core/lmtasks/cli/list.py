@@ -1,0 +1,40 @@
+"""`lmtasks list`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.terminal import table
+
+
+@click.command("list")
+@options.json_option
+@options.verbose_option
+def command(as_json: bool) -> None:
+    """List the tasks of all plugins."""
+    from lmtasks.plugins import Registry
+
+    loaded, broken = Registry().load_all()
+    tasks = [(task, plugin.found) for plugin in loaded for task in plugin.tasks.values()]
+    if as_json:
+        rows = [
+            {
+                "task": task.name,
+                "summary": task.summary,
+                "version": task.version,
+                "plugin": found.name,
+                "distribution": found.distribution,
+                "distribution_version": found.version,
+                "prompts": list(task.prompts),
+                "datasets": list(task.datasets),
+            }
+            for task, found in tasks
+        ]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        click.echo(table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks]))
+    for error in broken.values():
+        click.echo(f"lmtasks: {error}", err=True)

@@ -1,0 +1,78 @@
+"""`lmtasks`: finds the command, imports that one alone, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from lmtasks.errors import LmtasksError, UsageError
+
+COMMANDS = {
+    "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
+    "ask": ("lmtasks.cli.ask", "Do a task on your own text."),
+    "list": ("lmtasks.cli.list", "List the tasks."),
+    "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
+    "models": ("lmtasks.cli.models", "List and fetch models."),
+    "plugins": ("lmtasks.cli.plugins", "List plugins, and why a broken one is broken."),
+}
+"""Command to its module and its line in --help, so that --help imports none of them."""
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order they are thought of."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("lmtasks"), "--version", message="lmtasks %(version)s")
+def cli() -> None:
+    """One language model in memory, every NLP task a plugin."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    0: fine; 1: failed; 2: wrong usage; 130: interrupted.
+    """
+    logging.basicConfig(stream=sys.stderr, format="lmtasks: %(message)s", level=logging.ERROR)
+    logging.getLogger("lmtasks").setLevel(logging.WARNING)
+    try:
+        code = cli.main(args=arguments, prog_name="lmtasks", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LmtasksError as error:
+        if logging.getLogger("lmtasks").isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        click.echo(f"lmtasks: {error}", err=True)
+        sys.exit(USAGE if isinstance(error, UsageError) else FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("lmtasks: interrupted; the same command again goes on from here", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has gone; nothing is left to say.
+        sys.stderr.close()
+        sys.exit(FAILED)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,138 @@
+"""Flags that commands share; their names are the fields of RunOptions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lmtasks.model.catalogue import DEFAULT
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger("lmtasks").setLevel(logging.DEBUG)
+
+
+def _pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not (name and equals and text):
+            raise click.BadParameter(f'"{value}": expected NAME=VALUE', param=parameter)
+        pairs[name] = text
+    return pairs
+
+
+def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None
+
+
+def _stops(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    return tuple(value.replace("\\n", "\n").replace("\\t", "\t") for value in values) or None
+
+
+def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Tell more; show tracebacks."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+
+model_options = _group(
+    click.option(
+        "--model",
+        default=DEFAULT,
+        show_default=True,
+        metavar="MODEL",
+        help="A name of `lmtasks models list`, a folder, a .gguf file, or a hub id (ORG/NAME[@REVISION]).",
+    ),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bfloat16 where the hardware computes in it.",
+    ),
+    click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
+)
+
+data_options = _group(
+    click.option(
+        "--data",
+        metavar="DATA",
+        help="A set of the task, a JSONL, CSV, TSV or Parquet file, or hub:ID[@REVISION][#CONFIG].  [default: the"
+        " task's demo]",
+    ),
+    click.option("--split", metavar="NAME", help="Of the data.  [default: test, validation, dev or train]"),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples."),
+    click.option(
+        "--map",
+        "columns",
+        multiple=True,
+        callback=_pairs,
+        metavar="FIELD=COLUMN",
+        help="The data's column for a field, or for references, id or language. Repeatable.",
+    ),
+    click.option("--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"),
+)
+
+prompt_options = _group(
+    click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
+    click.option(
+        "--num-fewshot",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Show N examples with their answers in the prompt.",
+    ),
+    click.option(
+        "--fewshot-data",
+        metavar="DATA",
+        help="Where to draw them from.  [default: another split of the data, or of the task's demo]",
+    ),
+    click.option(
+        "--on-overlong",
+        type=click.Choice(["error", "skip", "cut"]),
+        default="error",
+        show_default=True,
+        help="What to do with a prompt too long for the model.",
+    ),
+)
+
+generation_options = _group(
+    click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="[default: as the task says]"),
+    click.option("--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: 0]"),
+    click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P"),
+    click.option("--top-k", type=click.IntRange(min=0), metavar="K"),
+    click.option("--stop", multiple=True, callback=_stops, metavar="TEXT", help="Ends an answer. Repeatable."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of sampling and the few-shot draw."),
+)
+
+run_options = _group(
+    click.option("--metrics", callback=_names, metavar="NAME,...", help="[default: the task's]"),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at once.  [default: by their length]"
+    ),
+    click.option(
+        "--output-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="Holds run folders.",
+    ),
+)

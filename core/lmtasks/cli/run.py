@@ -1,0 +1,97 @@
+"""`lmtasks run TASK...`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.terminal import progress, table
+from lmtasks.task import Score
+
+OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data")
+
+
+@click.command("run")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@options.model_options
+@options.data_options
+@options.prompt_options
+@options.generation_options
+@options.run_options
+@options.json_option
+@options.verbose_option
+def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> None:
+    """Run tasks over data with a model: scores, run folder, report.
+
+    The same command again after an interruption goes on where it stopped.
+
+    \b
+    lmtasks run summarization
+    lmtasks run summarization/dialogue --data dialogues.jsonl --limit 50
+    lmtasks run translation/en-zh --model gemma-3-270m --num-fewshot 5
+    """
+    from lmtasks import api
+    from lmtasks.runs.options import RunOptions
+
+    if len(tasks) > 1:
+        given = [name for name in OF_ONE_TASK if settings[name]]
+        if given:
+            flag = "--map" if given[0] == "columns" else f"--{given[0].replace('_', '-')}"
+            raise click.UsageError(f"{flag} belongs to one task: with several, each takes its own")
+    chosen = RunOptions(**settings)
+    with progress() as on_progress:
+        for task in tasks:
+            api.plan_run(task, chosen)  # bad data of the last task is found before the first one runs
+        loaded = api.load_model(model, chosen, on_progress=on_progress)
+        runs = [api.run(task, chosen, model=loaded, on_progress=on_progress) for task in tasks]
+    if as_json:
+        results = [_as_json(run) for run in runs]
+        click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))
+        return
+    click.echo("\n\n".join(_as_text(run) for run in runs))
+
+
+def _as_json(run: Any) -> dict[str, Any]:
+    record = run.record
+    return {
+        "run": str(run.path),
+        "task": record["task"]["name"],
+        "model": record["model"]["name"],
+        "n": record["counts"]["scored"],
+        "scores": record["scores"],
+        "counts": record["counts"],
+        "timings": record["timings"],
+        "tokens": record["tokens"],
+        "peak_memory_bytes": record["peak_memory_bytes"],
+    }
+
+
+def _as_text(run: Any) -> str:
+    record = run.record
+    counts, data = record["counts"], record["data"]
+    split = f" ({data['split']})" if data["split"] else ""
+    parts = [f"{record['task']['name']} with {record['model']['name']}: {data['count']} examples of {data['name']}{split}"]
+    if run.scores:
+        parts.append(_scores(run.scores))
+    else:
+        parts.append("no scores: the data has no references")
+    remarks = [f"{counts[name]} {name}" for name in ("empty", "unfinished", "cut", "skipped") if counts[name]]
+    if remarks:
+        parts.append(f"of {counts['examples']} outputs: {', '.join(remarks)}")
+    parts.append(f"report: {run.path / 'report.md'}")
+    return "\n\n".join(parts)
+
+
+def _scores(scores: Sequence[Score]) -> str:
+    rows = [(score.name, f"{score.value:.2f}", score.language or "unknown", score.n) for score in scores]
+    lines = [table(("score", "value", "language", "n"), rows, right=(1, 3)), ""]
+    # Scores of one metric share their signature but for its first word, the score's name.
+    shared: dict[str, list[str]] = {}
+    for score in scores:
+        name, _, rest = score.signature.partition("|")
+        shared.setdefault(rest, []).append(name)
+    return "\n".join([*lines, *(f"{', '.join(names)}: {rest}" for rest, names in shared.items())])

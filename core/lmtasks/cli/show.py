@@ -1,0 +1,40 @@
+"""`lmtasks show TASK`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.terminal import progress
+
+
+@click.command("show")
+@click.argument("task")
+@options.model_options
+@options.data_options
+@options.prompt_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the few-shot draw.")
+@options.verbose_option
+def command(task: str, model: str, **settings: Any) -> None:
+    """Show a task, and the prompt of its first example as the model sees it, control tokens included."""
+    from lmtasks import api
+
+    settings.pop("limit")
+    with progress() as on_progress:
+        shown = api.show(task, model=model, on_progress=on_progress, **settings)
+    fields = [name if field.required else f"{name} (optional)" for name, field in shown.task.fields.items()]
+    facts = {
+        "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
+        "from": f"{shown.plugin.found.origin} ({shown.plugin.found.module})",
+        "inputs": ", ".join(fields),
+        "prompts": ", ".join(shown.task.prompts),
+        "data": ", ".join(shown.task.datasets),
+        "metrics": ", ".join(metric if isinstance(metric, str) else metric.name for metric in shown.task.metrics),
+        "language": shown.task.language or "as the references tell",
+    }
+    for name, value in facts.items():
+        click.echo(f"{name:<9} {value}")
+    click.echo(f'\nprompt "{shown.prompt}" for {shown.model}, {shown.tokens} tokens:\n')
+    click.echo(shown.text)

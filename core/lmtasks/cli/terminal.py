@@ -1,0 +1,103 @@
+"""What people see: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from lmtasks.progress import OnProgress
+
+PLAIN_EVERY = 10.0
+"""Seconds between lines of progress where stderr is no terminal."""
+
+
+@contextmanager
+def progress() -> Iterator[OnProgress]:
+    """Give a callback that shows progress: bars with an estimate on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        with _bars() as on_progress:
+            yield on_progress
+    else:
+        yield _plain_lines()
+
+
+@contextmanager
+def _bars() -> Iterator[OnProgress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        shown: dict[str, TaskID] = {}
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            for other, bar in shown.items():
+                if other != what and not bars.tasks[bar].finished:
+                    bars.update(bar, total=1, completed=1)
+            if what not in shown:
+                shown[what] = bars.add_task(what, total=None, amount="")
+            bars.update(shown[what], completed=done, total=total or None, amount=_amount(done, total))
+
+        yield on_progress
+        for bar in shown.values():
+            if bars.tasks[bar].total is None:
+                bars.update(bar, total=1, completed=1)
+
+
+def _plain_lines() -> OnProgress:
+    current, told, begun = "", 0.0, 0.0
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        nonlocal current, told, begun
+        now = time.monotonic()
+        if what != current:
+            current, begun = what, now
+        elif now - told < PLAIN_EVERY and not (total and done >= total):
+            return
+        told = now
+        left = ""
+        if 0 < done < total:
+            left = f", about {(now - begun) / done * (total - done):.0f} s left"
+        click.echo(f"{what}{': ' if total else ''}{_amount(done, total)}{left}", err=True)
+
+    return on_progress
+
+
+def _amount(done: int, total: int) -> str:
+    if not total:
+        return ""
+    if total > 1_000_000:
+        return f"{done / 1e6:.0f}/{total / 1e6:.0f} MB"
+    return f"{done}/{total}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> str:
+    """Return rows in columns, as wide as they need.
+
+    Args:
+        header: names of the columns.
+        rows: cells, any values.
+        right: columns to be aligned to the right.
+    """
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        padded = []
+        for column, cell in enumerate(row):
+            space = " " * (widths[column] - _width(cell))
+            padded.append(space + cell if column in right else cell + space)
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: Chinese characters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)

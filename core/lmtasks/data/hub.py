@@ -1,0 +1,92 @@
+"""Data sets from the Hugging Face hub, through `datasets`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from lmtasks.data.rows import Row
+from lmtasks.errors import DataError
+
+PREFIX = "hub:"
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A data set on the hub (or in a local folder of the same layout), pinned or not."""
+
+    id: str
+    revision: str | None = None
+    config: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HubDataset:
+        """Read "hub:ID[@REVISION][#CONFIG]".
+
+        Raises:
+            DataError: the text has no ID.
+        """
+        match = re.fullmatch(r"hub:(?P<id>[^@#]+)(?:@(?P<revision>[^#]+))?(?:#(?P<config>.+))?", text)
+        if match is None:
+            raise DataError(f'"{text}": expected hub:ID, hub:ID@REVISION, hub:ID#CONFIG or hub:ID@REVISION#CONFIG')
+        return cls(match["id"], match["revision"], match["config"])
+
+    def __str__(self) -> str:
+        """Return it as `--data` takes it."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{PREFIX}{self.id}{revision}{f'#{self.config}' if self.config else ''}"
+
+    def splits(self) -> list[str]:
+        """Return the names of its splits.
+
+        Raises:
+            DataError: it cannot be reached, or needs a choice that was not made.
+        """
+        import datasets
+
+        with _one_line(self):
+            return [
+                str(name)
+                for name in datasets.get_dataset_split_names(self.id, self.config, revision=self.revision)
+            ]
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the rows of a split.
+
+        Raises:
+            DataError: as for `splits`.
+        """
+        import datasets
+
+        with _one_line(self):
+            data = datasets.load_dataset(self.id, self.config, revision=self.revision, split=split)
+        for number, values in enumerate(data, start=1):
+            yield Row(f"{self} split {split}, row {number}", number, cast(Mapping[str, object], values))
+
+
+class _one_line:
+    """Turn what `datasets` and the hub's client raise into one DataError.
+
+    They raise from several families (OSError, ValueError, their own), with advice in many lines.
+    """
+
+    def __init__(self, dataset: HubDataset) -> None:
+        self.dataset = dataset
+
+    def __enter__(self) -> None:
+        import datasets
+
+        datasets.disable_progress_bars()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        text = " ".join(str(error).split())
+        if isinstance(error, ConnectionError) or "offline" in text.lower() or "connect" in text.lower():
+            raise DataError(
+                f"{self.dataset}: the hub cannot be reached. Download the set where there is a network and give"
+                f" its JSONL, CSV or Parquet file, or try again later. ({text[:160]})"
+            ) from error
+        raise DataError(f"{self.dataset}: {text[:400] or type(error).__name__}") from error

@@ -1,0 +1,218 @@
+"""From what `--data` says to the examples of one split, checked before any model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lmtasks.data.columns import SPLIT, choose_columns, make_examples
+from lmtasks.data.hub import PREFIX, HubDataset
+from lmtasks.data.rows import SUFFIXES, Row, file_sha256, read_rows
+from lmtasks.errors import DataError, LmtasksError, unknown_name
+from lmtasks.task import DataFile, DataSource, Example, Task
+
+SCORED = ("test", "validation", "dev", "train")
+"""Where no split is asked for, the first of these that the data has is scored."""
+TAUGHT = ("train", "dev", "validation")
+"""Few-shot examples come from the first of these that is not scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRequest:
+    """What a user asks for; everything has a default in the task."""
+
+    data: str | None = None
+    """A named set of the task, a file, or hub:ID[@REVISION][#CONFIG]; None: the task's demo."""
+    split: str | None = None
+    limit: int | None = None
+    """At most this many examples, the first ones."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field to column, where the data uses other names than the task knows."""
+    language: str | None = None
+    """Of all references, over what the data and the task say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """The examples of one split, and where they come from."""
+
+    name: str
+    split: str | None
+    """None: the set has no splits."""
+    examples: tuple[Example, ...]
+    file_sha256: str | None
+    """Of the file's bytes, where there is one."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the examples themselves, so that the same data in another file format is known again."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            record = {
+                "id": example.id,
+                "inputs": dict(example.inputs),
+                "references": list(example.references),
+                "target": example.target,
+                "language": example.language,
+            }
+            digest.update(json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def load_dataset(task: Task, request: DataRequest) -> Dataset:
+    """Read and check the examples that a request names.
+
+    Raises:
+        DataError: there is no such data, or it is not what the task needs; names file, line and field.
+        UnknownNameError: the task has no set of that name.
+    """
+    name, source = _find_source(task, request.data)
+    if isinstance(source, HubDataset):
+        split = _choose_split(name, source.splits(), request.split)
+        rows = source.rows(split)
+        columns: Mapping[str, str] = request.columns
+        sha256 = None
+    elif isinstance(source, DataFile):
+        split, rows = _split_rows(name, read_rows(source.path), request.split)
+        columns = {**source.columns, **request.columns}
+        sha256 = file_sha256(source.path)
+    else:
+        split = request.split or SCORED[0]
+        examples = _from_function(task, name, source(split), request, split)
+        return Dataset(name=name, split=split, examples=examples, file_sha256=None)
+    taken = list(itertools.islice(rows, request.limit))
+    if not taken:
+        raise DataError(f"{name}: no data rows; expected at least one example")
+    chosen = choose_columns(task, taken, columns)
+    examples = tuple(make_examples(task, taken, chosen, language=request.language))
+    return Dataset(name=name, split=split, examples=examples, file_sha256=sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """The examples that a prompt shows, in order, and the set they were drawn from."""
+
+    pool: Dataset
+    examples: tuple[Example, ...]
+
+
+def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: str | None) -> FewShot:
+    """Draw the examples that the prompt shows, from data that is not scored.
+
+    Args:
+        task: whose prompt shows them.
+        dataset: the examples that are scored; none that asks the same is drawn.
+        count: how many to draw, at least 1.
+        seed: decides which, and in which order.
+        data: where to draw from, as in `DataRequest.data`; None: another split of the scored set, or else of
+            the task's demo.
+
+    Raises:
+        DataError: there are fewer than `count` examples with an answer to draw from.
+    """
+    if data is not None:
+        pool = load_dataset(task, DataRequest(data=data))
+    else:
+        pool = _other_split(task, dataset.name, dataset.split)
+    asked = {tuple(sorted(example.inputs.items())) for example in dataset.examples}
+    usable = [
+        example
+        for example in pool.examples
+        if example.answer and tuple(sorted(example.inputs.items())) not in asked
+    ]
+    if len(usable) < count:
+        raise DataError(
+            f"{pool.name}: {len(usable)} examples to show (not scored themselves, with an answer), but"
+            f" {count} were asked for; lower --num-fewshot or name a larger set with --fewshot-data"
+        )
+    return FewShot(pool, tuple(random.Random(seed).sample(usable, count)))  # noqa: S311 - a draw to repeat, not a secret
+
+
+def _other_split(task: Task, name: str, scored: str | None) -> Dataset:
+    """Return another split of the set of that name, or else of the task's demo."""
+    demo = next(iter(task.datasets))
+    for candidate in dict.fromkeys((name, demo)):
+        for split in TAUGHT:
+            if candidate == name and split == scored:
+                continue
+            try:
+                return load_dataset(task, DataRequest(data=candidate, split=split))
+            except NoSplitError:
+                continue
+    raise DataError(f"{name}: no other split to draw few-shot examples from; name a set with --fewshot-data")
+
+
+class NoSplitError(DataError):
+    """The data has no split of that name."""
+
+
+def _find_source(task: Task, data: str | None) -> tuple[str, DataSource | HubDataset]:
+    if data is None:
+        return next(iter(task.datasets.items()))
+    if data.startswith(PREFIX):
+        return data, HubDataset.parse(data)
+    if data in task.datasets:
+        return data, task.datasets[data]
+    path = Path(data).expanduser()
+    if path.exists() or path.suffix.lower() in SUFFIXES or len(path.parts) > 1:
+        return str(path), DataFile(path=path)
+    raise unknown_name(f'data set of task "{task.name}" (or file)', data, task.datasets)
+
+
+def _choose_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
+    if wanted is None:
+        wanted = next((split for split in SCORED if split in splits), None)
+        if wanted is None:
+            raise NoSplitError(f"{name}: choose one of its splits with --split: {', '.join(splits)}")
+    elif wanted not in splits:
+        raise NoSplitError(f'{name}: no split "{wanted}"; it has {", ".join(splits)}')
+    return wanted
+
+
+def _split_rows(name: str, rows: Iterator[Row], wanted: str | None) -> tuple[str | None, Iterator[Row]]:
+    """Take the rows of one split of a file, by its column "split"; a file without one is taken whole, lazily."""
+    first = next(rows, None)
+    if first is None:
+        return wanted, iter(())
+    rows = itertools.chain([first], rows)
+    if SPLIT not in first.values:
+        if wanted is not None:
+            raise NoSplitError(f'{name}: no split "{wanted}": the file has no column "{SPLIT}"')
+        return None, rows
+    every = list(rows)
+    split = _choose_split(name, list(dict.fromkeys(str(row.values.get(SPLIT)) for row in every)), wanted)
+    return split, (row for row in every if row.values.get(SPLIT) == split)
+
+
+def _from_function(
+    task: Task, name: str, examples: Iterable[Example], request: DataRequest, split: str
+) -> tuple[Example, ...]:
+    if request.columns:
+        raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
+    checked: dict[str, Example] = {}
+    try:
+        for example in itertools.islice(examples, request.limit):
+            where = f'task "{task.name}", data set "{name}", example "{example.id}"'
+            missing = [key for key, item in task.fields.items() if item.required and not example.inputs.get(key)]
+            if missing:
+                raise DataError(f'{where}: field "{missing[0]}" is missing')
+            if example.id in checked:
+                raise DataError(f"{where}: ids must be unique")
+            checked[example.id] = example
+    except LmtasksError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f'task "{task.name}": reading its data set "{name}" failed: {type(error).__name__}: {error}'
+        ) from error
+    if not checked:
+        raise NoSplitError(f'task "{task.name}": its data set "{name}" has no examples in split "{split}"')
+    if request.language is None:
+        return tuple(checked.values())
+    return tuple(replace(example, language=request.language) for example in checked.values())
+

@@ -1,0 +1,61 @@
+"""What a user of lmtasks can cause: one family, each member printed by the command line as one line.
+
+A message says what was wrong, where, what was expected and what to do. Anything else that is raised is a
+bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LmtasksError(Exception):
+    """The parent of all errors that a user can cause and mend."""
+
+
+class DataError(LmtasksError):
+    """A data file, row or field is not what the task needs; the message names file, line and field."""
+
+
+class UnknownNameError(LmtasksError):
+    """A task, metric, model, prompt or data set of that name does not exist; the message offers the nearest."""
+
+
+class PluginError(LmtasksError):
+    """A plugin could not be imported or returned something wrong; the message names plugin and version."""
+
+
+class PromptError(LmtasksError):
+    """An example cannot be turned into a prompt that fits the model."""
+
+
+class ModelError(LmtasksError):
+    """A model could not be fetched, verified, converted or loaded."""
+
+
+class RunError(LmtasksError):
+    """A run folder cannot be written, read or continued."""
+
+
+class UsageError(LmtasksError):
+    """Settings that contradict each other or are out of range; exit code 2 on the command line."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Make the error for a name that does not exist, with the nearest known ones.
+
+    Args:
+        kind: what was looked for, as the user would say it: "task", "metric".
+        name: what the user wrote.
+        known: every name that would have been right.
+    """
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if nearest:
+        hint = f"Did you mean {' or '.join(nearest)}?"
+    elif known:
+        hint = f"Known: {', '.join(known)}."
+    else:
+        hint = "There is none at all."
+    return UnknownNameError(f'no {kind} is called "{name}". {hint}')

@@ -1,0 +1,71 @@
+"""The door to every model: prompts in, completions out. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from lmtasks.model.info import ModelInfo
+from lmtasks.prompts import Tokenizer
+from lmtasks.task import Generation
+
+OnText = Callable[[str], None]
+"""Called with the whole text of a completion so far, each time it has grown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to be answered."""
+
+    key: str
+    """Decides, with the seed, what is drawn when sampling: the same key gives the same text in any company."""
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model wrote."""
+
+    text: str
+    """Without end tokens and stop strings."""
+    tokens: int
+    """How many the model produced, end token included."""
+    finish: Literal["stop", "length"]
+
+
+class LanguageModel(Protocol):
+    """A model that answers prompts."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What a run records of it."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What prompts are rendered with."""
+        ...
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        generation: Generation,
+        *,
+        seed: int,
+        batch_size: int | None = None,
+        on_text: OnText | None = None,
+    ) -> Iterator[tuple[int, Completion]]:
+        """Answer prompts, and yield each answer as its batch finishes.
+
+        Args:
+            requests: in any order; they are worked on in an order of the model's own.
+            generation: how all of them are drawn.
+            seed: of the draws.
+            batch_size: prompts at once; None: as many as fit the model's budget of tokens.
+            on_text: hears the text grow; only for a single request.
+
+        Yields:
+            The request's place in `requests`, and its completion.
+        """
+        ...

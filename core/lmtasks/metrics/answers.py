@@ -1,0 +1,69 @@
+"""Exact match and token F1 for short answers, normalised as by SQuAD."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lmtasks.metrics.language import primary
+from lmtasks.metrics.means import mean_measurement, reference_count
+from lmtasks.metrics.text import is_unspaced, tokens
+from lmtasks.task import Measurement, Sample, ScoreKind
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def squad_tokens(text: str) -> list[str]:
+    """Return the words of a text as SQuAD compares them.
+
+    Lower case, without ASCII punctuation and English articles: Rajpurkar et al. 2016, section 6.1, in the order
+    of the official evaluation script (lower, punctuation, articles, white space).
+    """
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def character_tokens(text: str) -> list[str]:
+    """Return the characters of unspaced scripts and the words of others, in lower case, width-normalised."""
+    return tokens(unicodedata.normalize("NFKC", text))
+
+
+def exact_match(prediction: list[str], reference: list[str]) -> float:
+    """Return 1 for the same tokens, else 0."""
+    return float(prediction == reference)
+
+
+def token_f1(prediction: list[str], reference: list[str]) -> float:
+    """Return the harmonic mean of precision and recall of tokens, 0 to 1; of two empty answers 1."""
+    if not prediction or not reference:
+        return float(prediction == reference)
+    common = (Counter(prediction) & Counter(reference)).total()
+    return 2 * common / (len(prediction) + len(reference))
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMetric:
+    """The best over an example's references, averaged over examples; "" as a reference wants an empty answer."""
+
+    name: str
+    compare: Callable[[list[str], list[str]], float]
+
+    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
+        """Measure as the protocol says."""
+        by_character = is_unspaced(primary(language))
+        normalise = character_tokens if by_character else squad_tokens
+        values = []
+        for sample in samples:
+            prediction = normalise(sample.prediction)
+            values.append(max(self.compare(prediction, normalise(text)) for text in sample.references))
+        refs = reference_count([len(sample.references) for sample in samples])
+        signature = f"{self.name}|norm:{'chars1' if by_character else 'squad1.1'}|{refs}|agg:max|version:1"
+        return mean_measurement({ScoreKind(name=self.name, signature=signature): values})
+
+
+EXACT_MATCH = AnswerMetric("exact_match", exact_match)
+TOKEN_F1 = AnswerMetric("f1", token_f1)

@@ -1,0 +1,32 @@
+"""From a GGUF file to a folder that transformers loads in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from lmtasks.errors import ModelError
+from lmtasks.model.quiet import quiet
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF model as float32 safetensors, with its tokenizer and chat template.
+
+    Raises:
+        ModelError: transformers cannot read this architecture or quantisation.
+    """
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # Without dequantizing, the model keeps GGUF's blocks: slow, and it cannot be saved.
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True)
+            )
+            # Some releases leave the settings behind, and then refuse to save.
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"{gguf.name}: transformers cannot convert this GGUF file: {error}") from error

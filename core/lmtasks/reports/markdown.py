@@ -1,0 +1,127 @@
+"""A run as a Markdown report, made from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmtasks.runs import Run
+from lmtasks.task import Sample, Score
+
+SHOWN_SAMPLES = 5
+LONGEST_QUOTE = 600
+"""Characters of a text that a report quotes."""
+FILE = "report.md"
+
+
+def write_report(run: Run) -> None:
+    """Write report.md into a run folder."""
+    (run.path / FILE).write_text(markdown_report(run), encoding="utf-8")
+
+
+def markdown_report(run: Run) -> str:
+    """Return the report of a run: scores, outputs, speed, how it was made, and some samples."""
+    record = run.record
+    parts = [
+        f"# {record['task']['name']} with {record['model']['name']}",
+        _summary(record),
+        "## Scores",
+        score_table(run.scores) if run.scores else "No scores: the data has no references.",
+        "## Outputs",
+        _outputs(record),
+        "## How it was made",
+        _origin(record),
+        "## Samples",
+        *_samples(run.samples),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def score_table(scores: Sequence[Score]) -> str:
+    """Return scores with their signatures as a Markdown table."""
+    rows = ["| score | language | n | value | better | signature |", "|---|---|--:|--:|---|---|"]
+    for score in scores:
+        better = "higher" if score.higher_is_better else "lower"
+        signature = score.signature.replace("|", "\\|")
+        rows.append(
+            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {score.value:.2f} | {better} | `{signature}` |"
+        )
+    return "\n".join(rows)
+
+
+def _summary(record: Mapping[str, Any]) -> str:
+    data = record["data"]
+    split = f', split "{data["split"]}"' if data["split"] else ""
+    text = (
+        f"{data['count']} examples of `{data['name']}`{split}, prompt `{record['prompt']['name']}`"
+        f" ({record['prompt']['form']} form), {record['started']}. Status: {record['status']}."
+    )
+    return f"{text}\n\nIt failed: {record['error']}" if record["error"] else text
+
+
+def _outputs(record: Mapping[str, Any]) -> str:
+    counts = record["counts"]
+    said = {
+        "scored": "have references and were scored",
+        "empty": "outputs are empty; they count in every score",
+        "unfinished": "outputs were ended by the limit of new tokens",
+        "cut": "prompts lost text to fit the model",
+        "skipped": "examples were skipped as too long, and are in no score",
+        "reused": "samples were taken over from an interrupted run",
+    }
+    lines = [f"- {counts.get(name, 0)} of {record['data']['count']} {text}" for name, text in said.items()]
+    seconds, tokens = record["timings"]["generate_seconds"], record["tokens"]
+    made = record["data"]["count"] - counts.get("reused", 0) - counts.get("skipped", 0)
+    if seconds and made:
+        lines.append(
+            f"- {seconds:.1f} s of generation: {made / seconds:.2f} examples/s,"
+            f" {tokens['completion'] / seconds:.1f} new tokens/s after {tokens['prompt']} prompt tokens"
+        )
+    if record["peak_memory_bytes"]:
+        lines.append(f"- {record['peak_memory_bytes'] / 2**30:.2f} GiB peak memory of the process")
+    return "\n".join(lines)
+
+
+def _origin(record: Mapping[str, Any]) -> str:
+    task, model, data, machine = record["task"], record["model"], record["data"], record["environment"]
+    git = machine["git"]
+    fewshot = record["prompt"]["fewshot"]
+    facts = {
+        "task": f"{task['name']}, version {task['version']}, from {task['distribution']} {task['distribution_version']}",
+        "model": f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters, from {model['source']})",
+        "weights": model["revision"],
+        "computed in": f"{model['dtype']} on {model['device']}",
+        "data": f"{data['name']}, examples' SHA-256 {data['sha256']}",
+        "data file": data["file_sha256"] and f"SHA-256 {data['file_sha256']}",
+        "few-shot": fewshot
+        and f"{len(fewshot['ids'])} of {fewshot['data']} ({fewshot['split']}): {', '.join(fewshot['ids'])}",
+        "generation": ", ".join(f"{name} {value!r}" for name, value in record["generation"].items()),
+        "seed": record["seed"],
+        "remote code": "allowed" if model["remote_code"] else None,
+        "versions": ", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
+        "machine": f"Python {machine['python']}, {machine['platform']}, {machine['cpu_count']} CPUs",
+        "started in": git and f"git {git['commit']}{', with uncommitted changes' if git['dirty'] else ''}",
+    }
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value not in (None, ""))
+
+
+def _samples(samples: Sequence[Sample]) -> list[str]:
+    # Evenly over the data, so that a sorted file does not show one kind alone.
+    step = max(1, len(samples) // SHOWN_SAMPLES)
+    parts = []
+    for sample in samples[::step][:SHOWN_SAMPLES]:
+        parts.append(f"### {_inline(sample.id)}")
+        parts += [f"{name}:\n\n{_quote(text)}" for name, text in sample.inputs.items()]
+        parts.append(f"prediction ({sample.finish}):\n\n{_quote(sample.prediction)}")
+        parts += [f"reference:\n\n{_quote(text)}" for text in sample.references[:1]]
+    return parts
+
+
+def _quote(text: str) -> str:
+    """Return text as an indented block, in which Markdown and HTML of the data stay text."""
+    short = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} [...]"
+    return "\n".join(f"    {line}" for line in (short or "(empty)").splitlines())
+
+
+def _inline(text: str) -> str:
+    return "`" + text.replace("`", "'").replace("\n", " ") + "`"

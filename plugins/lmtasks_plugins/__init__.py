@@ -1,0 +1,1 @@
+"""The plugins that come with lmtasks, each registered as anyone's is."""

@@ -1,0 +1,38 @@
+"""E-mail reply: an e-mail, its subject, the points to make and the tone, to a reply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+
+REPLY = Task(
+    name="email-reply",
+    version=1,
+    summary="Reply to an e-mail, making given points in a given tone.",
+    fields={
+        "email": Field(columns=("body", "message", "text", "document"), cut=True),
+        "subject": Field(columns=("title",), required=False),
+        "points": Field(columns=("instructions", "key_points"), required=False),
+        "tone": Field(columns=("style",), required=False),
+    },
+    references=("reply", "response", "answer"),
+    prompts={
+        "plain": Prompt(
+            system="You write replies to e-mails, in the language of the e-mail.",
+            user="Subject: $subject\n\n$email\n\n---\nWrite a reply to the e-mail above. Write only the reply.\n"
+            "Say this: $points\nTone: $tone",
+            cue="Reply:",
+            separator="\n\n=====\n\n",
+        ),
+    },
+    datasets={"demo": DataFile(path=Path(__file__).with_name("emails.jsonl"))},
+    metrics=("rouge", "chrf"),
+    generation=Generation(max_new_tokens=192),
+)
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    """Return the one task."""
+    return [REPLY]

@@ -1,0 +1,94 @@
+"""Question answering: from a text, from memory (closed-book), and for customers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+
+HERE = Path(__file__).parent
+NO_ANSWER = "unanswerable"
+QUESTION = ("query", "input", "prompt")
+
+
+def short_answer(completion: str) -> str:
+    """Keep the first line; a small model goes on with an explanation. No answer is the empty answer."""
+    line = completion.strip().partition("\n")[0].strip()
+    if line.lower().startswith("answer:"):
+        line = line[len("answer:") :].strip()
+    return "" if line.lower().rstrip(".!。") == NO_ANSWER else line
+
+
+FROM_TEXT = Task(
+    name="qa",
+    version=1,
+    summary="Answer a question from a text, or say that the text does not hold the answer.",
+    fields={
+        "context": Field(columns=("passage", "text", "document", "paragraph"), cut=True),
+        "question": Field(columns=QUESTION),
+    },
+    references=("answers.text", "answers", "answer"),
+    prompts={
+        "plain": Prompt(
+            user="$context\n\nQuestion: $question\n\nAnswer with the shortest words taken from the text above. If the"
+            f' text does not hold the answer, write "{NO_ANSWER}".',
+            cue="Answer:",
+        ),
+        "strict": Prompt(
+            system=f'You copy answers from a text, word by word. If the text holds no answer, you write "{NO_ANSWER}".',
+            user="Text: $context\n\nQuestion: $question",
+            cue="Answer:",
+        ),
+    },
+    datasets={"demo": DataFile(path=HERE / "from_text.jsonl")},
+    metrics=("exact_match", "f1"),
+    parse=short_answer,
+    generation=Generation(max_new_tokens=48),
+    no_answer=NO_ANSWER,
+)
+
+CLOSED_BOOK = Task(
+    name="qa/closed-book",
+    version=1,
+    summary="Answer a question of general knowledge from memory.",
+    fields={"question": Field(columns=QUESTION)},
+    references=("answers.text", "answers", "answer", "answer.aliases"),
+    prompts={
+        "plain": Prompt(
+            user="Question: $question\n\nAnswer with a name, a number or a few words, and nothing else.",
+            cue="Answer:",
+        ),
+    },
+    datasets={"demo": DataFile(path=HERE / "closed_book.jsonl")},
+    metrics=("exact_match", "f1"),
+    parse=short_answer,
+    generation=Generation(max_new_tokens=32),
+)
+
+CUSTOMER_SERVICE = Task(
+    name="qa/customer-service",
+    version=1,
+    summary="Answer a customer's question, from the company's notes where there are any.",
+    fields={
+        "question": Field(columns=(*QUESTION, "instruction", "customer")),
+        "context": Field(columns=("notes", "policy", "knowledge"), required=False, cut=True),
+    },
+    references=("answer", "response", "answers.text", "answers"),
+    prompts={
+        "plain": Prompt(
+            system="You work in customer service. You answer politely and briefly, and promise nothing that you do"
+            " not know.",
+            user="Notes: $context\n\nCustomer: $question",
+            cue="Answer:",
+        ),
+    },
+    datasets={"demo": DataFile(path=HERE / "customer_service.jsonl")},
+    metrics=("rouge", "chrf"),
+    generation=Generation(max_new_tokens=128),
+)
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    """Return the question answering tasks, the one from a text first."""
+    return [FROM_TEXT, CLOSED_BOOK, CUSTOMER_SERVICE]

@@ -1,0 +1,44 @@
+"""Translation between pairs of languages. A further pair is one more entry of PAIRS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+
+SENTENCES = Path(__file__).with_name("sentences.jsonl")
+LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German", "fr": "French"}
+"""By primary BCP 47 subtag; the demo has a column for each."""
+PAIRS = ("en-zh", "zh-en", "en-de", "de-en", "en-fr", "fr-en")
+"""Source and target; the first is what plain "translation" means."""
+
+
+def translation_task(pair: str) -> Task:
+    """Make the task of a pair such as "en-zh"."""
+    source, target = pair.split("-")
+    return Task(
+        name=f"translation/{pair}",
+        version=1,
+        summary=f"Translate {LANGUAGES[source]} into {LANGUAGES[target]}.",
+        fields={"source": Field(columns=(f"translation.{source}", source, f"sentence_{source}", "src", "text"))},
+        references=(f"translation.{target}", target, f"sentence_{target}", "tgt", "translation"),
+        prompts={
+            "plain": Prompt(
+                user=f"Translate from {LANGUAGES[source]} to {LANGUAGES[target]}. Write only the translation.\n\n$source",
+                cue=f"{LANGUAGES[target]}:",
+            ),
+            "labels": Prompt(user=f"{LANGUAGES[source]}: $source", cue=f"{LANGUAGES[target]}:"),
+        },
+        datasets={"demo": DataFile(path=SENTENCES)},
+        metrics=("bleu", "chrf"),
+        generation=Generation(max_new_tokens=128),
+        language=target,
+        # Data made for another pair would be scored without complaint, and mean nothing.
+        expects={"source_lang": source, "target_lang": target, "src_lang": source, "tgt_lang": target},
+    )
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    """Return a task for each pair."""
+    return [translation_task(pair) for pair in PAIRS]
