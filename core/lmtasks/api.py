@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lmtasks.data import DataRequest, load_dataset, load_fewshot
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.metrics import find_metrics
-from lmtasks.model import CATALOGUE, DEFAULT
+from lmtasks.model import DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
@@ -113,9 +113,7 @@ def plan_run(task: str | Task, options: RunOptions) -> Plan:
     dataset = load_dataset(found, request)
     fewshot = None
     if options.num_fewshot:
-        fewshot = load_fewshot(
-            found, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
-        )
+        fewshot = load_fewshot(found, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data)
     return Plan(
         task=found,
         plugin=plugin.found if plugin else None,
@@ -184,7 +182,7 @@ def ask(
             on_text(parse_completion(found, text, "ask"))
 
     requests = [Request(example.id, prompt.token_ids)]
-    _, completion = next(iter(loaded.generate(requests, generation, seed=options.seed, on_text=hear)))
+    [(_, completion)] = next(iter(loaded.generate(requests, generation, seed=options.seed, on_text=hear)))
     return parse_completion(found, completion.text, "ask")
 
 

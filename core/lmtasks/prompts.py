@@ -43,6 +43,10 @@ class Tokenizer(Protocol):
         """Return token ids; control tokens that the text spells become control tokens."""
         ...
 
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of token ids, control tokens spelled out."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:

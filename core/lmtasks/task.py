@@ -85,9 +85,7 @@ class Prompt:
         if callable(template):
             return template(inputs).strip()
         lines = [
-            line
-            for line in template.split("\n")
-            if all(name in inputs for name in Template(line).get_identifiers())
+            line for line in template.split("\n") if all(name in inputs for name in Template(line).get_identifiers())
         ]
         return Template("\n".join(lines)).substitute(inputs).strip()
 
@@ -303,10 +301,7 @@ class Task:
             ),
             "references": tuple(references),
             "prompts": MappingProxyType(
-                {
-                    key: Prompt(user=prompt) if isinstance(prompt, str) else prompt
-                    for key, prompt in prompts.items()
-                }
+                {key: Prompt(user=prompt) if isinstance(prompt, str) else prompt for key, prompt in prompts.items()}
             ),
             "datasets": MappingProxyType(dict(datasets)),
             "metrics": tuple(metrics),

@@ -28,7 +28,7 @@ from lmtasks.cli.terminal import progress
 @options.generation_options
 @options.verbose_option
 def command(task: str, text: str | None, inputs: dict[str, str], model: str, **settings: Any) -> None:
-    """Do a task on your own text; the answer is written as it comes.
+    r"""Do a task on your own text; the answer is written as it comes.
 
     TEXT is the task's first field: itself, @FILE, or - for standard input.
 
@@ -37,6 +37,7 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
     lmtasks ask qa --input context=@leaflet.txt --input question="When does it open?"
     """
     from lmtasks import api
+    from lmtasks.runs.options import RunOptions
 
     given = {name: _read(value, f"--input {name}") for name, value in inputs.items()}
     if text is not None:
@@ -54,7 +55,7 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
             written = answer
 
     with progress() as on_progress:
-        loaded = api.load_model(model, api.RunOptions(**_model_settings(settings)), on_progress=on_progress)
+        loaded = api.load_model(model, RunOptions(**_model_settings(settings)), on_progress=on_progress)
     answer = api.ask(task, given, model=loaded, on_text=write, **settings)
     if not answer.startswith(written):
         click.echo()

@@ -35,6 +35,8 @@ def command(as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
     else:
-        click.echo(table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks]))
+        click.echo(
+            table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks])
+        )
     for error in broken.values():
         click.echo(f"lmtasks: {error}", err=True)

@@ -41,7 +41,12 @@ def list_models(as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     cells = [
-        (row["model"], row["summary"], row["license"], "here" if row["path"] else f"{entry.download_bytes / 1e6:.0f} MB")
+        (
+            row["model"],
+            row["summary"],
+            row["license"],
+            "here" if row["path"] else f"{entry.download_bytes / 1e6:.0f} MB",
+        )
         for row, entry in zip(rows, CATALOGUE.values(), strict=True)
     ]
     click.echo(table(("model", "summary", "license", "fetched"), cells))

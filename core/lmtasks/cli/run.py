@@ -25,7 +25,7 @@ OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "few
 @options.json_option
 @options.verbose_option
 def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> None:
-    """Run tasks over data with a model: scores, run folder, report.
+    r"""Run tasks over data with a model: scores, run folder, report.
 
     The same command again after an interruption goes on where it stopped.
 
@@ -74,7 +74,9 @@ def _as_text(run: Any) -> str:
     record = run.record
     counts, data = record["counts"], record["data"]
     split = f" ({data['split']})" if data["split"] else ""
-    parts = [f"{record['task']['name']} with {record['model']['name']}: {data['count']} examples of {data['name']}{split}"]
+    parts = [
+        f"{record['task']['name']} with {record['model']['name']}: {data['count']} examples of {data['name']}{split}"
+    ]
     if run.scores:
         parts.append(_scores(run.scores))
     else:

@@ -50,16 +50,16 @@ def _bars() -> Iterator[OnProgress]:
 
 
 def _plain_lines() -> OnProgress:
-    current, told, begun = "", 0.0, 0.0
+    current, told, begun, complete = "", 0.0, 0.0, False
 
     def on_progress(what: str, done: int, total: int) -> None:
-        nonlocal current, told, begun
+        nonlocal current, told, begun, complete
         now = time.monotonic()
         if what != current:
-            current, begun = what, now
-        elif now - told < PLAIN_EVERY and not (total and done >= total):
+            current, begun, complete = what, now, False
+        elif now - told < PLAIN_EVERY and (done < total or complete):
             return
-        told = now
+        told, complete = now, done >= total > 0
         left = ""
         if 0 < done < total:
             left = f", about {(now - begun) / done * (total - done):.0f} s left"

@@ -61,27 +61,27 @@ def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) 
     fields = {}
     for name, field in task.fields.items():
         known = (mapping[name],) if name in mapping else (name, *field.columns)
-        column = next((column for column in known if column in present), None)
-        if column is not None:
-            fields[name] = column
+        found = next((column for column in known if column in present), None)
+        if found is not None:
+            fields[name] = found
         elif field.required:
             raise DataError(
                 f'{rows[0].where}: no field "{name}" (looked for {", ".join(known)}); {_columns_hint(present, name)}'
-                f' Name its column with --map {name}=COLUMN'
+                f" Name its column with --map {name}=COLUMN"
             )
+    listed = single = None
     if "references" in mapping:
-        listed, single = None, mapping["references"]
+        single = mapping["references"]
     else:
         listed = LISTED if LISTED in present else None
-        known = (*(name for name in task.references if name != LISTED), *REFERENCES[1:])
-        single = next((column for column in known if column in present and column not in fields.values()), None)
+        free = present - set(fields.values()) - {LISTED}
+        single = next((column for column in (*task.references, *REFERENCES) if column in free), None)
     return Columns(
         fields=fields,
         listed=listed,
         single=single,
         id=mapping.get("id") or ("id" if "id" in present else None),
-        language=mapping.get("language")
-        or next((column for column in LANGUAGES if column in present), None),
+        language=mapping.get("language") or next((column for column in LANGUAGES if column in present), None),
     )
 
 
@@ -156,10 +156,8 @@ def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...]
         )
     texts = [_as_text(item) for item in value] if isinstance(value, list) else [_as_text(value)]
     if any(text is None for text in texts):
-        raise DataError(
-            f'{row.where}: column "{column}" holds {_kind(value)}, expected text or a list of texts'
-        )
-    references = tuple(dict.fromkeys(text for text in texts if text is not None))
+        raise DataError(f'{row.where}: column "{column}" holds {_kind(value)}, expected text or a list of texts')
+    references = tuple(text for text in texts if text is not None)
     if not references or references == ("",):
         if task.no_answer is None:
             raise DataError(

@@ -48,8 +48,7 @@ class HubDataset:
 
         with _one_line(self):
             return [
-                str(name)
-                for name in datasets.get_dataset_split_names(self.id, self.config, revision=self.revision)
+                str(name) for name in datasets.get_dataset_split_names(self.id, self.config, revision=self.revision)
             ]
 
     def rows(self, split: str) -> Iterator[Row]:

@@ -72,6 +72,7 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
         UnknownNameError: the task has no set of that name.
     """
     name, source = _find_source(task, request.data)
+    split: str | None
     if isinstance(source, HubDataset):
         split = _choose_split(name, source.splits(), request.split)
         rows = source.rows(split)
@@ -121,9 +122,7 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
         pool = _other_split(task, dataset.name, dataset.split)
     asked = {tuple(sorted(example.inputs.items())) for example in dataset.examples}
     usable = [
-        example
-        for example in pool.examples
-        if example.answer and tuple(sorted(example.inputs.items())) not in asked
+        example for example in pool.examples if example.answer and tuple(sorted(example.inputs.items())) not in asked
     ]
     if len(usable) < count:
         raise DataError(
@@ -215,4 +214,3 @@ def _from_function(
     if request.language is None:
         return tuple(checked.values())
     return tuple(replace(example, language=request.language) for example in checked.values())
-

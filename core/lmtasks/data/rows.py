@@ -59,9 +59,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 # Files from Windows begin with a byte order mark; json.loads would refuse the line.
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8"
-                ) from error
+                raise DataError(f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
             if not line.strip():
                 continue
             try:
@@ -88,9 +86,7 @@ def _read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
                     )
                 yield Row(where, reader.line_num, {name: cell for name, cell in values.items() if cell})
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}, after line {reader.line_num}: not UTF-8; save the file as UTF-8"
-            ) from error
+            raise DataError(f"{path}, after line {reader.line_num}: not UTF-8; save the file as UTF-8") from error
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 

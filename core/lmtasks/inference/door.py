@@ -55,8 +55,8 @@ class LanguageModel(Protocol):
         seed: int,
         batch_size: int | None = None,
         on_text: OnText | None = None,
-    ) -> Iterator[tuple[int, Completion]]:
-        """Answer prompts, and yield each answer as its batch finishes.
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """Answer prompts, and yield the answers as they are finished.
 
         Args:
             requests: in any order; they are worked on in an order of the model's own.
@@ -66,6 +66,6 @@ class LanguageModel(Protocol):
             on_text: hears the text grow; only for a single request.
 
         Yields:
-            The request's place in `requests`, and its completion.
+            Those that finished together: each request's place in `requests`, and its completion.
         """
         ...

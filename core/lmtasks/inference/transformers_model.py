@@ -44,12 +44,12 @@ class TransformersModel:
         seed: int,
         batch_size: int | None = None,
         on_text: OnText | None = None,
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[list[tuple[int, Completion]]]:
         """Answer prompts as the door says, the longest first: memory that lacks, lacks at the start."""
         order = sorted(range(len(requests)), key=lambda place: -len(requests[place].token_ids))
         for places in _batches(order, requests, generation.max_new_tokens, batch_size):
             completions = self._answer([requests[place] for place in places], generation, seed, on_text)
-            yield from zip(places, completions, strict=True)
+            yield list(zip(places, completions, strict=True))
 
     @torch.inference_mode()
     def _answer(

@@ -46,6 +46,4 @@ class Rouge:
         how = f"tok:{'rouge_score|stem:porter' if english else 'lmtasks1|stem:no'}"
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"{how}|split:lmtasks1|{refs}|agg:max|version:{version('rouge-score')}"
-        return mean_measurement(
-            {ScoreKind(name=kind, signature=f"{kind}|{signature}"): values[kind] for kind in KINDS}
-        )
+        return mean_measurement({ScoreKind(name=kind, signature=f"{kind}|{signature}"): values[kind] for kind in KINDS})

@@ -11,9 +11,7 @@ from lmtasks.metrics.rouge import Rouge
 from lmtasks.metrics.translation import BLEU_METRIC, CHRF_METRIC
 from lmtasks.task import Metric, Sample, Score
 
-CORE: dict[str, Metric] = {
-    metric.name: metric for metric in (BLEU_METRIC, CHRF_METRIC, Rouge(), EXACT_MATCH, TOKEN_F1)
-}
+CORE: dict[str, Metric] = {metric.name: metric for metric in (BLEU_METRIC, CHRF_METRIC, Rouge(), EXACT_MATCH, TOKEN_F1)}
 """The metrics that have bare names."""
 
 

@@ -8,7 +8,9 @@ from lmtasks.metrics.language import SCRIPTS, UNSPACED
 
 _CHARACTER = "|".join(SCRIPTS[tag] for tag in ("zh", "ja", "th", "lo", "my", "km"))
 _TOKEN = re.compile(rf"{_CHARACTER}|(?:(?!{_CHARACTER})[^\W_])+")
-_SENTENCE = re.compile(r"(?<=[。！？!?…])(?=[^\s。！？!?…”’」』）)\"'])|(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\W_a-z])|\n+")
+_SENTENCE = re.compile(
+    r"(?<=[。！？!?…])(?=[^\s。！？!?…”’」』）)\"'])|(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\W_a-z])|\n+"
+)
 
 
 def tokens(text: str) -> list[str]:

@@ -59,14 +59,14 @@ def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
 
 
 def _bleu(language: str) -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     # force: no warnings about outputs that look tokenized; a model may write what it likes.
     return BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"), force=True)
 
 
 def _chrf(_: str) -> Any:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
 

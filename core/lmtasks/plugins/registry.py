@@ -49,7 +49,9 @@ def load_plugin(found: FoundPlugin) -> LoadedPlugin:
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         known = ", ".join(sorted(vars(manager.hook)))
-        raise PluginError(f"{where} has a hook that does not exist or match ({_cause(error)}); hooks: {known}") from error
+        raise PluginError(
+            f"{where} has a hook that does not exist or match ({_cause(error)}); hooks: {known}"
+        ) from error
     try:
         tasks = [task for returned in manager.hook.register_tasks() for task in returned]
         metrics = [metric for returned in manager.hook.register_metrics() for metric in returned]
@@ -136,7 +138,9 @@ class Registry:
 def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> Iterable[Task]:
     for task in tasks:
         if not isinstance(task, Task):
-            raise PluginError(f"{where}: register_tasks returned {type(task).__name__}, expected a list of lmtasks.Task")
+            raise PluginError(
+                f"{where}: register_tasks returned {type(task).__name__}, expected a list of lmtasks.Task"
+            )
         if task.name.partition("/")[0] != found.name:
             raise PluginError(
                 f'{where}: a task is named "{task.name}", expected "{found.name}" or "{found.name}/<variant>"'

@@ -44,7 +44,8 @@ def score_table(scores: Sequence[Score]) -> str:
         better = "higher" if score.higher_is_better else "lower"
         signature = score.signature.replace("|", "\\|")
         rows.append(
-            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {score.value:.2f} | {better} | `{signature}` |"
+            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {score.value:.2f} | {better} |"
+            f" `{signature}` |"
         )
     return "\n".join(rows)
 
@@ -86,9 +87,11 @@ def _origin(record: Mapping[str, Any]) -> str:
     task, model, data, machine = record["task"], record["model"], record["data"], record["environment"]
     git = machine["git"]
     fewshot = record["prompt"]["fewshot"]
+    origin = f"{task['distribution']} {task['distribution_version']}" if task["distribution"] else "Python"
+    size = f"{model['architecture']}, {model['parameters']:,} parameters"
     facts = {
-        "task": f"{task['name']}, version {task['version']}, from {task['distribution']} {task['distribution_version']}",
-        "model": f"{model['name']} ({model['architecture']}, {model['parameters']:,} parameters, from {model['source']})",
+        "task": f"{task['name']}, version {task['version']}, from {origin}",
+        "model": f"{model['name']} ({size}, from {model['source']})",
         "weights": model["revision"],
         "computed in": f"{model['dtype']} on {model['device']}",
         "data": f"{data['name']}, examples' SHA-256 {data['sha256']}",

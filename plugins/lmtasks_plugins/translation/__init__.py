@@ -16,18 +16,19 @@ PAIRS = ("en-zh", "zh-en", "en-de", "de-en", "en-fr", "fr-en")
 def translation_task(pair: str) -> Task:
     """Make the task of a pair such as "en-zh"."""
     source, target = pair.split("-")
+    from_language, to_language = LANGUAGES[source], LANGUAGES[target]
     return Task(
         name=f"translation/{pair}",
         version=1,
-        summary=f"Translate {LANGUAGES[source]} into {LANGUAGES[target]}.",
+        summary=f"Translate {from_language} into {to_language}.",
         fields={"source": Field(columns=(f"translation.{source}", source, f"sentence_{source}", "src", "text"))},
         references=(f"translation.{target}", target, f"sentence_{target}", "tgt", "translation"),
         prompts={
             "plain": Prompt(
-                user=f"Translate from {LANGUAGES[source]} to {LANGUAGES[target]}. Write only the translation.\n\n$source",
-                cue=f"{LANGUAGES[target]}:",
+                user=f"Translate from {from_language} to {to_language}. Write only the translation.\n\n$source",
+                cue=f"{to_language}:",
             ),
-            "labels": Prompt(user=f"{LANGUAGES[source]}: $source", cue=f"{LANGUAGES[target]}:"),
+            "labels": Prompt(user=f"{from_language}: $source", cue=f"{to_language}:"),
         },
         datasets={"demo": DataFile(path=SENTENCES)},
         metrics=("bleu", "chrf"),
