@@ -30,8 +30,7 @@ FROM_TEXT = Task(
     references=("answers.text", "answers", "answer"),
     prompts={
         "plain": Prompt(
-            user="$context\n\nQuestion: $question\n\nAnswer with the shortest words taken from the text above. If the"
-            f' text does not hold the answer, write "{NO_ANSWER}".',
+            user=f'$context\n\n$question Answer in at most five words, or with "{NO_ANSWER}" if the text does not say.',
             cue="Answer:",
         ),
         "strict": Prompt(

@@ -29,7 +29,7 @@ ARTICLE = Task(
     references=SUMMARIES,
     prompts={
         "plain": Prompt(
-            user="Summarize the following text in two or three sentences. Write only the summary.\n\n$document",
+            user="$document\n\nSummarize the text above in two sentences.",
             cue="Summary:",
         ),
         "one-sentence": Prompt(
@@ -53,7 +53,7 @@ DIALOGUE = Task(
     references=SUMMARIES,
     prompts={
         "plain": Prompt(
-            user="$document\n\nSummarize this conversation in one or two sentences, naming who says or does what.",
+            user="Summarize the following dialogue in one or two sentences.\n\n$document",
             cue="Summary:",
         ),
         "reporter": Prompt(

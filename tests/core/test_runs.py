@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lmtasks
+from lmtasks import Example, Field, Generation, Run, RunOptions, Task
+from lmtasks.errors import PluginError, PromptError, RunError, UnknownNameError, UsageError
+from lmtasks.testing import FakeModel
+
+EXAMPLES = [
+    Example(id=f"e{number}", inputs={"text": f"number {number}"}, references=(f"answer {number}",))
+    for number in range(6)
+]
+
+
+def make_task(**changes) -> Task:
+    settings = {
+        "name": "echo",
+        "version": 1,
+        "summary": "Echo.",
+        "fields": {"text": Field(cut=True)},
+        "prompts": {"plain": "Say $text"},
+        "datasets": {"demo": lambda split: iter(EXAMPLES if split == "test" else [])},
+        "metrics": ("exact_match", "chrf"),
+    }
+    return Task(**(settings | changes))
+
+
+def answer(prompt: str) -> str:
+    return f" answer {prompt.split()[-1]}\n\nmore"
+
+
+def lines(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
+
+
+def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    assert run.status == "finished"
+    assert [sample.prediction for sample in run.samples] == [f"answer {number}" for number in range(6)]
+    assert {score.name: score.value for score in run.scores} == {"exact_match": 100.0, "chrF": 100.0}
+    record = run.record
+    assert record["schema"] == 1
+    assert record["prompt"] == {"name": "plain", "form": "plain", "on_overlong": "error", "fewshot": None}
+    assert record["data"]["count"] == 6
+    assert record["generation"]["stop"] == ["\n\n"]
+    assert record["counts"] == {
+        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "cut": 0, "unfinished": 0, "reused": 0,
+    }  # fmt: skip
+    assert record["environment"]["packages"]["sacrebleu"]
+    assert record["model"]["name"] == "fake"
+
+
+def test_a_run_read_again_is_the_same(tmp_path):
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    again = Run(run.path)
+    assert again.scores == run.scores
+    assert again.samples == run.samples
+
+
+def test_the_report_quotes_scores_signatures_and_samples(tmp_path):
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    report = (run.path / "report.md").read_text()
+    for score in run.scores:
+        assert f"| {score.name} |" in report
+        assert score.signature.replace("|", "\\|") in report
+    assert report.count("### `e") == 5
+    assert run.record["data"]["sha256"] in report
+
+
+def test_markup_of_data_stays_text_in_the_report(tmp_path):
+    nasty = Example(id="<b>`x`", inputs={"text": "# Title\n<script>alert(1)</script>"}, references=("| a |",))
+    task = make_task(datasets={"demo": lambda split: iter([nasty])})
+    run = lmtasks.run(task, model=FakeModel(["```"]), output_dir=tmp_path)
+    for line in (run.path / "report.md").read_text().splitlines():
+        if "<script" in line or "# Title" in line or line.strip() == "```":
+            assert line.startswith("    ")
+
+
+def test_a_finished_run_is_never_touched_again(tmp_path):
+    first = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    before = (first.path / "samples.jsonl").read_bytes()
+    second = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    assert second.path != first.path
+    assert (first.path / "samples.jsonl").read_bytes() == before
+
+
+def interrupted(after: int):
+    """Return answers that break off, as Ctrl-C does."""
+    said = []
+
+    def say(prompt: str) -> str:
+        if len(said) == after:
+            raise KeyboardInterrupt
+        said.append(prompt)
+        return answer(prompt)
+
+    return say
+
+
+def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert Run(folder).status == "interrupted"
+    assert len(Run(folder).samples) == 4
+    # A line that was half written when the power went
+    with (folder / "samples.jsonl").open("a") as samples:
+        samples.write('{"index": 4, "id": "e4", "inp')
+    model = FakeModel(answer)
+    run = lmtasks.run(make_task(), model=model, output_dir=tmp_path)
+    assert run.path == folder
+    assert len(model.prompts) == 2
+    assert run.record["counts"]["reused"] == 4
+    assert [sample.id for sample in run.samples] == [example.id for example in EXAMPLES]
+    assert run.scores[0].value == 100
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"max_new_tokens": 7},
+        {"limit": 5},
+        {"temperature": 0.5},
+        {"on_overlong": "cut"},
+    ],
+)
+def test_other_settings_never_continue_a_run(tmp_path, changes):
+    with pytest.raises(KeyboardInterrupt):
+        lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, **changes)
+    assert run.record["counts"]["reused"] == 0
+
+
+def test_another_version_of_the_task_never_continues_a_run(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
+    run = lmtasks.run(make_task(version=2), model=FakeModel(answer), output_dir=tmp_path)
+    assert run.record["counts"]["reused"] == 0
+
+
+def test_a_killed_run_is_continued(tmp_path):
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_runs, lmtasks
+from pathlib import Path
+from lmtasks.testing import FakeModel
+said = []
+def slow(prompt):
+    said.append(prompt)
+    if len(said) > 3:
+        print("busy", flush=True)
+        time.sleep(60)
+    return test_runs.answer(prompt)
+lmtasks.run(test_runs.make_task(), model=FakeModel(slow), output_dir=Path({str(tmp_path)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "busy\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    (folder,) = tmp_path.iterdir()
+    assert Run(folder).status == "running"
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    assert run.path == folder
+    assert (run.status, run.record["counts"]["reused"]) == ("finished", 3)
+
+
+def test_a_run_in_progress_is_left_to_its_process(tmp_path):
+    other: list[Run] = []
+
+    def start_another(prompt: str) -> str:
+        if not other:
+            other.append(lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path))
+        return answer(prompt)
+
+    run = lmtasks.run(make_task(), model=FakeModel(start_another), output_dir=tmp_path)
+    assert run.path != other[0].path
+    assert len(run.samples) == len(other[0].samples) == 6
+
+
+def test_a_failing_parser_is_named_and_the_run_keeps_what_it_has(tmp_path):
+    def parse(completion: str) -> str:
+        if "3" in completion:
+            raise ValueError("no three, please")
+        return completion.strip()
+
+    with pytest.raises(PluginError, match='task "echo": its parser failed on example "e3": ValueError: no three'):
+        lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    run = Run(folder)
+    assert run.status == "failed"
+    assert "no three, please" in run.record["error"]
+    assert len(run.samples) == 3
+
+
+def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp_path):
+    model = FakeModel(answer, context_length=40)
+    with pytest.raises(PromptError, match=r"6 of 6 prompts are too long.*e0.*--on-overlong cut"):
+        lmtasks.run(
+            make_task(prompts={"plain": "Say very loudly $text"}),
+            model=model,
+            output_dir=tmp_path,
+            max_new_tokens=20,
+        )
+    assert model.prompts == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
+    long = Example(id="long", inputs={"text": "word " * 50}, references=("x",))
+    task = make_task(datasets={"demo": lambda split: iter([*EXAMPLES, long])})
+    options = RunOptions(max_new_tokens=20, output_dir=tmp_path)
+    model = FakeModel(lambda prompt: "x", context_length=60)
+    cut = lmtasks.run(task, options, model=model, on_overlong="cut")
+    assert cut.record["counts"]["cut"] == 1
+    assert cut.samples[-1].prompt_tokens <= 40
+    assert cut.samples[-1].cut["text"] == len("word " * 50) - len(model.prompts[-1].removeprefix("Say ").rstrip("\n"))
+    skipped = lmtasks.run(task, options, model=model, on_overlong="skip")
+    assert skipped.record["counts"]["skipped"] == 1
+    assert skipped.samples[-1].finish == "skipped"
+    assert skipped.scores[0].n == 6
+
+
+def test_no_room_for_a_prompt_at_all_is_said(tmp_path):
+    with pytest.raises(PromptError, match="max_new_tokens 128 leaves no room"):
+        lmtasks.run(make_task(), model=FakeModel(answer, context_length=100), output_dir=tmp_path)
+
+
+def test_data_without_references_runs_and_has_no_scores(tmp_path):
+    bare = [Example(id="a", inputs={"text": "hello"})]
+    run = lmtasks.run(
+        make_task(datasets={"demo": lambda split: iter(bare)}), model=FakeModel(["hi"]), output_dir=tmp_path
+    )
+    assert run.scores == []
+    assert run.record["counts"]["scored"] == 0
+    assert "No scores" in (run.path / "report.md").read_text()
+
+
+def test_few_shot_examples_are_shown_and_recorded(tmp_path):
+    pool = [Example(id=f"p{n}", inputs={"text": f"pool {n}"}, references=(f"shown {n}",)) for n in range(5)]
+    task = make_task(datasets={"demo": lambda split: iter(EXAMPLES if split == "test" else pool)})
+    model = FakeModel(answer)
+    run = lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3, limit=2)
+    fewshot = run.record["prompt"]["fewshot"]
+    assert fewshot["split"] == "train"
+    assert len(fewshot["ids"]) == 2
+    for id in fewshot["ids"]:
+        assert f"Say pool {id[1]}\nshown {id[1]}\n\n" in model.prompts[0]
+    assert (
+        lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3).record["prompt"]["fewshot"]
+        == fewshot
+    )
+
+
+def test_chat_models_get_their_template_once(tmp_path):
+    model = FakeModel(answer, chat=True)
+    lmtasks.run(make_task(), model=model, output_dir=tmp_path, limit=1)
+    assert model.prompts == ["<|im_start|>user\nSay number 0<|im_end|>\n<|im_start|>assistant\n"]
+
+
+def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
+    chinese = [Example(id="a", inputs={"text": "你好"}, references=("您好",))]
+    task = make_task(datasets={"demo": lambda split: iter(chinese)})
+    lmtasks.run(task, model=FakeModel(["?"], languages=("en",)), output_dir=tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        "fake writes en; of 1 examples, 1 in zh: expect nonsense there"
+    ]
+
+
+def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    for settings, error in (
+        ({"prompt": "plane"}, UnknownNameError),
+        ({"metrics": ("bleurt",)}, UnknownNameError),
+        ({"temprature": 1}, UnknownNameError),
+        ({"limit": 0}, UsageError),
+        ({"top_p": 0.5}, UsageError),
+        ({"fewshot_data": "demo"}, UsageError),
+    ):
+        with pytest.raises(error):
+            lmtasks.run(make_task(), output_dir=tmp_path, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        Run(tmp_path)
+    (tmp_path / "run.json").write_text('{"schema": 99}')
+    with pytest.raises(RunError, match="schema 99"):
+        Run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(RunError, match="damaged"):
+        Run(tmp_path)
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="--output-dir"):
+        lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "file")
+
+
+def test_progress_counts_finished_examples(tmp_path):
+    heard = []
+    lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, on_progress=lambda *what: heard.append(what))
+    assert heard == [("running echo", done, 6) for done in range(7)]
+
+
+def test_ask_streams_what_the_task_parses(tmp_path):
+    heard = []
+    task = make_task(generation=Generation(max_new_tokens=50))
+    said = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=heard.append)
+    assert said == "answer 7"
+    assert heard[-1] == said
+    assert all(said.startswith(text) for text in heard)
+
+
+def test_ask_names_the_input_that_lacks():
+    with pytest.raises(UsageError, match='needs the input "text"'):
+        lmtasks.ask(make_task(), {"text": " "}, model=FakeModel(answer))
+    with pytest.raises(UnknownNameError, match="Did you mean text"):
+        lmtasks.ask(make_task(), {"texd": "a"}, model=FakeModel(answer))
+
+
+def test_time_is_measured(tmp_path):
+    def slow(prompt: str) -> str:
+        time.sleep(0.02)
+        return answer(prompt)
+
+    run = lmtasks.run(make_task(), model=FakeModel(slow), output_dir=tmp_path)
+    assert run.record["timings"]["total_seconds"] >= run.record["timings"]["generate_seconds"] >= 0.1
