@@ -142,7 +142,8 @@ def ask(
         inputs: text by field name; the key "" stands for the task's first field.
         options: settings, as for `run`; those about data and scores do not matter here.
         model: a name, or a model loaded before.
-        on_text: hears the answer grow, from its beginning each time.
+        on_text: hears the answer grow, from its beginning each time. Where the task has a parser of its own, it
+            hears the whole answer once: such a parser may take back what it let through before.
         on_progress: hears of fetching and loading.
         **changes: fields of RunOptions, over `options`.
 
@@ -178,12 +179,15 @@ def ask(
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
 
     def hear(text: str) -> None:
-        if on_text:
-            on_text(parse_completion(found, text, "ask"))
+        if on_text and found.parse is str.strip:
+            on_text(text.strip())
 
     requests = [Request(example.id, prompt.token_ids)]
     [(_, completion)] = next(iter(loaded.generate(requests, generation, seed=options.seed, on_text=hear)))
-    return parse_completion(found, completion.text, "ask")
+    answer = parse_completion(found, completion.text, example.id)
+    if on_text:
+        on_text(answer)
+    return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,19 +99,17 @@ class FakeModel:
         batch_size: int | None = None,
         on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Answer one prompt after the other; stop strings count, `max_new_tokens` counts characters."""
+        """Answer one prompt after the other; stop strings end an answer, the number of new tokens does not."""
         for place, request in enumerate(requests):
             prompt = self.tokenizer.decode(list(request.token_ids))
             answer = self._answers(prompt) if callable(self._answers) else self._answers[len(self.prompts)]
             self.prompts.append(prompt)
             ends = [at for at in (answer.find(stop) for stop in generation.stop) if at >= 0]
             text = answer[: min(ends, default=len(answer))]
-            whole = len(text) <= generation.max_new_tokens
-            text = text[: generation.max_new_tokens]
             if on_text:
                 for length in range(1, len(text) + 1):
                     on_text(text[:length])
-            yield [(place, Completion(text, len(text), "stop" if whole else "length"))]
+            yield [(place, Completion(text, len(text), "stop"))]
 
 
 def tiny_model(architecture: Architecture = "llama", *, chat: bool = True) -> LanguageModel:
@@ -249,13 +247,13 @@ def _tiny_config(architecture: Architecture, tokenizer: Any) -> Any:
         "pad_token_id": tokenizer.pad_token_id,
     }
     if architecture == "gpt2":
-        return AutoConfig.for_model("gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=1024, **common)
+        return AutoConfig.for_model("gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=4096, **common)
     common |= {
         "hidden_size": 48,
         "intermediate_size": 96,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "max_position_embeddings": 1024,
+        "max_position_embeddings": 4096,
     }
     if architecture == "gpt_neox":
         return AutoConfig.for_model("gpt_neox", **common)

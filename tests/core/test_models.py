@@ -233,7 +233,7 @@ def test_the_revision_of_a_folder_follows_its_content(tiny_folder, tmp_path):
     template = tmp_path / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
     assert lmtasks.load_model(str(tmp_path), options).info.revision != before.revision
-    assert (before.source, before.dtype, before.chat, before.context_length) == ("folder", "float32", True, 1024)
+    assert (before.source, before.dtype, before.chat, before.context_length) == ("folder", "float32", True, 4096)
 
 
 def test_a_device_that_is_not_there_is_refused(tiny_folder):

@@ -44,23 +44,18 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
         given[""] = _read(text, "TEXT")
     if not given:
         raise click.UsageError("nothing to ask: give TEXT, @FILE, - for standard input, or --input FIELD=TEXT")
-    written = ""
+    written = 0
 
     def write(answer: str) -> None:
         nonlocal written
-        # What a parser would take back once more text has come is not written twice.
-        if answer.startswith(written):
-            click.echo(answer[len(written) :], nl=False)
-            sys.stdout.flush()
-            written = answer
+        click.echo(answer[written:], nl=False)
+        sys.stdout.flush()
+        written = len(answer)
 
     with progress() as on_progress:
         loaded = api.load_model(model, RunOptions(**_model_settings(settings)), on_progress=on_progress)
-    answer = api.ask(task, given, model=loaded, on_text=write, **settings)
-    if not answer.startswith(written):
-        click.echo()
-        written = ""
-    click.echo(answer[len(written) :])
+    api.ask(task, given, model=loaded, on_text=write, **settings)
+    click.echo()
 
 
 def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def list_models(as_json: bool) -> None:
             row["model"],
             row["summary"],
             row["license"],
-            "here" if row["path"] else f"{entry.download_bytes / 1e6:.0f} MB",
+            "yes" if row["path"] else f"no, {entry.download_bytes / 1e6:.0f} MB",
         )
         for row, entry in zip(rows, CATALOGUE.values(), strict=True)
     ]
@@ -90,16 +90,17 @@ def _plain(page: str) -> str:
         def __init__(self) -> None:
             super().__init__()
             self.parts: list[str] = []
-            self.inside = self.hidden = 0
+            self.inside = False
+            self.hidden = 0
 
         def handle_starttag(self, tag: str, attrs: object) -> None:
-            self.inside += tag == "article"
+            self.inside |= tag == "h1"  # before it stand menus and banners
             self.hidden += tag in ("script", "style")
             if tag in ("p", "h1", "h2", "h3", "li", "br"):
                 self.parts.append("\n")
 
         def handle_endtag(self, tag: str) -> None:
-            self.inside -= tag == "article"
+            self.inside &= tag != "article"
             self.hidden -= tag in ("script", "style")
 
         def handle_data(self, data: str) -> None:

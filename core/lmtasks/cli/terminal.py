@@ -57,7 +57,7 @@ def _plain_lines() -> OnProgress:
         now = time.monotonic()
         if what != current:
             current, begun, complete = what, now, False
-        elif now - told < PLAIN_EVERY and (done < total or complete):
+        elif now - told < PLAIN_EVERY and (complete or not done >= total > 0):
             return
         told, complete = now, done >= total > 0
         left = ""

