@@ -443,13 +443,14 @@ def test_own_reference_columns_come_before_the_general_ones(tmp_path):
     assert only_example(path).references == ("s",)
 
 
-def test_list_of_references_wins_over_the_single_column_row_by_row(tmp_path):
+@pytest.mark.parametrize("single", ["summary", "reference", "target"])
+def test_list_of_references_wins_over_the_single_column_row_by_row(tmp_path, single):
     path = write_jsonl(
         tmp_path / "data.jsonl",
-        {"document": "a", "summary": "one", "references": ["two", "three"]},
-        {"document": "b", "summary": "four"},
+        {"document": "a", single: "one", "references": ["two", "three"]},
+        {"document": "b", single: "four"},
         {"document": "c", "references": ["five"]},
-        {"document": "d", "summary": "six", "references": None},
+        {"document": "d", single: "six", "references": None},
     )
     examples = load(path).examples
     assert [example.references for example in examples] == [("two", "three"), ("four",), ("five",), ("six",)]
@@ -644,6 +645,14 @@ def test_hash_is_the_same_in_jsonl_and_csv_where_rows_have_no_id(tmp_path):
 def test_hash_changes_with_whatever_an_example_holds(tmp_path, change):
     before = load(write_jsonl(tmp_path / "data.jsonl", *ROWS)).sha256
     assert load(write_jsonl(tmp_path / "data.jsonl", *ROWS[:2], ROWS[2] | change)).sha256 != before
+
+
+def test_hash_changes_with_the_answer_that_is_shown_beside_the_references(tmp_path):
+    row = {"document": "a", "references": ["b", "c"]}
+    first = load(write_jsonl(tmp_path / "data.jsonl", row | {"summary": "b"}))
+    second = load(write_jsonl(tmp_path / "data.jsonl", row | {"summary": "c"}))
+    assert first.examples[0].references == second.examples[0].references
+    assert first.sha256 != second.sha256
 
 
 def test_hash_does_not_change_with_meta(tmp_path):

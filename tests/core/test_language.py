@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from lmtasks import Example, Sample
 from lmtasks.metrics import language_of, primary
-from lmtasks.metrics.language import UNSPACED, group_by_language
-from lmtasks.metrics.text import is_unspaced, sentences, tokens
+from lmtasks.metrics.language import UNSPACED, group_by_language, is_unspaced
+from lmtasks.metrics.text import sentences, tokens
 
 CHINESE = "渡轮九点离开港口，最后一班六点返回。"
 JAPANESE = "フェリーは九時に港を出ます。"
@@ -209,8 +209,16 @@ def test_numbers_without_any_context_join_the_majority(first: int):
     assert groups["zh", False] == sorted(groups["zh", False])
 
 
-def test_numbers_join_a_majority_that_was_stated():
-    assert grouped(sample("", "42"), sample("", "neun", language="de")) == {("de", True): [0, 1]}
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_numbers_join_the_rest_even_where_they_are_more(first: int):
+    texts = ["1943", "42"]
+    assert grouped(*(sample("", text) for text in (*texts[:first], "九点", *texts[first:]))) == {
+        ("zh", False): [0, 1, 2]
+    }
+
+
+def test_numbers_never_join_a_language_that_was_stated_for_others():
+    assert grouped(sample("", "42"), sample("", "neun", language="de")) == {(None, False): [0], ("de", True): [1]}
 
 
 def test_numbers_alone_are_a_group_without_language():
@@ -221,9 +229,32 @@ def test_no_samples_make_no_groups():
     assert group_by_language([]) == {}
 
 
-def test_a_group_is_in_the_order_of_the_data():
-    samples = [sample("", "九点", index=index) for index in (2, 0, 1)]
-    assert [member.index for member in group_by_language(samples)["zh", False]] == [0, 1, 2]
+@pytest.mark.parametrize("language", [None, "zh"])
+def test_a_group_is_in_the_order_of_the_data(language: str | None):
+    samples = [sample("", "九点", language=language, index=index) for index in (2, 0, 1)]
+    assert [member.index for member in group_by_language(samples)["zh", language is not None]] == [0, 1, 2]
+
+
+def with_one_other(count: int, reference: str, context: str) -> dict[tuple[str | None, bool], list[int]]:
+    return grouped(*[sample("", "Broncos", context=ENGLISH)] * (count - 1), sample("", reference, context=context))
+
+
+def test_a_rare_word_of_another_script_stays_with_the_rest_that_it_was_asked_among():
+    assert with_one_other(21, "λόγος", ENGLISH) == {("en", False): list(range(21))}
+
+
+@pytest.mark.parametrize(
+    ("count", "reference", "context"), [(20, "λόγος", ENGLISH), (21, "λόγος", "Τι είναι αυτό;"), (21, "λόγος", "")]
+)
+def test_words_of_another_script_are_a_group_where_they_are_frequent_or_asked_for_in_it(
+    count: int, reference: str, context: str
+):
+    assert with_one_other(count, reference, context)["und-Grek", False] == [count - 1]
+
+
+@pytest.mark.parametrize(("reference", "language"), [(CHINESE, "zh"), (JAPANESE, "ja")])
+def test_chinese_and_japanese_references_are_never_counted_as_english_however_rare(reference: str, language: str):
+    assert with_one_other(40, reference, ENGLISH)[language, False] == [39]
 
 
 @settings(max_examples=40, deadline=None)
@@ -264,7 +295,7 @@ def test_primary_takes_the_first_subtag(tag: str | None, expected: str):
 
 
 def test_unspaced_languages_are_those_without_spaces_between_words():
-    assert {language for language in ("zh", "ja", "th", "lo", "km", "my") if is_unspaced(language)} == UNSPACED
+    assert {language for language in ("zh", "ja", "th", "lo", "km", "my") if is_unspaced(language)} == set(UNSPACED)
     assert not any(is_unspaced(language) for language in ("en", "ko", "de", "ru", "ar", "hi", "und"))
 
 
@@ -370,7 +401,16 @@ def test_english_abbreviations_may_break_but_sentences_behind_them_are_found():
     assert sentences("Dr. Smith came. He left!")[-1] == "He left!"
 
 
-@pytest.mark.parametrize("text", ['He said "no." Then he left.', "(It rained.) We stayed.", "“Go!” She went."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'He said "no." Then he left.',
+        "(It rained.) We stayed.",
+        "“Go!” She went.",
+        "„Geh!“ Sie ging.",
+        "« Va ! » Elle alla.",
+    ],
+)
 def test_closing_marks_stay_with_their_sentence(text: str):
     first, second = sentences(text)
     assert f"{first} {second}" == text

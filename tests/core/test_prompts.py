@@ -14,9 +14,8 @@ from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, _tiny_tokenizer
 
 THINKING_TEMPLATE = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
 NO_SYSTEM_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'system' %}"
-    "{{ raise_exception('System role not supported') }}{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + CHAT_TEMPLATE
 )
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
@@ -82,9 +81,8 @@ def with_bos(chat_template: str | None):
 
 
 def control_tokens(tokenizer, rendered: RenderedPrompt) -> list[str]:
-    return [
-        tokenizer.added_tokens_decoder[id].content for id in rendered.token_ids if id in tokenizer.added_tokens_decoder
-    ]
+    added = tokenizer.added_tokens_decoder
+    return [added[id].content for id in rendered.token_ids if id in added]
 
 
 # Filling in templates
@@ -203,12 +201,10 @@ def test_examples_show_their_target_rather_than_their_first_reference():
     )
 
 
-def test_prompt_does_not_tell_the_answer():
-    told = one("a", "the secret", document="d")
-    for tokenizer in (CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)):
-        assert render("$document", told, tokenizer=tokenizer) == render(
-            "$document", one(document="d"), tokenizer=tokenizer
-        )
+@pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)])
+def test_prompt_does_not_tell_the_answer(tokenizer):
+    told, untold = one("a", "the secret", document="d"), one("a", document="d")
+    assert render("$document", told, tokenizer=tokenizer) == render("$document", untold, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(("separator", "stop"), [("\n\n", "\n\n"), ("\n", "\n"), ("\n###\n", "\n###")])
@@ -341,13 +337,10 @@ def test_control_tokens_in_inputs_stay_text(text):
 @pytest.mark.parametrize("text", ATTACKS)
 def test_control_tokens_in_shown_answers_stay_text(text):
     shown = one("s", f"-{text}-", document=f"+{text}+")
-    for tokenizer, expected in (
-        (chat_tokenizer(), ["<|im_start|>", "<|im_end|>"] * 3 + ["<|im_start|>"]),
-        (plain_tokenizer(), []),
-    ):
-        rendered = render(
-            Prompt(system="Be brief.", user="$document"), one(document="asked"), shown, tokenizer=tokenizer
-        )
+    prompt = Prompt(system="Be brief.", user="$document")
+    four_turns = ["<|im_start|>", "<|im_end|>"] * 4 + ["<|im_start|>"]
+    for tokenizer, expected in ((chat_tokenizer(), four_turns), (plain_tokenizer(), [])):
+        rendered = render(prompt, one(document="asked"), shown, tokenizer=tokenizer)
         assert control_tokens(tokenizer, rendered) == expected
         assert f"-{text}-" in rendered.text
         assert f"+{text}+" in rendered.text
@@ -372,14 +365,8 @@ def test_added_tokens_that_the_chat_template_writes_stay_text_in_data():
 def test_added_tokens_that_the_chat_template_does_not_write_stay_vocabulary():
     tokenizer = thinking_tokenizer()
     rendered = render("$document", one(document="a <b> c </think>"), tokenizer=tokenizer)
-    assert control_tokens(tokenizer, rendered) == [
-        "<|im_start|>",
-        "<b>",
-        "</think>",
-        "<|im_end|>",
-        "<|im_start|>",
-        "<think>",
-    ]
+    start, end, answer = ONE_TURN
+    assert control_tokens(tokenizer, rendered) == [start, "<b>", "</think>", end, answer, "<think>"]
 
 
 def test_added_token_that_one_of_several_chat_templates_writes_stays_text_in_data():
@@ -516,7 +503,7 @@ def test_cut_does_not_reach_the_examples_that_are_shown():
     task = make_task(Prompt(user="$document", cue=":"), fields={"document": Field(cut=True)})
     shown = one("s", "x", document="s" * 50)
     rendered = render_within(task, one(document="d" * 50), 80, fewshot=[shown])
-    assert read(rendered) == "s" * 50 + "\n: x\n\n" + "d" * 20 + "\n:"
+    assert read(rendered) == "s" * 50 + "\n: x\n\n" + "d" * 22 + "\n:"
 
 
 def test_prompt_too_long_without_all_that_may_be_cut_is_refused():
@@ -527,19 +514,21 @@ def test_prompt_too_long_without_all_that_may_be_cut_is_refused():
         render_within(make_task("$document"), one("e7", document="d" * 50), 40)
 
 
-def test_cut_with_a_real_tokenizer_fits_and_keeps_control_tokens_in_data_text():
+FRAME = re.compile(r"<\|im_start\|>user\n(.*)\nQ: why\?<\|im_end\|>\n<\|im_start\|>assistant\n", re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "document", ["The ferry leaves 渡轮九点离开 <b>🙂 " * 30, "<|im_end|> The ferry leaves. " * 30]
+)
+def test_cut_with_a_real_tokenizer_fits_and_keeps_the_beginning_of_the_text(document):
+    tokenizer, document, room = chat_tokenizer(), document.strip(), 200
     task = make_task(Prompt(user="$document\nQ: $question"), fields=CUTTABLE)
-    tokenizer = chat_tokenizer()
-    document = "The ferry leaves 渡轮九点离开 <|im_end|> 🙂 " * 30
-    whole = one(document=document.strip(), question="<|im_end|>?")
-    rendered = render_within(task, whole, 200, tokenizer=tokenizer)
-    assert len(rendered.token_ids) <= 200
-    kept = re.fullmatch(
-        r"<\|im_start\|>user\n(.*)\nQ: <\|im_end\|>\?<\|im_end\|>\n<\|im_start\|>assistant\n", rendered.text
-    )
-    assert kept is not None
-    assert document.startswith(kept[1])
-    assert rendered.cut == {"document": len(whole.inputs["document"]) - len(kept[1])}
+    rendered = render_within(task, one(document=document, question="why?"), room, tokenizer=tokenizer)
+    # A cut may go back to the end of a word; it need not waste half of the room.
+    assert room / 2 < len(rendered.token_ids) <= room
+    kept = FRAME.fullmatch(rendered.text)[1]
+    assert document.startswith(kept)
+    assert rendered.cut == {"document": len(document) - len(kept)}
     assert control_tokens(tokenizer, rendered) == ONE_TURN
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from lmtasks_plugins.qa import short_answer
-from lmtasks_plugins.summarization import first_line
 
 import lmtasks
 from lmtasks import Example, Task
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.testing import STRANGE_TEXTS, FakeModel, check_task
+from lmtasks_plugins.qa import short_answer
+from lmtasks_plugins.summarization import first_line
 
 TITLES = Path(__file__).parents[1] / "data" / "example_plugins" / "lmtasks_titles.py"
 TASKS = {
@@ -202,6 +202,7 @@ def test_a_first_party_task_runs_from_end_to_end(tmp_path, task):
 def test_right_answers_score_full_marks(tmp_path, task):
     model = FakeModel(perfect(examples(TASKS[task])))
     run = lmtasks.run(task, model=model, output_dir=tmp_path, max_new_tokens=5000)
+    assert run.scores
     assert {score.name: score.value for score in run.scores if score.value != pytest.approx(100)} == {}
     assert run.record["counts"]["unfinished"] == 0
 

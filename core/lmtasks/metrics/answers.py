@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lmtasks.metrics.language import primary
+from lmtasks.metrics.language import is_unspaced, primary
 from lmtasks.metrics.means import mean_measurement, reference_count
-from lmtasks.metrics.text import is_unspaced, tokens
+from lmtasks.metrics.text import tokens
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -56,13 +56,19 @@ class AnswerMetric:
         """Measure as the protocol says."""
         by_character = is_unspaced(primary(language))
         normalise = character_tokens if by_character else squad_tokens
-        values = []
-        for sample in samples:
-            prediction = normalise(sample.prediction)
-            values.append(max(self.compare(prediction, normalise(text)) for text in sample.references))
+        values = [
+            max(self._compare(sample.prediction, text, normalise) for text in sample.references) for sample in samples
+        ]
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"{self.name}|norm:{'chars1' if by_character else 'squad1.1'}|{refs}|agg:max|version:1"
         return mean_measurement({ScoreKind(name=self.name, signature=signature): values})
+
+    def _compare(self, prediction: str, reference: str, normalise: Callable[[str], list[str]]) -> float:
+        wanted = normalise(reference)
+        if not wanted and reference.strip():
+            # An article or a mark alone is an answer: an empty prediction must not pass for it.
+            return self.compare(prediction.lower().split(), reference.lower().split())
+        return self.compare(normalise(prediction), wanted)
 
 
 EXACT_MATCH = AnswerMetric("exact_match", exact_match)

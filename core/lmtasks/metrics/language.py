@@ -2,97 +2,130 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import regex
+
 from lmtasks.task import Example, Sample
 
-UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
-"""Languages written without spaces between words: their texts are compared character by character."""
-
-SCRIPTS = {
-    "zh": r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]",
-    "ja": r"[\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]",
-    "ko": r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]",
-    "th": r"[\u0e00-\u0e7f]",
-    "lo": r"[\u0e80-\u0eff]",
-    "my": r"[\u1000-\u109f]",
-    "km": r"[\u1780-\u17ff]",
-    "und-Cyrl": r"[\u0400-\u052f]+",
-    "und-Grek": r"[\u0370-\u03ff]+",
-    "und-Arab": r"[\u0600-\u06ff\u0750-\u077f]+",
-    "und-Hebr": r"[\u0590-\u05ff]+",
-    "und-Deva": r"[\u0900-\u097f]+",
-    "und-Latn": r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+",
+UNSPACED = {
+    "zh": r"\p{Han}",
+    # The prolonged sound mark belongs to both kana, and to Unicode's script "Common".
+    "ja": r"\p{Hiragana}\p{Katakana}ーｰ",
+    "th": r"\p{Thai}",
+    "lo": r"\p{Lao}",
+    "my": r"\p{Myanmar}",
+    "km": r"\p{Khmer}",
 }
-"""What is counted for each script: characters of unspaced ones, words of spaced ones, so that they weigh alike."""
-_PATTERNS = {tag: re.compile(pattern) for tag, pattern in SCRIPTS.items()}
-_NON_ASCII_LATIN = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
+"""Languages written without spaces between words, with their characters: texts are compared one by one."""
+SPACED = {
+    "ko": "Hangul",
+    **{
+        f"und-{script}": script
+        for script in (
+            "Latn", "Cyrl", "Grek", "Arab", "Hebr", "Deva", "Beng", "Guru", "Gujr", "Orya", "Taml", "Telu", "Knda",
+            "Mlym", "Sinh", "Tibt", "Geor", "Armn", "Ethi", "Mong", "Cher", "Thaa", "Syrc", "Cans", "Tfng",
+        )
+    },
+}  # fmt: skip
+"""Scripts of spaced languages, by ISO 15924 code; all but Hangul serve many languages."""
+# What is counted: characters of unspaced scripts, words of spaced ones, so that they weigh alike.
+_UNITS = {tag: regex.compile(rf"[{characters}]") for tag, characters in UNSPACED.items()} | {
+    tag: regex.compile(rf"\p{{Script={script}}}[\p{{Script={script}}}\p{{M}}]*+") for tag, script in SPACED.items()
+}
+_OTHER_LETTERS = regex.compile(r"\p{L}")
+
+CODES = {
+    "zho": "zh", "chi": "zh", "cmn": "zh", "yue": "zh", "wuu": "zh", "lzh": "zh", "jpn": "ja", "tha": "th",
+    "lao": "lo", "mya": "my", "bur": "my", "khm": "km", "kor": "ko", "eng": "en",
+}  # fmt: skip
+"""ISO 639-3 codes whose language is scored by a rule of its own; yue, wuu and lzh are written like zh."""
 NOT_ENGLISH = 0.005
 """English has less than this share of accented letters among its letters; German, French or Polish have more."""
+STRAYS = 0.05
+"""A script that fewer than this share of a set's references are in does not make it a mixed set by itself."""
+NAME_WORDS = 5
+"""Latin words that a name within a text of another script has at most; more are a sentence."""
 
 
 def primary(language: str | None) -> str:
-    """Return the primary subtag of a BCP 47 tag in lower case: "zh" for "zh-Hant-TW", "und" for None."""
-    return re.split("[-_]", language)[0].lower() if language else "und"
+    """Return the primary subtag of a language tag: "zh" for "zh-Hant-TW" and "zho_Hans", "und" for None."""
+    subtag = regex.split("[-_]", language)[0].lower() if language else "und"
+    return CODES.get(subtag, subtag)
+
+
+def is_unspaced(language: str) -> bool:
+    """Tell whether a primary language subtag is written without spaces between words."""
+    return language in UNSPACED
 
 
 def language_of(item: Example | Sample) -> str | None:
     """Read the language of references from their script.
 
-    Where the references have no letters, or only Latin ones among inputs in another script (a name in a Chinese
-    text), the inputs tell.
+    Where the references have no letters, or no more than a name in Latin letters among inputs in another script,
+    the inputs tell.
 
     Returns:
         A BCP 47 tag; "und-" and the script where it serves many languages; None for text without any letter.
     """
     own = _script(item.references)
     around = _script(item.inputs.values())
-    if own is None or (own == "und-Latn" and around is not None):
+    if own is None:
         return around
+    if own == "und-Latn" and around is not None:
+        longest = max(len(_UNITS[own].findall(text)) for text in item.references)
+        return own if longest > NAME_WORDS else around
     return "ja" if own == "zh" and around == "ja" else own
 
 
 def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool], list[Sample]]:
     """Divide samples by the language of their references: the stated one, or else what `language_of` reads.
 
+    Text without any letter joins the largest group that was read. A few references in another spaced script do
+    not make a set a mixed one: where they are fewer than 1 in 20 and what was asked is in the script of the rest
+    (a Greek word as the answer to an English question), they stay with the rest.
+
     Returns:
         Samples by language and whether it was stated. Text in Latin letters alone is "en" if accented letters
-        are as rare in the group as in English, else "und-Latn"; None stands for text without any letter.
+        are as rare in the group as in English, else "und-Latn"; None stands for a set without any letter.
     """
     groups: dict[tuple[str | None, bool], list[Sample]] = {}
     for sample in samples:
         key = (sample.language, True) if sample.language else (language_of(sample), False)
         groups.setdefault(key, []).append(sample)
+    read = {key: len(members) for key, members in groups.items() if not key[1] and key[0]}
+    if read:
+        most = max(read, key=lambda key: (read[key], str(key[0])))
+        for key in read:
+            if key != most and not is_unspaced(primary(key[0])) and read[key] < STRAYS * sum(read.values()):
+                for sample in groups.pop(key):
+                    stays = _script(sample.inputs.values()) != most[0]
+                    groups.setdefault(key if stays else most, []).append(sample)
+        groups[most] += groups.pop((None, False), [])
     latin = groups.pop(("und-Latn", False), None)
     if latin:
-        tag = "en" if _looks_english(text for sample in latin for text in sample.references) else "und-Latn"
-        groups[tag, False] = latin
-    letterless = groups.pop((None, False), None)
-    if letterless:
-        # Numbers alone, in a set whose other samples have letters: they belong with the majority.
-        counts = {key: len(members) for key, members in groups.items()}
-        home = max(counts, key=lambda key: counts[key]) if counts else (None, False)
-        groups.setdefault(home, []).extend(letterless)
+        groups["en" if _looks_english(latin) else "und-Latn", False] = latin
     return {key: sorted(members, key=lambda sample: sample.index) for key, members in groups.items()}
 
 
 def _script(texts: Iterable[str]) -> str | None:
-    counts: Counter[str] = Counter()
-    for text in texts:
-        for tag, pattern in _PATTERNS.items():
-            counts[tag] += len(pattern.findall(text))
+    joined = "\n".join(texts)
+    counts = Counter({tag: len(pattern.findall(joined)) for tag, pattern in _UNITS.items()})
     if not counts.total():
-        return None
+        return "und" if _OTHER_LETTERS.search(joined) else None
+    # Japanese is written in Chinese characters and kana; Chinese may quote a kana or two.
     if counts["ja"] > 0.1 * (counts["ja"] + counts["zh"]):
         counts["ja"] += counts["zh"]
     return counts.most_common(1)[0][0]
 
 
-def _looks_english(texts: Iterable[str]) -> bool:
-    letters = accented = 0
-    for text in texts:
-        letters += sum(map(len, _PATTERNS["und-Latn"].findall(text)))
-        accented += len(_NON_ASCII_LATIN.findall(text))
-    return accented <= NOT_ENGLISH * letters
+def _looks_english(samples: Sequence[Sample]) -> bool:
+    texts = [text for sample in samples for text in sample.references]
+    letters = _latin_letters(texts) or _latin_letters([text for sample in samples for text in sample.inputs.values()])
+    return sum(not letter.isascii() for letter in letters) <= NOT_ENGLISH * len(letters)
+
+
+def _latin_letters(texts: Iterable[str]) -> list[str]:
+    return list(regex.findall(r"\p{Script=Latn}", unicodedata.normalize("NFC", "\n".join(texts))))

@@ -51,12 +51,13 @@ def score_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[
     groups = group_by_language(usable)
     metrics = tuple(metrics)
     scores = []
-    for (language, stated), members in sorted(groups.items(), key=lambda item: -len(item[1])):
+    for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
         for metric in metrics:
             try:
                 measurement = metric.measure(members, language)
                 values = measurement.combine(measurement.statistics.sum(axis=0))
+                named = list(zip(measurement.kinds, values, strict=True))
             except Exception as error:
                 raise PluginError(f'metric "{metric.name}" failed: {type(error).__name__}: {error}') from error
             scores += [
@@ -69,6 +70,6 @@ def score_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[
                     language=language,
                     n=len(members),
                 )
-                for kind, value in zip(measurement.kinds, values, strict=True)
+                for kind, value in named
             ]
     return scores

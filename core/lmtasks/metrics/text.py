@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 
-from lmtasks.metrics.language import SCRIPTS, UNSPACED
+import regex
 
-_CHARACTER = "|".join(SCRIPTS[tag] for tag in ("zh", "ja", "th", "lo", "my", "km"))
-_TOKEN = re.compile(rf"{_CHARACTER}|(?:(?!{_CHARACTER})[^\W_])+")
-_SENTENCE = re.compile(
-    r"(?<=[。！？!?…])(?=[^\s。！？!?…”’」』）)\"'])|(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\W_a-z])|\n+"
+from lmtasks.metrics.language import UNSPACED
+
+_UNSPACED = "".join(UNSPACED.values())
+_TOKEN = regex.compile(
+    rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]*+"
 )
+
+_OPENING = r"\"'“‘„«(\["
+_CLOSING = r"\"'”’“»)\]」』）》】"
+_SENTENCE_END = regex.compile(
+    # Chinese and Japanese marks end a sentence wherever they stand, but within a quotation; so do "!", "?" and
+    # dots of omission that a character of such a script follows.
+    rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED}]))(?![{_CLOSING}])\s*+"
+    # Other marks need space behind them, and something else than a small letter behind that.
+    rf"|[.!?…]++[{_CLOSING}]*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
+)  # fmt: skip
 
 
 def tokens(text: str) -> list[str]:
     """Return the tokens of a text in any script, lower-cased, without punctuation.
 
-    A character of an unspaced script is a token, and so is a run of other letters and digits.
+    A character of an unspaced script is a token, and so is a run of other letters, their marks, and digits.
     """
-    return _TOKEN.findall(text.lower())
+    return list(_TOKEN.findall(unicodedata.normalize("NFC", text.lower())))
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a text: its lines, broken behind sentence ends.
-
-    A full stop ends a sentence when space and something else than a small letter follow; Chinese and Japanese
-    marks end one wherever they stand.
-    """
-    return [part.strip() for part in _SENTENCE.split(text) if part and part.strip()]
-
-
-def is_unspaced(language: str) -> bool:
-    """Tell whether a primary language subtag is written without spaces between words."""
-    return language in UNSPACED
+    """Return the sentences of a text: its lines, broken behind sentence ends, without the space around them."""
+    parts = []
+    for line in text.splitlines():
+        start = 0
+        for end in _SENTENCE_END.finditer(line):
+            parts.append(line[start : end.end()])
+            start = end.end()
+        parts.append(line[start:])
+    return [part.strip() for part in parts if part.strip()]

@@ -1,0 +1,562 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import lmtasks
+from lmtasks.cli.main import cli, main
+from lmtasks.testing import FakeModel
+
+EXAMPLE_PLUGINS = Path(__file__).parents[1] / "data" / "example_plugins"
+BROKEN = ("broken-empty", "broken-exit", "broken-hook", "broken-import", "broken-name", "broken-syntax", "broken-type")
+ENGLISH = {"context": "The shop opens at ten.", "question": "When does the shop open?"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call]:
+    """The command line as `lmtasks` starts it, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, stdin: bytes = b"", errors: str = "strict") -> Outcome:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors=errors))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main([str(argument) for argument in arguments])
+        return Outcome(exit.value.code, *capsys.readouterr())
+
+    yield run
+    logging.getLogger("lmtasks").setLevel(logging.NOTSET)  # -v lasts as long as the process
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    """Stands for whatever model is asked for."""
+    model = FakeModel(lambda prompt: " At ten.\n\nAnd so on.")
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: model)
+    return model
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+def fake_answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], str]) -> None:
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: FakeModel(answer))
+
+
+def in_process_of_its_own(*arguments: object, cwd: Path, plugins: bool = False) -> Outcome:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if plugins:
+        environment["PYTHONPATH"] = str(EXAMPLE_PLUGINS)
+    command = [sys.executable, "-c", "from lmtasks.cli.main import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def one_line(outcome: Outcome) -> str:
+    """What stderr says, which is one line, with nothing on stdout."""
+    assert outcome.out == ""
+    [line] = outcome.err.splitlines()
+    return line
+
+
+# Help
+
+
+def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from commands(child, *path, name)
+
+
+@pytest.mark.parametrize("path", list(commands(cli)), ids=lambda path: " ".join(("lmtasks", *path)))
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_answers_help(path, flag):
+    result = CliRunner().invoke(cli, [*path, flag], prog_name="lmtasks")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: {' '.join(['lmtasks', *path])} ")
+    assert "--help" in result.output
+
+
+def test_the_help_lists_the_commands_with_what_they_do():
+    output = CliRunner().invoke(cli, ["--help"]).output
+    for name in ("run", "ask", "list", "show", "models", "plugins"):
+        assert re.search(rf"^  {name} +[A-Z].*\.$", output, re.MULTILINE)
+
+
+def test_version():
+    result = CliRunner().invoke(cli, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"lmtasks {version('lmtasks')}\n")
+
+
+# Lists
+
+
+def test_list_shows_every_task_and_where_it_comes_from(call):
+    outcome = call("list")
+    assert outcome.code == 0
+    rows = [re.split(r"\s{2,}", line) for line in outcome.out.splitlines()]
+    assert rows[0] == ["task", "summary", "from"]
+    assert ["titles", "Give a paragraph a title.", "lmtasks-titles 1.2.0"] in rows
+    assert ["translation/en-zh", "Translate English into Chinese.", f"lmtasks {version('lmtasks')}"] in rows
+
+
+@pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("plugins", "list"), ("plugins", "list", "--json")])
+def test_lists_say_on_stderr_why_broken_plugins_are_broken(call, command):
+    outcome = call(*command)
+    assert outcome.code == 0
+    if command == ("plugins", "list", "--json"):
+        broken = {row["plugin"]: row["error"] for row in json.loads(outcome.out) if row["status"] == "broken"}
+        assert set(broken) == {*BROKEN, "twice"}
+        assert all(error.startswith(f'plugin "{name}" ') for name, error in broken.items())
+    else:
+        lines = outcome.err.splitlines()
+        assert [line.split('"')[1] for line in lines] == [*BROKEN, "twice"]
+        assert all(line.startswith('lmtasks: plugin "') for line in lines)
+
+
+def test_list_as_json(call):
+    rows = {row["task"]: row for row in json.loads(call("list", "--json").out)}
+    assert rows["titles"] == {
+        "task": "titles",
+        "summary": "Give a paragraph a title.",
+        "version": 1,
+        "plugin": "titles",
+        "distribution": "lmtasks-titles",
+        "distribution_version": "1.2.0",
+        "prompts": ["plain"],
+        "datasets": ["demo"],
+    }
+    assert "summarization/headline" in rows
+
+
+def test_plugins_list_shows_status_and_tasks(call):
+    lines = [re.split(r"\s{2,}", line) for line in call("plugins", "list").out.splitlines()]
+    assert lines[0] == ["plugin", "distribution", "version", "status", "tasks"]
+    assert ["qa", "lmtasks", version("lmtasks"), "ok", "qa, qa/closed-book, qa/customer-service"] in lines
+    assert ["broken-exit", "lmtasks-broken-exit", "0.0.4", "broken", "-"] in lines
+    assert [line[:4] for line in lines if line[0] == "twice"] == [
+        ["twice", "lmtasks-twice-left", "1.0.0", "broken"],
+        ["twice", "lmtasks-twice-right", "2.0.0", "broken"],
+    ]
+
+
+def test_verbose_lists_show_the_traceback_of_a_broken_plugin(call):
+    err = call("plugins", "list", "-v").err
+    assert "Traceback (most recent call last)" in err
+    assert "in read_settings" in err
+
+
+def test_models_list_as_json_tells_what_is_here(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
+    rows = {row["model"]: row for row in json.loads(call("models", "list", "--json").out)}
+    assert set(rows) == {"smollm2-135m-instruct", "gemma-3-270m"}
+    assert {row["path"] for row in rows.values()} == {None}
+    assert rows["smollm2-135m-instruct"]["license"] == "Apache-2.0"
+    assert not (tmp_path / "home").exists()
+
+
+def test_models_list_says_where_models_are_kept(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
+    outcome = call("models", "list")
+    assert outcome.code == 0
+    assert re.search(r"^gemma-3-270m +.*Gemma Terms of Use .*238 MB$", outcome.out, re.MULTILINE)
+    assert outcome.out.endswith(f"\nkept in {tmp_path / 'home' / 'models'}\n")
+
+
+def test_broken_plugins_do_not_stop_a_list_in_a_process_of_its_own(tmp_path):
+    outcome = in_process_of_its_own("list", cwd=tmp_path, plugins=True)
+    assert outcome.code == 0
+    assert "\ntitles " in outcome.out
+    assert len(outcome.err.splitlines()) == len(BROKEN) + 1
+
+
+# Names that do not exist
+
+
+UNKNOWN = [
+    (["run", "sumarization"], 'no task is called "sumarization". Did you mean summarization'),
+    (["run", "qa/closed-bok"], 'no task is called "qa/closed-bok". Did you mean qa/closed-book'),
+    (["show", "titels"], 'no task is called "titels". Did you mean titles'),
+    (["ask", "titels", "A text."], 'no task is called "titels". Did you mean titles'),
+    (["run", "qa", "--metrics", "exact_match,f2"], 'no metric is called "f2". Did you mean f1'),
+    (["run", "qa", "--metrics", "lengths/length"], '"length". Did you mean length_ratio'),
+    (["run", "qa", "--prompt", "strickt"], 'no prompt of task "qa" is called "strickt". Did you mean strict'),
+    (["ask", "qa", "A text.", "--prompt", "strickt"], 'no prompt of task "qa" is called "strickt". Did you mean'),
+    (["ask", "qa", "--input", "contxt=A text."], 'no input of task "qa" is called "contxt". Did you mean context'),
+    (["run", "qa", "--data", "demmo"], '"demmo". Did you mean demo'),
+    (["models", "pull", "smollm2-135m-instrct"], '"smollm2-135m-instrct". Did you mean smollm2-135m-instruct'),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), UNKNOWN, ids=[" ".join(arguments) for arguments, _ in UNKNOWN])
+def test_an_unknown_name_is_one_line_with_the_nearest_and_no_model_is_loaded(call, no_model, arguments, told):
+    outcome = call(*arguments)
+    assert outcome.code == 1
+    line = one_line(outcome)
+    assert line.startswith("lmtasks: no ")
+    assert told in line
+
+
+def test_an_unknown_model_is_one_line_with_the_nearest(call):
+    outcome = call("run", "qa", "--model", "smollm-135m-instruct")
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1].startswith(
+        'lmtasks: no model is called "smollm-135m-instruct". Did you mean smollm2-135m-instruct'
+    )
+    assert outcome.out == ""
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_command_is_wrong_usage_and_offers_the_nearest(call):
+    outcome = call("rnu", "qa")
+    assert outcome.code == 2
+    assert "No such command 'rnu'" in outcome.err
+    assert re.search(r"Did you mean.*\brun\b", outcome.err)
+
+
+def test_an_unknown_option_is_wrong_usage_and_offers_the_nearest(call):
+    outcome = call("run", "qa", "--limt", "3")
+    assert outcome.code == 2
+    assert "--limit" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["run", "show"])
+def test_a_broken_plugin_fails_in_one_line_for_who_asks_for_it(call, no_model, command):
+    outcome = call(command, "broken-import")
+    assert outcome.code == 1
+    assert one_line(outcome).startswith('lmtasks: plugin "broken-import" (lmtasks-broken-import ')
+
+
+def test_verbose_adds_the_traceback_to_an_error(call, no_model):
+    outcome = call("run", "broken-import", "-v")
+    assert outcome.code == 1
+    assert "in read_settings" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith('lmtasks: plugin "broken-import"')
+
+
+# Wrong usage
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ("--data", "x.jsonl"),
+        ("--split", "train"),
+        ("--map", "question=q"),
+        ("--language", "zh"),
+        ("--prompt", "plain"),
+        ("--metrics", "f1"),
+        ("--fewshot-data", "x.jsonl"),
+    ],
+    ids=lambda flag: flag[0],
+)
+def test_what_belongs_to_one_task_is_refused_with_several(call, no_model, flag):
+    outcome = call("run", "qa", "qa/closed-book", *flag)
+    assert outcome.code == 2
+    assert f"{flag[0]} belongs to one task" in outcome.err
+    assert outcome.out == ""
+
+
+WRONG = [
+    (["run"], "Missing argument 'TASK...'"),
+    (["run", "qa", "--limit", "0"], "--limit"),
+    (["run", "qa", "--map", "question"], "expected NAME=VALUE"),
+    (["run", "qa", "--dtype", "int8"], "float32"),
+    (["run", "qa", "--output-dir", "a file"], "--output-dir"),
+    (["run", "qa", "--top-p", "0.9"], "temperature"),
+    (["run", "qa", "--temperature", "nan"], "temperature"),
+    (["run", "qa", "--fewshot-data", "x.jsonl"], "num_fewshot"),
+    (["ask", "qa"], "nothing to ask"),
+    (["ask", "qa", "@nowhere.txt"], "cannot read nowhere.txt"),
+    (["ask", "qa", "--input", "question=@nowhere.txt"], "--input question: cannot read nowhere.txt"),
+    (["ask", "qa", "A text without its question."], 'needs the input "question"'),
+    (["ask", "qa", "-"], 'needs the input "context"'),
+    (["ask", "qa", "A text.", "--input", "question=What?", "--top-k", "5"], "temperature"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_wrong_usage_has_exit_code_2_and_no_model_is_loaded(call, no_model, tmp_path, arguments, told):
+    (tmp_path / "a file").touch()
+    outcome = call(*arguments)
+    assert outcome.code == 2
+    assert told in outcome.err
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+
+
+def test_a_field_that_is_given_twice_is_wrong_usage(call, fake):
+    outcome = call("ask", "qa", "A text.", "--input", "context=Another.", "--input", "question=What?")
+    assert outcome.code == 2
+    assert "context" in outcome.err
+    assert fake.prompts == []
+
+
+def test_text_that_is_not_utf8_is_refused(call, no_model, tmp_path):
+    (tmp_path / "latin.txt").write_bytes("Öffnet um zehn.".encode("latin-1"))
+    outcome = call("ask", "summarization", "@latin.txt")
+    assert outcome.code == 2
+    assert "TEXT: latin.txt is not UTF-8" in outcome.err
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"], ids=["most locales", "locales C and POSIX"])
+def test_standard_input_that_is_not_utf8_is_refused(call, fake, errors):
+    outcome = call("ask", "summarization", "-", stdin="Öffnet um zehn.".encode("latin-1"), errors=errors)
+    assert outcome.code == 2
+    assert "not UTF-8" in outcome.err
+    assert fake.prompts == []
+
+
+# Bad data
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "told"),
+    [
+        ("run", '{"context": "A", "question": "B", "answers": ["C"]}\n{"context": ', "data.jsonl, line 2: not JSON"),
+        ("run", '{"context": "A", "answers": ["C"]}', 'data.jsonl, line 1: no field "question"'),
+        ("show", '{"context": "A", "answers": ["C"]}', 'data.jsonl, line 1: no field "question"'),
+        ("run", "", "data.jsonl: no data rows"),
+        ("run", None, "data.jsonl"),
+        ("show", None, "data.jsonl"),
+    ],
+    ids=["broken line", "missing field", "missing field, shown", "empty file", "no file", "no file, shown"],
+)
+def test_bad_data_is_one_line_before_any_model_is_loaded(call, no_model, tmp_path, command, content, told):
+    if content is not None:
+        (tmp_path / "data.jsonl").write_text(content, encoding="utf-8")
+    outcome = call(command, "qa", "--data", "data.jsonl")
+    assert outcome.code == 1
+    line = one_line(outcome)
+    assert line.startswith("lmtasks: ")
+    assert told in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_last_of_several_tasks_is_checked_before_any_model_is_loaded(call, no_model):
+    outcome = call("run", "qa", "summarization", "translation/en-xx")
+    assert outcome.code == 1
+    assert 'no task is called "translation/en-xx"' in one_line(outcome)
+
+
+# Runs
+
+
+def test_a_run_of_a_real_model_writes_nothing_but_json_to_stdout(tmp_path, tiny_folder):
+    outcome = in_process_of_its_own(
+        *("run", "summarization", "--model", tiny_folder, "--limit", 2, "--max-new-tokens", 8),
+        *("--output-dir", tmp_path / "runs", "--json"),
+        cwd=tmp_path,
+    )
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert (result["task"], result["model"], result["n"]) == ("summarization", str(tiny_folder), 2)
+    assert {score["name"] for score in result["scores"]} == {"rouge1", "rouge2", "rougeL", "rougeLsum", "chrF"}
+    for score in result["scores"]:
+        assert set(score) == {"name", "value", "unit", "signature", "higher_is_better", "language", "n"}
+        assert 0 <= score["value"] <= 100
+        assert (score["unit"], score["higher_is_better"], score["n"]) == ("0-100", True, 2)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert result["run"] == str(folder)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert (record["status"], record["scores"]) == ("finished", result["scores"])
+    assert "Traceback" not in outcome.err
+    assert "running summarization: 2/2" in outcome.err
+
+
+def test_a_run_of_one_task_is_an_object_and_of_two_a_list(call, fake):
+    one = json.loads(call("run", "qa", "--limit", "2", "--json").out)
+    two = json.loads(call("run", "qa", "titles", "--limit", "2", "--json").out)
+    assert one["task"] == "qa"
+    assert [run["task"] for run in two] == ["qa", "titles"]
+    assert one.keys() == two[0].keys() == two[1].keys()
+    assert one["scores"] == two[0]["scores"]
+    assert {run["n"] for run in (one, *two)} == {2}
+    assert len({run["run"] for run in (one, *two)}) == 3
+
+
+def test_a_run_prints_scores_signatures_and_where_the_report_is(call, fake):
+    outcome = call("run", "titles", "--limit", "2", "--output-dir", "elsewhere")
+    assert outcome.code == 0
+    assert outcome.out.startswith("titles with fake: 2 examples of demo (test)\n")
+    assert re.search(r"^chrF +\d+\.\d\d +en +2$", outcome.out, re.MULTILINE)
+    assert re.search(r"^rouge1, rouge2, rougeL, rougeLsum: tok:", outcome.out, re.MULTILINE)
+    report = Path(outcome.out.rpartition("report: ")[2].strip())
+    assert report.parent.parent == Path("elsewhere")
+    assert report.is_file()
+
+
+def test_a_run_over_a_users_own_data(call, fake, tmp_path):
+    rows = [{"text": f"A text {number}.", "q": f"What {number}?", "right": "At ten."} for number in range(3)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    maps = ("--map", "question=q", "--map", "references=right")
+    result = json.loads(call("run", "qa", "--data", "mine.jsonl", *maps, "--metrics", "f1", "--json").out)
+    assert [(score["name"], score["value"], score["n"]) for score in result["scores"]] == [("f1", 100.0, 3)]
+    assert all(f"What {number}?" in prompt for number, prompt in enumerate(fake.prompts))
+
+
+def test_flags_reach_the_run(call, fake):
+    flags = ("--prompt", "strict", "--split", "train", "--num-fewshot", "1", "--fewshot-data", "demo", "--seed", "7")
+    drawn = ("--temperature", "0.5", "--top-p", "0.9", "--top-k", "3", "--stop", r"\n", "--max-new-tokens", "3")
+    result = json.loads(call("run", "qa", *flags, *drawn, "--limit", "1", "--json").out)
+    record = json.loads((Path(result["run"]) / "run.json").read_text(encoding="utf-8"))
+    assert record["prompt"]["name"] == "strict"
+    assert len(record["prompt"]["fewshot"]["ids"]) == 1
+    assert record["data"]["split"] == "train"
+    assert record["seed"] == 7
+    assert record["generation"] == {
+        "max_new_tokens": 3, "stop": ["\n", "\n\n"], "temperature": 0.5, "top_p": 0.9, "top_k": 3,
+    }  # fmt: skip
+
+
+def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return "ten"
+
+    fake_answer(monkeypatch, answer)
+    interrupted = call("run", "qa", "--limit", "4", "--json")
+    assert interrupted.code == 130
+    assert interrupted.out == ""
+    assert interrupted.err.splitlines()[-1] == "lmtasks: interrupted; the same command again goes on from here"
+    result = json.loads(call("run", "qa", "--limit", "4", "--json").out)
+    assert (result["n"], result["counts"]["reused"]) == (4, 2)
+    assert len(asked) == 5
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    fake_answer(monkeypatch, lambda prompt: str(1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "qa", "--limit", "1", "--output-dir", str(tmp_path)])
+
+
+# Asking
+
+
+@pytest.mark.parametrize("where", ["argument", "file", "stdin"])
+def test_ask_takes_a_text_a_file_or_standard_input(call, fake, tmp_path, where):
+    text = "渡轮九点离开港口。\nThe last one returns at six."
+    (tmp_path / "text.txt").write_text(f"{text}\n", encoding="utf-8")
+    given = {"argument": text, "file": "@text.txt", "stdin": "-"}[where]
+    outcome = call("ask", "summarization", given, stdin=f"{text}\n".encode() if where == "stdin" else b"")
+    assert (outcome.code, outcome.out) == (0, "At ten.\n")
+    [prompt] = fake.prompts
+    assert text in prompt
+
+
+def test_ask_takes_fields_by_name_from_texts_and_files(call, fake, tmp_path):
+    (tmp_path / "leaflet.txt").write_text(ENGLISH["context"], encoding="utf-8")
+    outcome = call("ask", "qa", "--input", "context=@leaflet.txt", "--input", f"question={ENGLISH['question']}")
+    assert (outcome.code, outcome.out) == (0, "At ten.\n")
+    [prompt] = fake.prompts
+    assert ENGLISH["context"] in prompt
+    assert ENGLISH["question"] in prompt
+
+
+def test_ask_gives_text_to_the_first_field_and_the_rest_by_name(call, fake):
+    call("ask", "qa", ENGLISH["context"], "--input", f"question={ENGLISH['question']}")
+    call("ask", "qa", "--input", f"context={ENGLISH['context']}", "--input", f"question={ENGLISH['question']}")
+    assert fake.prompts[0] == fake.prompts[1]
+
+
+def test_ask_shows_examples_of_the_demo_when_told(call, fake):
+    call("ask", "titles", "A text.", "--num-fewshot", "2")
+    [prompt] = fake.prompts
+    assert prompt.count("Write a title of at most eight words") == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "written", "answer"),
+    [
+        ("qa/closed-book", "Answer: Paris", "Paris"),
+        ("qa/closed-book", "unanswerable", ""),
+        ("summarization/headline", '"Ferry late again"', "Ferry late again"),
+        ("summarization/headline", "Subject: Ferry late again", "Ferry late again"),
+    ],
+)
+def test_ask_writes_the_answer_as_the_task_parses_it_and_nothing_else(call, monkeypatch, task, written, answer):
+    fake_answer(monkeypatch, lambda prompt: f" {written}")
+    assert call("ask", task, "A text.").out == f"{answer}\n"
+
+
+def test_ask_streams_what_a_real_model_says(call, tiny_folder):
+    flags = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
+    given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+    outcome = call("ask", "summarization", "The ferry leaves at nine.", "--model", tiny_folder, *given)
+    expected = lmtasks.ask("summarization", {"": "The ferry leaves at nine."}, model=str(tiny_folder), **flags)
+    assert expected
+    assert (outcome.code, outcome.out) == (0, f"{expected}\n")
+
+
+def test_ask_writes_nothing_of_a_stop_string_that_a_real_model_completes(call, tiny_folder):
+    asked = ("summarization", {"": "The ferry leaves at nine."})
+    flags = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
+    whole = lmtasks.ask(*asked, model=str(tiny_folder), **flags)
+    stop = next(whole[at : at + 6] for at in range(1, len(whole)) if whole[at : at + 6].isprintable())
+    expected = whole[: whole.index(stop)].strip()
+    given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+    outcome = call("ask", asked[0], asked[1][""], "--model", tiny_folder, "--stop", stop, *given)
+    assert (outcome.code, outcome.out) == (0, f"{expected}\n")
+
+
+# Showing
+
+
+def test_show_prints_the_prompt_with_its_control_tokens(call, tiny_folder):
+    outcome = call("show", "qa", "--model", tiny_folder, "--prompt", "strict", "--num-fewshot", "1")
+    assert outcome.code == 0
+    facts, _, prompt = outcome.out.partition('\n\nprompt "strict" for ')
+    assert [line.split()[0] for line in facts.splitlines()] == [
+        "task", "from", "inputs", "prompts", "data", "metrics", "language",
+    ]  # fmt: skip
+    assert f"from      lmtasks {version('lmtasks')} (lmtasks_plugins.qa)" in facts
+    turns = re.findall(r"<\|im_start\|>(\w+)\n", prompt)
+    assert turns == ["system", "user", "assistant", "user", "assistant"]
+    assert prompt.rstrip("\n").endswith("<|im_end|>\n<|im_start|>assistant")
+
+
+def test_show_marks_optional_inputs(call, fake):
+    assert "inputs    question, context (optional)\n" in call("show", "qa/customer-service").out
+
+
+def test_show_names_the_first_example_of_the_data_asked_for(call, fake, tmp_path):
+    rows = ["text,title", "The first text.,One", "The second text.,Two"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
+    outcome = call("show", "summarization/headline", "--data", "mine.csv")
+    assert "The first text." in outcome.out
+    assert "The second text." not in outcome.out
+    assert fake.prompts == []
