@@ -18,7 +18,6 @@ from lmtasks.task import Example, Prompt, Task
 
 NONCHARACTERS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 """Code points that Unicode keeps for internal use: one of them marks where text is to be broken."""
-MAX_CUTS = 20
 
 OnOverlong = Literal["error", "skip", "cut"]
 
@@ -26,7 +25,7 @@ OnOverlong = Literal["error", "skip", "cut"]
 class Tokenizer(Protocol):
     """What the renderer needs of a tokenizer; those of transformers have it."""
 
-    chat_template: str | None
+    chat_template: str | Mapping[str, str] | None
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, object]:
@@ -54,7 +53,7 @@ class RenderedPrompt:
 
     token_ids: tuple[int, ...]
     text: str
-    """The same as text, control tokens spelled out; for people."""
+    """The same as text, control tokens spelled out, but for a first token (BOS) of the tokenizer's own."""
     cut: Mapping[str, int] = field(default_factory=dict)
     """Characters that each field lost so that the prompt fits."""
 
@@ -93,7 +92,7 @@ class Renderer:
         self.fewshot = tuple(fewshot)
         self.chat = tokenizer.chat_template is not None
         self._tokenizer = tokenizer
-        self._control = _control_tokens(tokenizer)
+        self._guard = _ControlTokens(tokenizer)
         # A chat template writes its own first token.
         self._prefix = [] if self.chat else _first_tokens(tokenizer)
 
@@ -106,10 +105,20 @@ class Renderer:
         """Return the prompt of an example, however long.
 
         Raises:
-            PromptError: a prompt function or chat template failed; names task and example.
+            PromptError: a prompt function or chat template failed, or a control token in the data cannot be
+                broken; names task and example.
         """
-        marker = _unused_marker(example, *self.fewshot)
-        text = self._chat_text(example, marker) if self.chat else self._plain_text(example, marker)
+        system = self._fill("system", example)
+        turns = [(self._fill("user", shown), shown.answer or "") for shown in self.fewshot]
+        asked = self._fill("user", example)
+        try:
+            marker = _unused_marker([system, asked, *(text for turn in turns for text in turn)])
+            if self.chat:
+                text = self._chat_text(system, turns, asked, marker)
+            else:
+                text = self._guard.broken(self._plain_text(system, turns, asked), marker)
+        except PromptError as error:
+            raise PromptError(f'task "{self.task.name}", example "{example.id}": {error}') from error.__cause__
         ids = list(self._prefix)
         for piece in text.split(marker):
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
@@ -118,7 +127,8 @@ class Renderer:
     def render_within(self, example: Example, max_tokens: int, *, on_overlong: OnOverlong) -> RenderedPrompt:
         """Return the prompt of an example if it has at most `max_tokens`, or cut it to that.
 
-        With "cut", the fields that the task allows to be cut lose their end, the longest first.
+        With "cut", the fields that the task allows to be cut lose their end, the longest first, until the prompt
+        fits; none is cut away whole.
 
         Raises:
             OverlongPromptError: it is longer and may not be cut, or is longer still without those fields.
@@ -127,101 +137,119 @@ class Renderer:
         rendered = self.render(example)
         if len(rendered.token_ids) <= max_tokens:
             return rendered
-        where = f'task "{self.task.name}", example "{example.id}"'
-        length = f"the prompt has {len(rendered.token_ids)} tokens, and the model has room for {max_tokens}"
+        length = (
+            f'task "{self.task.name}", example "{example.id}": the prompt has {len(rendered.token_ids)} tokens,'
+            f" and the model has room for {max_tokens}"
+        )
         if on_overlong != "cut":
-            raise OverlongPromptError(f"{where}: {length}")
-        original, cut = example.inputs, example
-        for _ in range(MAX_CUTS):
-            cuttable = [name for name, field in self.task.fields.items() if field.cut and cut.inputs.get(name)]
-            if not cuttable:
-                break
-            name = max(cuttable, key=lambda name: len(cut.inputs[name]))
-            text = cut.inputs[name]
-            excess = len(rendered.token_ids) - max_tokens
-            tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
-            # Tokens are not of equal length, so this converges in a few rounds and not in one.
-            keep = max(0, len(text) - max(1, -(-excess * len(text) // max(tokens, 1))))
-            cut = replace(cut, inputs={**cut.inputs, name: _shorten(text, keep)})
-            rendered = self.render(cut)
+            raise OverlongPromptError(length)
+        cuttable = {name: text for name, text in example.inputs.items() if self.task.fields[name].cut and text}
+        # No field keeps more characters than a cap; the largest cap that fits is found by bisection. The number
+        # of tokens is no smooth function of the number of characters, so what is returned was itself rendered.
+        fits: RenderedPrompt | None = None
+        low, high = 1, max(map(len, cuttable.values()), default=0)
+        while low <= high:
+            cap = (low + high) // 2
+            kept = {name: _shorten(text, cap) for name, text in cuttable.items()}
+            rendered = self.render(replace(example, inputs={**example.inputs, **kept}))
             if len(rendered.token_ids) <= max_tokens:
-                lost = {key: len(original[key]) - len(cut.inputs[key]) for key in original}
-                return replace(rendered, cut={key: count for key, count in lost.items() if count})
-        raise OverlongPromptError(f"{where}: {length}, even with all that may be cut taken away")
+                lost = {name: len(text) - len(kept[name]) for name, text in cuttable.items()}
+                fits = replace(rendered, cut={name: count for name, count in lost.items() if count})
+                low = cap + 1
+            else:
+                high = cap - 1
+        if fits is None:
+            raise OverlongPromptError(f"{length}, even with all that may be cut taken away")
+        return fits
 
-    def _chat_text(self, example: Example, marker: str) -> str:
-        turns: list[tuple[str, str]] = []
-        for shown in self.fewshot:
-            turns += [("user", self._fill("user", shown)), ("assistant", shown.answer or "")]
-        turns.append(("user", self._fill("user", example)))
-        system = self._fill("system", example)
-        messages = [{"role": role, "content": self._broken(text, marker)} for role, text in turns]
+    def _chat_text(self, system: str, turns: Sequence[tuple[str, str]], asked: str, marker: str) -> str:
+        contents = [text for turn in turns for text in turn] + [asked]
+        messages = [
+            {"role": "assistant" if number % 2 else "user", "content": self._guard.broken(text, marker)}
+            for number, text in enumerate(contents)
+        ]
         if not system:
-            return self._apply_template(messages, example)
-        system = self._broken(system, marker)
+            return self._apply_template(messages)
+        system = self._guard.broken(system, marker)
         try:
-            return self._apply_template([{"role": "system", "content": system}, *messages], example)
+            text = self._apply_template([{"role": "system", "content": system}, *messages])
         except PromptError:
-            # Templates such as Gemma's know no system role and raise; the first user turn then carries it.
-            first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
-            return self._apply_template([first, *messages[1:]], example)
+            text = ""
+        # Templates such as Gemma's know no system role: they raise, others drop it. The first turn then carries it.
+        if system in text:
+            return text
+        first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
+        return self._apply_template([first, *messages[1:]])
 
-    def _apply_template(self, messages: list[dict[str, str]], example: Example) -> str:
-        import jinja2
-
+    def _apply_template(self, messages: list[dict[str, str]]) -> str:
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except jinja2.TemplateError as error:
-            raise PromptError(
-                f'task "{self.task.name}", example "{example.id}": the model\'s chat template failed: {error}'
-            ) from error
+        except Exception as error:  # a template is foreign code
+            raise PromptError(f"the model's chat template failed: {type(error).__name__}: {error}") from error
         return cast(str, text)
 
-    def _plain_text(self, example: Example, marker: str) -> str:
+    def _plain_text(self, system: str, turns: Sequence[tuple[str, str]], asked: str) -> str:
         cue = self.prompt.cue
-        blocks = []
-        for shown in (*self.fewshot, example):
-            block = self._fill("user", shown)
-            if cue:
-                block += f"\n{cue}"
-            if shown is not example:
-                block += f"{' ' if cue else chr(10)}{shown.answer}"
-            elif not cue:
-                block += "\n"
-            blocks.append(block)
-        system = self._fill("system", example)
-        text = self.prompt.separator.join([system, *blocks] if system else blocks)
-        return self._broken(text, marker)
+        blocks = [f"{user}\n{cue} {answer}" if cue else f"{user}\n{answer}" for user, answer in turns]
+        blocks.append(f"{asked}\n{cue}")
+        return self.prompt.separator.join([system, *blocks] if system else blocks)
 
     def _fill(self, part: Literal["system", "user"], example: Example) -> str:
         try:
             return self.prompt.fill(part, example.inputs)
-        except Exception as error:
+        except Exception as error:  # a prompt function is a plugin's code
             raise PromptError(
                 f'task "{self.task.name}", example "{example.id}": the {part} part of prompt "{self.name}" failed:'
                 f" {type(error).__name__}: {error}"
             ) from error
 
-    def _broken(self, text: str, marker: str) -> str:
-        """Put the marker behind the first character of everything in the text that spells a control token."""
-        if self._control is None:
-            return text
-        return self._control.sub(lambda match: match[0][0] + marker + match[0][1:], text)
 
-
-def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
-    """Return a pattern of the strings that the tokenizer would turn into control tokens.
+class _ControlTokens:
+    """The strings that a tokenizer turns into control tokens, and how to keep data from spelling them.
 
     Those are its special tokens and whatever else of its added tokens the chat template writes (Qwen's
     "<think>"). Others are ordinary vocabulary, such as Gemma's runs of spaces and HTML tags.
     """
-    template = tokenizer.chat_template or ""
-    strings = []
-    for token in tokenizer.added_tokens_decoder.values():
-        content, special = str(getattr(token, "content", "")), bool(getattr(token, "special", False))
-        if len(content) > 1 and not content.isspace() and (special or content in template):
-            strings.append(re.escape(content))
-    return re.compile("|".join(sorted(strings, key=len, reverse=True))) if strings else None
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        template = tokenizer.chat_template or ""
+        templates = "".join(template.values()) if isinstance(template, Mapping) else template
+        strings: list[str] = []
+        self._ids: set[int] = set()
+        # Matched on normalised text (other width or case), or too short to be broken: no search finds them all.
+        self._elusive = False
+        self._tokenizer = tokenizer
+        for id, token in tokenizer.added_tokens_decoder.items():
+            content = str(getattr(token, "content", ""))
+            if not content.isspace() and (getattr(token, "special", False) or content in templates):
+                strings.append(content)
+                self._ids.add(id)
+                self._elusive |= len(content) < 2 or bool(getattr(token, "normalized", False))
+        longest_first = sorted((string for string in strings if len(string) > 1), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def broken(self, text: str, marker: str) -> str:
+        """Put the marker into everything in a text that spells a control token, behind its first character.
+
+        Raises:
+            PromptError: a control token is a single character, which cannot be broken.
+        """
+        pieces, start, search = [], 0, 0
+        while self._pattern and (match := self._pattern.search(text, search)):
+            # The search goes on within the match: control tokens may hold or overlap each other.
+            search = match.start() + 1
+            pieces.append(text[start:search])
+            start = search
+        pieces.append(text[start:])
+        if self._elusive and self._spells(pieces):
+            pieces = list(text)
+            if self._spells(pieces):
+                raise PromptError("the data holds a character that this tokenizer reads as a control token")
+        return marker.join(pieces)
+
+    def _spells(self, pieces: Sequence[str]) -> bool:
+        encode = self._tokenizer.encode
+        return any(not self._ids.isdisjoint(encode(piece, add_special_tokens=False)) for piece in pieces)
 
 
 def _first_tokens(tokenizer: Tokenizer) -> list[int]:
@@ -232,16 +260,15 @@ def _first_tokens(tokenizer: Tokenizer) -> list[int]:
     return full[:start]
 
 
-def _unused_marker(*examples: Example) -> str:
-    texts = [text for example in examples for text in (*example.inputs.values(), example.answer or "")]
+def _unused_marker(texts: Sequence[str]) -> str:
     for marker in NONCHARACTERS:
         if not any(marker in text for text in texts):
             return marker
-    raise PromptError(f'example "{examples[0].id}": holds all of Unicode\'s noncharacters; this is no text')
+    raise PromptError("the data holds all of Unicode's noncharacters; this is no text")
 
 
 def _shorten(text: str, length: int) -> str:
-    """Return the beginning of a text, up to the last space if one is near the end."""
+    """Return the beginning of a text, up to the last space if one is near the end; never nothing."""
     kept = text[:length]
-    space = max(kept.rfind(" "), kept.rfind("\n"))
-    return kept[:space].rstrip() if space > length * 0.9 else kept.rstrip()
+    space = max(kept.rfind(" "), kept.rfind("\n")) if length < len(text) else -1
+    return kept[:space].rstrip() if space > length * 0.9 else kept.rstrip() or kept

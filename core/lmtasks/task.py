@@ -6,6 +6,7 @@ Standard library only, so that a plugin that imports it starts at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,15 @@ class Prompt:
     separator: str = "\n\n"
     """What stands between examples in the plain form, and therefore ends an answer there."""
 
+    def __post_init__(self) -> None:
+        """Refuse a separator that would end every answer at once.
+
+        Raises:
+            ValueError: the separator is empty.
+        """
+        if not self.separator:
+            raise ValueError("a prompt's separator must not be empty: it ends the answers of base models")
+
     def fill(self, part: Literal["system", "user"], inputs: Mapping[str, str]) -> str:
         """Return the text of one part for these inputs, without leading or trailing space."""
         template = self.system if part == "system" else self.user
@@ -124,7 +134,7 @@ class Generation:
         """
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")

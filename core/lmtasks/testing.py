@@ -34,7 +34,7 @@ class CharacterTokenizer:
 
     def __init__(self, chat_template: str | None = None) -> None:
         """Take a chat template, or none for a base model's plain form."""
-        self.chat_template = chat_template
+        self.chat_template: str | Mapping[str, str] | None = chat_template
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, object]:
@@ -47,7 +47,7 @@ class CharacterTokenizer:
         """Return the conversation by the template."""
         import jinja2
 
-        template = jinja2.Template(self.chat_template or "")
+        template = jinja2.Template(str(self.chat_template))
         return template.render(messages=conversation, add_generation_prompt=add_generation_prompt)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:

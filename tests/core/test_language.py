@@ -75,6 +75,9 @@ def grouped(*samples: Sample) -> dict[tuple[str | None, bool], list[int]]:
         ("تغادر العبارة الميناء", "und-Arab"),
         ("המעבורת יוצאת בתשע", "und-Hebr"),
         ("नौका नौ बजे छोड़ती है", "und-Deva"),
+        ("আমি বাংলা ভালোবাসি", "und-Beng"),
+        ("ქართული ენა", "und-Geor"),
+        ("ߒߞߏ", "und"),
         (ENGLISH, "und-Latn"),
         (GERMAN, "und-Latn"),
     ],
@@ -136,7 +139,7 @@ def test_text_without_a_letter_has_no_language(text: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["আমি বাংলা ভালোবাসি", "தமிழ் மொழி", "ქართული ენა", "Հայերեն լեզու", "አማርኛ ቋንቋ", "తెలుగు భాష"]
+    "text", ["আমি বাংলা ভালোবাসি", "தமிழ் மொழி", "ქართული ენა", "Հայերեն լեզու", "አማርኛ ቋንቋ", "తెలుగు భాష", "ߒߞߏ"]
 )
 def test_no_other_script_is_taken_for_latin_because_of_the_inputs(text: str):
     assert read(text, ENGLISH) != "und-Latn"
@@ -337,9 +340,12 @@ def test_tokens_are_characters_of_unspaced_scripts_and_words_of_others(text: str
     ],
 )
 def test_marks_belong_to_the_letter_that_they_stand_on(text: str, expected: list[str]):
-    assert [unicodedata.normalize("NFC", token) for token in tokens(text)] == [
-        unicodedata.normalize("NFC", token) for token in expected
-    ]
+    assert tokens(text) == [unicodedata.normalize("NFC", token) for token in expected]
+
+
+@pytest.mark.parametrize("text", [GERMAN, FRENCH, "페리는 아홉 시에", "Việt Nam"])
+def test_composed_and_decomposed_texts_have_the_same_tokens(text: str):
+    assert tokens(unicodedata.normalize("NFD", text)) == tokens(unicodedata.normalize("NFC", text)) != []
 
 
 def test_the_japanese_middle_dot_is_punctuation():

@@ -463,7 +463,14 @@ def test_an_article_alone_is_an_answer_whatever_its_case_and_punctuation(predict
 @pytest.mark.parametrize(
     ("prediction", "references", "expected"),
     # SQuAD 2.0's script: where either is without an answer, both scores are 1 if they agree, else 0.
-    [("", [""], 100), ("nine", [""], 0), ("", ["", "nine"], 100), ("nine", ["", "nine"], 100), ("", ["nine"], 0)],
+    [
+        ("", [""], 100),
+        (".", [""], 100),
+        ("nine", [""], 0),
+        ("", ["", "nine"], 100),
+        ("nine", ["", "nine"], 100),
+        ("", ["nine"], 0),
+    ],
 )
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_no_answer_is_right_only_where_a_reference_says_so(

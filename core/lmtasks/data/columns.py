@@ -34,7 +34,7 @@ class Columns:
     def used(self) -> set[str]:
         """The top-level columns that have a meaning here; what else a row holds is its meta."""
         chosen = [*self.fields.values(), self.listed, self.single, self.id, self.language, SPLIT]
-        return {column.partition(".")[0] for column in chosen if column}
+        return {name for column in chosen if column for name in (column, column.partition(".")[0])}
 
 
 def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) -> Columns:
@@ -103,7 +103,7 @@ def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language
     for row in rows:
         for column, expected in task.expects.items():
             found = lookup(row.values, column)
-            if isinstance(found, str) and found.split("-")[0] != expected.split("-")[0]:
+            if isinstance(found, str) and _primary(found) != _primary(expected):
                 raise DataError(
                     f'{row.where}: {column} is "{found}", but task "{task.name}" expects "{expected}";'
                     " choose the task for this data"
@@ -132,6 +132,10 @@ def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language
         )
 
 
+def _primary(language: str) -> str:
+    return language.replace("_", "-").partition("-")[0].lower()
+
+
 def lookup(values: object, column: str) -> object:
     """Return what stands in a column, or None; "a.b" reaches into objects and lists of objects."""
     if isinstance(values, Mapping) and column in values:
@@ -154,11 +158,13 @@ def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...]
         raise DataError(
             f"{row.where}: no right answer (column {columns.single or columns.listed}), though other rows have one"
         )
-    texts = [_as_text(item) for item in value] if isinstance(value, list) else [_as_text(value)]
-    if any(text is None for text in texts):
-        raise DataError(f'{row.where}: column "{column}" holds {_kind(value)}, expected text or a list of texts')
-    references = tuple(text for text in texts if text is not None)
-    if not references or references == ("",):
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if _as_text(item) is None:
+            held = f"{_kind(item)} in its list" if isinstance(value, list) else _kind(item)
+            raise DataError(f'{row.where}: column "{column}" holds {held}, expected text or a list of texts')
+    references = tuple(_as_text(item) or "" for item in items)
+    if not any(references):
         if task.no_answer is None:
             raise DataError(
                 f'{row.where}: column "{column}" holds no right answer, and task "{task.name}" has no way to say'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class _one_line:
         import datasets
 
         datasets.disable_progress_bars()
+        # The hub's client tells of each attempt; what counts comes as one error.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if not isinstance(error, Exception):

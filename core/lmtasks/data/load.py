@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class Dataset:
     examples: tuple[Example, ...]
     file_sha256: str | None
     """Of the file's bytes, where there is one."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """As the user mapped them; they hold for its other splits too."""
 
     @property
     def sha256(self) -> str:
@@ -60,7 +62,7 @@ class Dataset:
                 "target": example.target,
                 "language": example.language,
             }
-            digest.update(json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 
 
@@ -79,19 +81,19 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
         columns: Mapping[str, str] = request.columns
         sha256 = None
     elif isinstance(source, DataFile):
-        split, rows = _split_rows(name, read_rows(source.path), request.split)
+        split, rows = _split_rows(name, read_rows(source.path), request)
         columns = {**source.columns, **request.columns}
         sha256 = file_sha256(source.path)
     else:
         split = request.split or SCORED[0]
-        examples = _from_function(task, name, source(split), request, split)
+        examples = _from_function(task, name, source, request, split)
         return Dataset(name=name, split=split, examples=examples, file_sha256=None)
     taken = list(itertools.islice(rows, request.limit))
     if not taken:
         raise DataError(f"{name}: no data rows; expected at least one example")
     chosen = choose_columns(task, taken, columns)
     examples = tuple(make_examples(task, taken, chosen, language=request.language))
-    return Dataset(name=name, split=split, examples=examples, file_sha256=sha256)
+    return Dataset(name=name, split=split, examples=examples, file_sha256=sha256, columns=request.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,7 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
     Raises:
         DataError: there are fewer than `count` examples with an answer to draw from.
     """
-    if data is not None:
-        pool = load_dataset(task, DataRequest(data=data))
-    else:
-        pool = _other_split(task, dataset.name, dataset.split)
+    pool = _fewshot_pool(task, dataset, data)
     asked = {tuple(sorted(example.inputs.items())) for example in dataset.examples}
     usable = [
         example for example in pool.examples if example.answer and tuple(sorted(example.inputs.items())) not in asked
@@ -132,18 +131,20 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
     return FewShot(pool, tuple(random.Random(seed).sample(usable, count)))  # noqa: S311 - a draw to repeat, not a secret
 
 
-def _other_split(task: Task, name: str, scored: str | None) -> Dataset:
-    """Return another split of the set of that name, or else of the task's demo."""
-    demo = next(iter(task.datasets))
-    for candidate in dict.fromkeys((name, demo)):
+def _fewshot_pool(task: Task, dataset: Dataset, data: str | None) -> Dataset:
+    """Return a split that is not scored: of the named set, or else of the scored one, or else of the task's demo."""
+    for name in dict.fromkeys([data] if data else [dataset.name, next(iter(task.datasets))]):
+        same = name == dataset.name
         for split in TAUGHT:
-            if candidate == name and split == scored:
+            if same and split == dataset.split:
                 continue
             try:
-                return load_dataset(task, DataRequest(data=candidate, split=split))
+                return load_dataset(task, DataRequest(data=name, split=split, columns=dataset.columns if same else {}))
             except NoSplitError:
                 continue
-    raise DataError(f"{name}: no other split to draw few-shot examples from; name a set with --fewshot-data")
+    if data:
+        return load_dataset(task, DataRequest(data=data))
+    raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with --fewshot-data")
 
 
 class NoSplitError(DataError):
@@ -173,29 +174,29 @@ def _choose_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
     return wanted
 
 
-def _split_rows(name: str, rows: Iterator[Row], wanted: str | None) -> tuple[str | None, Iterator[Row]]:
-    """Take the rows of one split of a file, by its column "split"; a file without one is taken whole, lazily."""
-    first = next(rows, None)
-    if first is None:
-        return wanted, iter(())
-    rows = itertools.chain([first], rows)
-    if SPLIT not in first.values:
-        if wanted is not None:
-            raise NoSplitError(f'{name}: no split "{wanted}": the file has no column "{SPLIT}"')
-        return None, rows
-    every = list(rows)
-    split = _choose_split(name, list(dict.fromkeys(str(row.values.get(SPLIT)) for row in every)), wanted)
-    return split, (row for row in every if row.values.get(SPLIT) == split)
+def _split_rows(name: str, rows: Iterator[Row], request: DataRequest) -> tuple[str | None, Iterator[Row]]:
+    """Take the rows of one split of a file, by its column "split".
+
+    A file without one is taken whole, and read no further than the limit.
+    """
+    head = list(itertools.islice(rows, request.limit))
+    if head and all(row.values.get(SPLIT) is None for row in head):
+        if request.split is not None:
+            raise NoSplitError(f'{name}: no split "{request.split}": the file has no column "{SPLIT}"')
+        return None, iter(head)
+    every = [(row, str(row.values[SPLIT])) for row in (*head, *rows) if row.values.get(SPLIT) is not None]
+    split = _choose_split(name, list(dict.fromkeys(value for _, value in every)), request.split) if every else None
+    return split, (row for row, value in every if value == split)
 
 
 def _from_function(
-    task: Task, name: str, examples: Iterable[Example], request: DataRequest, split: str
+    task: Task, name: str, source: Callable[[str], Iterable[Example]], request: DataRequest, split: str
 ) -> tuple[Example, ...]:
     if request.columns:
         raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
     checked: dict[str, Example] = {}
     try:
-        for example in itertools.islice(examples, request.limit):
+        for example in itertools.islice(source(split), request.limit):
             where = f'task "{task.name}", data set "{name}", example "{example.id}"'
             missing = [key for key, item in task.fields.items() if item.required and not example.inputs.get(key)]
             if missing:

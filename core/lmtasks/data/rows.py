@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ class Row(NamedTuple):
     where: str
     """For messages: "data.jsonl, line 3"."""
     number: int
-    """From 1, as lines of a text file or rows of a table."""
+    """Its place among the rows, from 1: the same in every file format."""
     values: Mapping[str, object]
 
 
@@ -31,6 +32,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         DataError: the file is missing, of another kind, or a line cannot be read; names file and line.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; name one of the data files in it, or hub:{path} for a data set's folder")
     if not path.is_file():
         raise DataError(f"{path}: no such data file")
     suffix = path.suffix.lower()
@@ -52,22 +55,24 @@ def file_sha256(path: Path) -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
+    number = 0
     with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
+        for line_number, raw in enumerate(lines, start=1):
+            where = f"{path}, line {line_number}"
             try:
                 # Files from Windows begin with a byte order mark; json.loads would refuse the line.
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode("utf-8-sig" if line_number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
             if not line.strip():
                 continue
             try:
                 values = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
                 raise DataError(f"{where}: not JSON: {error}") from error
             if not isinstance(values, dict):
                 raise DataError(f"{where}: expected an object such as {{...}}, got {type(values).__name__}")
+            number += 1
             yield Row(where, number, values)
 
 
@@ -77,18 +82,32 @@ def _read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
         try:
-            for values in reader:
+            twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+            if twice:
+                raise DataError(f'{path}, line 1: two columns are named "{twice[0]}"')
+            for number, values in enumerate(reader, start=1):
                 where = f"{path}, line {reader.line_num}"
                 if None in values:
                     raise DataError(
                         f"{where}: more cells than the header has columns; put quotes around cells that contain"
                         f" {delimiter!r}"
                     )
-                yield Row(where, reader.line_num, {name: cell for name, cell in values.items() if cell})
+                yield Row(where, number, {name: cell for name, cell in values.items() if cell})
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, after line {reader.line_num}: not UTF-8; save the file as UTF-8") from error
+            raise DataError(f"{path}, line {_undecodable_line(path)}: not UTF-8; save the file as UTF-8") from error
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+            # DictReader itself does not count the line that it failed on.
+            raise DataError(f"{path}, line {reader.reader.line_num}: {error}") from error
+
+
+def _undecodable_line(path: Path) -> int:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
