@@ -244,6 +244,8 @@ def _check_prompt(task: Task, prompt: str | None) -> None:
 
 def _checked_inputs(task: Task, inputs: Mapping[str, str]) -> dict[str, str]:
     first = next(iter(task.fields))
+    if "" in inputs and first in inputs:
+        raise UsageError(f'the input "{first}" is given twice: it is the first field of task "{task.name}"')
     named = {name or first: text.strip() for name, text in inputs.items()}
     for name in named:
         if name not in task.fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
     lmtasks ask qa --input context=@leaflet.txt --input question="When does it open?"
     """
     from lmtasks import api
-    from lmtasks.runs.options import RunOptions
 
     given = {name: _read(value, f"--input {name}") for name, value in inputs.items()}
     if text is not None:
@@ -48,29 +48,30 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
 
     def write(answer: str) -> None:
         nonlocal written
+        bars.close()  # an answer and a progress bar do not share a screen
         click.echo(answer[written:], nl=False)
         sys.stdout.flush()
         written = len(answer)
 
-    with progress() as on_progress:
-        loaded = api.load_model(model, RunOptions(**_model_settings(settings)), on_progress=on_progress)
-    api.ask(task, given, model=loaded, on_text=write, **settings)
+    with ExitStack() as bars:
+        on_progress = bars.enter_context(progress())
+        api.ask(task, given, model=model, on_text=write, on_progress=on_progress, **settings)
     click.echo()
-
-
-def _model_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in ("device", "dtype", "trust_remote_code")}
 
 
 def _read(value: str, where: str) -> str:
     if value == "-":
-        return sys.stdin.read()
-    if not value.startswith("@"):
+        source, content = "standard input", sys.stdin.buffer.read()
+    elif value.startswith("@"):
+        path = Path(value[1:]).expanduser()
+        source = str(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise click.UsageError(f"{where}: cannot read {path}: {error.strerror}") from error
+    else:
         return value
-    path = Path(value[1:]).expanduser()
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise click.UsageError(f"{where}: cannot read {path}: {error.strerror}") from error
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"{where}: {path} is not UTF-8") from error
+        raise click.UsageError(f"{where}: {source} is not UTF-8") from error

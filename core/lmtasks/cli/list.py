@@ -7,7 +7,7 @@ import json
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import table
+from lmtasks.cli.terminal import complain, table
 
 
 @click.command("list")
@@ -38,5 +38,4 @@ def command(as_json: bool) -> None:
         click.echo(
             table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks])
         )
-    for error in broken.values():
-        click.echo(f"lmtasks: {error}", err=True)
+    complain(broken.values())

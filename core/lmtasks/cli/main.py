@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -33,9 +33,15 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command."""
+        """Import and return a command.
+
+        Raises:
+            UsageError: there is no such command; offers the nearest.
+        """
         if cmd_name not in COMMANDS:
-            return None
+            nearest = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise click.UsageError(f"No such command {cmd_name!r}.{hint}", ctx)
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
@@ -64,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except LmtasksError as error:
-        if logging.getLogger("lmtasks").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        click.echo(f"lmtasks: {error}", err=True)
+        from lmtasks.cli.terminal import complain
+
+        complain([error])
         sys.exit(USAGE if isinstance(error, UsageError) else FAILED)
     except (KeyboardInterrupt, click.Abort):
         click.echo("lmtasks: interrupted; the same command again goes on from here", err=True)

@@ -29,8 +29,13 @@ def _pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     return pairs
 
 
-def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None
+def _names(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise click.BadParameter("expected names, separated by commas", param=parameter)
+    return names
 
 
 def _stops(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -78,7 +83,6 @@ data_options = _group(
         " task's demo]",
     ),
     click.option("--split", metavar="NAME", help="Of the data.  [default: test, validation, dev or train]"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples."),
     click.option(
         "--map",
         "columns",
@@ -124,6 +128,7 @@ generation_options = _group(
 )
 
 run_options = _group(
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples."),
     click.option("--metrics", callback=_names, metavar="NAME,...", help="[default: the task's]"),
     click.option(
         "--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at once.  [default: by their length]"

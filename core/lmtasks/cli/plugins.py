@@ -7,7 +7,7 @@ import json
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import table
+from lmtasks.cli.terminal import complain, table
 
 
 @click.group("plugins")
@@ -44,5 +44,4 @@ def list_plugins(as_json: bool) -> None:
         return
     header = ("plugin", "distribution", "version", "status", "tasks")
     click.echo(table(header, [tuple(row[key] for key in header) for row in rows]))
-    for error in broken.values():
-        click.echo(f"lmtasks: {error}", err=True)
+    complain(broken.values())

@@ -21,7 +21,6 @@ def command(task: str, model: str, **settings: Any) -> None:
     """Show a task, and the prompt of its first example as the model sees it, control tokens included."""
     from lmtasks import api
 
-    settings.pop("limit")
     with progress() as on_progress:
         shown = api.show(task, model=model, on_progress=on_progress, **settings)
     fields = [name if field.required else f"{name} (optional)" for name, field in shown.task.fields.items()]

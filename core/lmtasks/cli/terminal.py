@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from lmtasks.errors import LmtasksError
 from lmtasks.progress import OnProgress
 
 PLAIN_EVERY = 10.0
@@ -74,6 +77,14 @@ def _amount(done: int, total: int) -> str:
     if total > 1_000_000:
         return f"{done / 1e6:.0f}/{total / 1e6:.0f} MB"
     return f"{done}/{total}"
+
+
+def complain(errors: Iterable[LmtasksError]) -> None:
+    """Write a line for each error to stderr, with the traceback where `-v` asks for it."""
+    for error in errors:
+        if logging.getLogger("lmtasks").isEnabledFor(logging.DEBUG):
+            traceback.print_exception(error)
+        click.echo(f"lmtasks: {error}", err=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> str:

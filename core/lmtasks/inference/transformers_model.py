@@ -110,8 +110,7 @@ class _TextWatch(StoppingCriteria):
         if self.on_text:
             text = _decode(self.tokenizer, new[0].tolist())
             at = _first_stop(text, self.stop)
-            # A character whose last bytes are still to come decodes to U+FFFD.
-            self.on_text(text[:at].rstrip("\ufffd"))
+            self.on_text(_settled(text, self.stop) if at is None else text[:at])
         return done.to(input_ids.device)
 
 
@@ -132,6 +131,17 @@ def _batches(
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _settled(text: str, stop: tuple[str, ...]) -> str:
+    """Return the part of a growing text that nothing to come can take back."""
+    # A character whose last bytes are still to come decodes to U+FFFD.
+    text = text.rstrip("\ufffd")
+    longest = max(map(len, stop), default=0)
+    for length in range(min(longest, len(text)), 0, -1):
+        if any(string.startswith(text[-length:]) for string in stop):
+            return text[:-length]
+    return text
 
 
 def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ def squad_tokens(text: str) -> list[str]:
     Lower case, without ASCII punctuation and English articles: Rajpurkar et al. 2016, section 6.1, in the order
     of the official evaluation script (lower, punctuation, articles, white space).
     """
-    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+    return _ARTICLES.sub(" ", " ".join(words_without_punctuation(text))).split()
 
 
-def character_tokens(text: str) -> list[str]:
-    """Return the characters of unspaced scripts and the words of others, in lower case, width-normalised."""
-    return tokens(unicodedata.normalize("NFKC", text))
+def words_without_punctuation(text: str) -> list[str]:
+    """Return the words of a text in lower case, without ASCII punctuation."""
+    return text.lower().translate(_NO_PUNCTUATION).split()
 
 
 def exact_match(prediction: list[str], reference: list[str]) -> float:
@@ -55,7 +54,7 @@ class AnswerMetric:
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says."""
         by_character = is_unspaced(primary(language))
-        normalise = character_tokens if by_character else squad_tokens
+        normalise = tokens if by_character else squad_tokens
         values = [
             max(self._compare(sample.prediction, text, normalise) for text in sample.references) for sample in samples
         ]
@@ -64,11 +63,11 @@ class AnswerMetric:
         return mean_measurement({ScoreKind(name=self.name, signature=signature): values})
 
     def _compare(self, prediction: str, reference: str, normalise: Callable[[str], list[str]]) -> float:
-        wanted = normalise(reference)
-        if not wanted and reference.strip():
-            # An article or a mark alone is an answer: an empty prediction must not pass for it.
-            return self.compare(prediction.lower().split(), reference.lower().split())
-        return self.compare(normalise(prediction), wanted)
+        # An article or a mark alone is an answer ("vitamin A"): an empty prediction must not pass for it.
+        for way in (normalise, words_without_punctuation, str.split):
+            if wanted := way(reference):
+                return self.compare(way(prediction), wanted)
+        return self.compare(normalise(prediction), [])
 
 
 EXACT_MATCH = AnswerMetric("exact_match", exact_match)

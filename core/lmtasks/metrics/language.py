@@ -38,22 +38,28 @@ _UNITS = {tag: regex.compile(rf"[{characters}]") for tag, characters in UNSPACED
 _OTHER_LETTERS = regex.compile(r"\p{L}")
 
 CODES = {
-    "zho": "zh", "chi": "zh", "cmn": "zh", "yue": "zh", "wuu": "zh", "lzh": "zh", "jpn": "ja", "tha": "th",
-    "lao": "lo", "mya": "my", "bur": "my", "khm": "km", "kor": "ko", "eng": "en",
+    "zho": "zh", "chi": "zh", "cmn": "zh", "yue": "zh", "wuu": "zh", "lzh": "zh", "nan": "zh", "hak": "zh", "gan": "zh",
+    "jpn": "ja", "tha": "th", "lao": "lo", "mya": "my", "bur": "my", "khm": "km", "kor": "ko", "eng": "en",
 }  # fmt: skip
-"""ISO 639-3 codes whose language is scored by a rule of its own; yue, wuu and lzh are written like zh."""
+"""ISO 639-3 codes whose language is scored by a rule of its own; the Chinese languages are written like zh."""
 NOT_ENGLISH = 0.005
 """English has less than this share of accented letters among its letters; German, French or Polish have more."""
 STRAYS = 0.05
 """A script that fewer than this share of a set's references are in does not make it a mixed set by itself."""
 NAME_WORDS = 5
-"""Latin words that a name within a text of another script has at most; more are a sentence."""
+"""Words that a name within a text of another script has at most; more are a sentence."""
+_TAG = regex.compile(r"(?!und|mul|mis|zxx)[A-Za-z]{2,3}([-_]\w+)*|x-\w+")
 
 
 def primary(language: str | None) -> str:
     """Return the primary subtag of a language tag: "zh" for "zh-Hant-TW" and "zho_Hans", "und" for None."""
     subtag = regex.split("[-_]", language)[0].lower() if language else "und"
     return CODES.get(subtag, subtag)
+
+
+def states_language(tag: str | None) -> bool:
+    """Tell whether a text is a language tag. Data may hold other things in a column "language": "Chinese", "und"."""
+    return tag is not None and (tag in SPACED or _TAG.fullmatch(tag) is not None)
 
 
 def is_unspaced(language: str) -> bool:
@@ -75,8 +81,7 @@ def language_of(item: Example | Sample) -> str | None:
     if own is None:
         return around
     if own == "und-Latn" and around is not None:
-        longest = max(len(_UNITS[own].findall(text)) for text in item.references)
-        return own if longest > NAME_WORDS else around
+        return own if _words(item, own) > NAME_WORDS else around
     return "ja" if own == "zh" and around == "ja" else own
 
 
@@ -84,8 +89,8 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
     """Divide samples by the language of their references: the stated one, or else what `language_of` reads.
 
     Text without any letter joins the largest group that was read. A few references in another spaced script do
-    not make a set a mixed one: where they are fewer than 1 in 20 and what was asked is in the script of the rest
-    (a Greek word as the answer to an English question), they stay with the rest.
+    not make a set a mixed one: where they are fewer than 1 in 20, no longer than a name, and what was asked is in
+    the script of the rest (a Greek word as the answer to an English question), they stay with the rest.
 
     Returns:
         Samples by language and whether it was stated. Text in Latin letters alone is "en" if accented letters
@@ -93,7 +98,7 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
     """
     groups: dict[tuple[str | None, bool], list[Sample]] = {}
     for sample in samples:
-        key = (sample.language, True) if sample.language else (language_of(sample), False)
+        key = (sample.language, True) if states_language(sample.language) else (language_of(sample), False)
         groups.setdefault(key, []).append(sample)
     read = {key: len(members) for key, members in groups.items() if not key[1] and key[0]}
     if read:
@@ -101,13 +106,19 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
         for key in read:
             if key != most and not is_unspaced(primary(key[0])) and read[key] < STRAYS * sum(read.values()):
                 for sample in groups.pop(key):
-                    stays = _script(sample.inputs.values()) != most[0]
-                    groups.setdefault(key if stays else most, []).append(sample)
+                    strays = _script(sample.inputs.values()) == most[0] and _words(sample, key[0]) <= NAME_WORDS
+                    groups.setdefault(most if strays else key, []).append(sample)
         groups[most] += groups.pop((None, False), [])
     latin = groups.pop(("und-Latn", False), None)
     if latin:
         groups["en" if _looks_english(latin) else "und-Latn", False] = latin
     return {key: sorted(members, key=lambda sample: sample.index) for key, members in groups.items()}
+
+
+def _words(item: Example | Sample, tag: str | None) -> int:
+    """Return how many words of a script the longest reference has."""
+    pattern = _UNITS.get(tag or "", _OTHER_LETTERS)
+    return max(len(pattern.findall(text)) for text in item.references)
 
 
 def _script(texts: Iterable[str]) -> str | None:
@@ -128,4 +139,4 @@ def _looks_english(samples: Sequence[Sample]) -> bool:
 
 
 def _latin_letters(texts: Iterable[str]) -> list[str]:
-    return list(regex.findall(r"\p{Script=Latn}", unicodedata.normalize("NFC", "\n".join(texts))))
+    return list(regex.findall(r"\p{Script=Latn}", unicodedata.normalize("NFKC", "\n".join(texts))))

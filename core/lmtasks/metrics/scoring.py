@@ -56,6 +56,8 @@ def score_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[
         for metric in metrics:
             try:
                 measurement = metric.measure(members, language)
+                if len(measurement.statistics) != len(members):
+                    raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
                 values = measurement.combine(measurement.statistics.sum(axis=0))
                 named = list(zip(measurement.kinds, values, strict=True))
             except Exception as error:

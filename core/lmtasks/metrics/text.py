@@ -9,27 +9,29 @@ import regex
 from lmtasks.metrics.language import UNSPACED
 
 _UNSPACED = "".join(UNSPACED.values())
+# The joiners of Persian and Hindi (U+200C, U+200D) stand within words.
 _TOKEN = regex.compile(
-    rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]*+"
+    rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]"
+    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}\u200c\u200d]--[{_UNSPACED}]]*+"
 )
 
-_OPENING = r"\"'“‘„«(\["
-_CLOSING = r"\"'”’“»)\]」』）》】"
+_OPENING = r"\"'“‘„«»(\["
+_CLOSING = r"\"'”’“«»)\]」』）》】"
 _SENTENCE_END = regex.compile(
     # Chinese and Japanese marks end a sentence wherever they stand, but within a quotation; so do "!", "?" and
     # dots of omission that a character of such a script follows.
     rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED}]))(?![{_CLOSING}])\s*+"
     # Other marks need space behind them, and something else than a small letter behind that.
-    rf"|[.!?…]++[{_CLOSING}]*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
+    rf"|[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
 )  # fmt: skip
 
 
 def tokens(text: str) -> list[str]:
-    """Return the tokens of a text in any script, lower-cased, without punctuation.
+    """Return the tokens of a text in any script, in lower case and normal width (NFKC), without punctuation.
 
     A character of an unspaced script is a token, and so is a run of other letters, their marks, and digits.
     """
-    return list(_TOKEN.findall(unicodedata.normalize("NFC", text.lower())))
+    return list(_TOKEN.findall(unicodedata.normalize("NFKC", text.lower())))
 
 
 def sentences(text: str) -> list[str]:

@@ -27,16 +27,16 @@ class FoundPlugin:
 
 def find_plugins() -> dict[str, list[FoundPlugin]]:
     """Return the installed plugins by name, sorted; more than one under a name is a conflict."""
-    found: dict[str, dict[tuple[str, str], FoundPlugin]] = {}
+    found: dict[str, list[FoundPlugin]] = {}
     for entry_point in entry_points(group=PROJECT):
         distribution = entry_point.dist
         plugin = FoundPlugin(
             name=entry_point.name,
             module=entry_point.value,
-            distribution=distribution.name if distribution else "unknown distribution",
-            version=distribution.version if distribution else "unknown version",
+            # What is left of a package that was removed by hand has neither name nor version.
+            distribution=(distribution and distribution.metadata["Name"]) or "unknown distribution",
+            version=(distribution and distribution.metadata["Version"]) or "unknown version",
             entry_point=entry_point,
         )
-        # An editable install can list the same distribution twice on sys.path.
-        found.setdefault(plugin.name, {})[plugin.distribution, plugin.module] = plugin
-    return {name: list(plugins.values()) for name, plugins in sorted(found.items())}
+        found.setdefault(plugin.name, []).append(plugin)
+    return dict(sorted(found.items()))

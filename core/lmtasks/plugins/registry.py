@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pluggy
@@ -14,6 +17,11 @@ from lmtasks.plugins.discovery import FoundPlugin, find_plugins
 from lmtasks.task import Metric, Task
 
 Named = TypeVar("Named", Task, Metric)
+_MACHINERY = (
+    "<frozen importlib",
+    *(str(Path(file).parent) for file in (importlib.__file__, pluggy.__file__, __file__)),
+)
+"""Files that every failing import or hook has on its stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +52,16 @@ def load_plugin(found: FoundPlugin) -> LoadedPlugin:
         raise PluginError(f"{where} cannot be imported: {_cause(error)}") from error
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
+    hooks = sorted(vars(manager.hook))
     try:
         manager.register(module, name=found.name)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
-        known = ", ".join(sorted(vars(manager.hook)))
         raise PluginError(
-            f"{where} has a hook that does not exist or match ({_cause(error)}); hooks: {known}"
+            f"{where} has a hook that does not exist or match ({_cause(error)}); hooks: {', '.join(hooks)}"
         ) from error
-    try:
-        tasks = [task for returned in manager.hook.register_tasks() for task in returned]
-        metrics = [metric for returned in manager.hook.register_metrics() for metric in returned]
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{where} failed when asked for its tasks and metrics: {_cause(error)}") from error
+    tasks = _returned(where, manager.hook.register_tasks)
+    metrics = _returned(where, manager.hook.register_metrics)
     if not manager.get_hookcallers(module):
         raise PluginError(f"{where} offers nothing: no function in {found.module} is marked @hookimpl")
     return LoadedPlugin(
@@ -116,6 +121,8 @@ class Registry:
             return plugin.tasks[name], plugin
         if name == plugin_name and plugin.tasks:
             return next(iter(plugin.tasks.values())), plugin
+        if not plugin.tasks:
+            raise unknown_name("task", name, self._known_tasks())
         raise unknown_name("task", name, plugin.tasks)
 
     def metric(self, name: str) -> Metric:
@@ -133,6 +140,23 @@ class Registry:
 
     def _known_tasks(self) -> list[str]:
         return [task for plugin in self.load_all()[0] for task in plugin.tasks]
+
+
+def _returned(where: str, hook: pluggy.HookCaller) -> list[object]:
+    """Call a plugin's hook, if it has it, and return what it returned as a list."""
+    items: list[object] = []
+    # Called one by one: through pluggy, None is taken for no answer, and a hook that forgets to return passes.
+    for implementation in hook.get_hookimpls():
+        try:
+            returned = implementation.function()
+            items += returned if isinstance(returned, Iterable) else ()
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{where}: {hook.name} failed: {_cause(error)}") from error
+        if not isinstance(returned, Iterable):
+            kind = "None" if returned is None else type(returned).__name__
+            wanted = "Task" if hook.name == "register_tasks" else "Metric"
+            raise PluginError(f"{where}: {hook.name} returned {kind}, expected a list of lmtasks.{wanted}")
+    return items
 
 
 def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> Iterable[Task]:
@@ -165,11 +189,9 @@ def _by_name(where: str, kind: str, items: Iterable[Named]) -> dict[str, Named]:
 
 
 def _cause(error: BaseException) -> str:
+    """Return what was raised and where in the plugin; not where in Python or pluggy, which is no news."""
     text = " ".join(str(error).split())
-    place = ""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is not None:
-        place = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
+    files = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [file for file in files if not any(part in file[0] for part in _MACHINERY)]
+    place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
 NO_ANSWER = "unanswerable"
+SAYS_NOTHING = re.compile(rf"[\"'“]?{NO_ANSWER}[\"'”]?(\W|$)(?!\w)", re.IGNORECASE)
+"""The word, alone or as a clause of its own; "unanswerable questions" may be an answer."""
+LABELS = ("answer:", "答案：", "答案:")
 QUESTION = ("query", "input", "prompt")
 
 
 def short_answer(completion: str) -> str:
-    """Keep the first line; a small model goes on with an explanation. No answer is the empty answer."""
-    line = completion.strip().partition("\n")[0].strip()
-    if line.lower().startswith("answer:"):
-        line = line[len("answer:") :].strip()
-    return "" if line.lower().rstrip(".!。") == NO_ANSWER else line
+    """Keep the first line, without a label; a small model goes on with an explanation. No answer is the empty one."""
+    text = completion.strip()
+    for label in LABELS:
+        if text.lower().startswith(label):
+            text = text[len(label) :].strip()
+    line = text.partition("\n")[0].strip()
+    return "" if SAYS_NOTHING.match(line) else line
 
 
 FROM_TEXT = Task(

@@ -7,16 +7,17 @@ from pathlib import Path
 from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
+AROUND = " \n\t\"'“”*"
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
 
 
 def first_line(completion: str) -> str:
     """Keep the headline alone, without label and quotation marks: small models like to add both."""
-    line = completion.strip().partition("\n")[0].strip()
+    text = completion.strip(AROUND)
     for label in ("subject:", "headline:", "title:"):
-        if line.lower().startswith(label):
-            line = line[len(label) :].strip()
-    return line.strip("\"'“”*").strip()
+        if text.lower().startswith(label):
+            text = text[len(label) :].strip(AROUND)
+    return text.partition("\n")[0].strip(AROUND)
 
 
 ARTICLE = Task(
