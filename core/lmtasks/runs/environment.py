@@ -1,0 +1,58 @@
+"""Where and with what a run was made: versions, machine, commit, peak memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("lmtasks", "torch", "transformers", "tokenizers", "sacrebleu", "rouge-score", "datasets", "numpy")
+"""Those that can change an output or a score."""
+
+
+def environment() -> dict[str, object]:
+    """Return versions, platform, and the state of the git checkout that the run was started in."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": package_versions(),
+        "git": _git(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that matter."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the largest resident size that this process ever had; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _git() -> dict[str, object] | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def ask(*words: str) -> str | None:
+        done = subprocess.run([git, *words], capture_output=True, text=True, check=False)  # noqa: S603
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))} if commit else None

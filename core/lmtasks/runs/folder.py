@@ -1,0 +1,178 @@
+"""The run folder: run.json and samples.jsonl, written so that an interruption loses nothing that was finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from lmtasks.errors import RunError
+from lmtasks.task import Sample, Score
+
+SCHEMA = 1
+"""Of run.json and samples.jsonl; raised when a field changes its meaning or goes."""
+RECORD, SAMPLES, LOCK = "run.json", "samples.jsonl", ".lock"
+
+
+class Run:
+    """A run folder, read: what was asked, what came out, what it scored."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the record of a run.
+
+        Raises:
+            RunError: it is no run folder, or one of a newer lmtasks.
+        """
+        self.path = path
+        self.record = read_record(path)
+
+    @property
+    def status(self) -> str:
+        """"finished", "running", "failed" or "interrupted"."""
+        return str(self.record["status"])
+
+    @property
+    def scores(self) -> list[Score]:
+        """The scores, as they were computed."""
+        return [Score(**score) for score in self.record["scores"]]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples, in the order of the data."""
+        return sorted(read_samples(self.path), key=lambda sample: sample.index)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the content of run.json.
+
+    Raises:
+        RunError: there is none, it is damaged, or written by a newer lmtasks.
+    """
+    file = path / RECORD
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no run folder (it has no {RECORD})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{file}: damaged ({error})") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else None
+        raise RunError(f"{file}: schema {found}, but this lmtasks reads schema {SCHEMA}; use the lmtasks that wrote it")
+    return record
+
+
+def write_record(path: Path, record: Mapping[str, object]) -> None:
+    """Write run.json, whole or not at all."""
+    aside = path / f"{RECORD}.tmp"
+    aside.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, path / RECORD)
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of a run in the order they were finished.
+
+    Raises:
+        RunError: a line is damaged; names file and line.
+    """
+    file = path / SAMPLES
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                values = json.loads(line)
+                values["references"] = tuple(values["references"])
+                yield Sample(**values)
+            except (json.JSONDecodeError, TypeError, KeyError) as error:
+                raise RunError(f"{file}, line {number}: damaged ({error})") from error
+
+
+def mend_samples(path: Path) -> None:
+    """Cut off a last line that was only half written when the process was killed."""
+    file = path / SAMPLES
+    if not file.is_file():
+        return
+    content = file.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with file.open("r+b") as samples:
+            samples.truncate(whole)
+
+
+def append_sample(path: Path, sample: Sample) -> None:
+    """Add a finished sample to samples.jsonl."""
+    values = {field.name: getattr(sample, field.name) for field in fields(sample)}
+    values["inputs"], values["meta"], values["cut"] = dict(sample.inputs), dict(sample.meta), dict(sample.cut)
+    with (path / SAMPLES).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def score_record(score: Score) -> dict[str, object]:
+    """Return a score as run.json and `--json` hold it."""
+    return asdict(score)
+
+
+@contextmanager
+def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[Path]:
+    """Give the folder for a run: an unfinished one with the same key, or else a new one.
+
+    While the folder is in use it is locked, so that another process with the same run takes a folder of its own.
+
+    Args:
+        output_dir: holds run folders; it is made if it is not there.
+        name: of the run: task and model.
+        key: of everything that could change an output.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for path in _unfinished(output_dir, key):
+            lock = filelock.FileLock(path / LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                continue
+            break
+        else:
+            path = _new_folder(output_dir, name)
+            lock = filelock.FileLock(path / LOCK)
+            lock.acquire(timeout=0)
+    except OSError as error:
+        raise RunError(f"{output_dir}: cannot write run folders here ({error}); choose another with --output-dir") from error
+    try:
+        yield path
+    finally:
+        lock.release()
+        (path / LOCK).unlink(missing_ok=True)
+
+
+def _unfinished(output_dir: Path, key: str) -> Iterator[Path]:
+    for file in sorted(output_dir.glob(f"*/{RECORD}"), reverse=True):
+        try:
+            record = read_record(file.parent)
+        except RunError:
+            continue  # of another version, or not ours: nothing to continue
+        if record.get("key") == key and record.get("status") != "finished":
+            yield file.parent
+
+
+def _new_folder(output_dir: Path, name: str) -> Path:
+    stem = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{name.replace('/', '-')}"
+    number = 1
+    while True:
+        path = output_dir / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path

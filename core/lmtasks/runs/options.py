@@ -1,0 +1,97 @@
+"""What can be asked of a run, from the command line and from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from lmtasks.errors import UsageError, unknown_name
+from lmtasks.metrics.language import states_language
+from lmtasks.prompts import OnOverlong
+from lmtasks.task import Generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The settings of a run; None leaves a thing to the task."""
+
+    data: str | None = None
+    """A named set of the task, a JSONL, CSV, TSV or Parquet file, or hub:ID[@REVISION][#CONFIG]."""
+    split: str | None = None
+    limit: int | None = None
+    """Take only the first examples, this many."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field to column, where the data uses other names than the task knows."""
+    language: str | None = None
+    """Of the references, over what data and task say."""
+    prompt: str | None = None
+    """One of the task's prompts, by name."""
+    metrics: tuple[str, ...] | None = None
+    num_fewshot: int = 0
+    """How many examples with their answer the prompt shows."""
+    fewshot_data: str | None = None
+    """Where to draw them from, as in `data`."""
+    on_overlong: OnOverlong = "error"
+    """What to do with an example whose prompt is too long for the model."""
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int = 0
+    """Of the few-shot draw and of sampling."""
+    batch_size: int | None = None
+    """Prompts at once; None: as many as the model's budget of tokens allows."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+    output_dir: Path = Path("runs")
+    """The folder that holds run folders."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do.
+
+        Raises:
+            UsageError: names the setting and what is expected.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit must be at least 1, not {self.limit}")
+        if self.language is not None and not states_language(self.language):
+            raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{self.language}"')
+        if self.num_fewshot < 0:
+            raise UsageError(f"num_fewshot must be 0 or more, not {self.num_fewshot}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.fewshot_data is not None and not self.num_fewshot:
+            raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
+
+    def with_changes(self, changes: Mapping[str, object]) -> RunOptions:
+        """Return these options with some set anew.
+
+        Raises:
+            UsageError: a value is out of range.
+            UnknownNameError: there is no such option; offers the nearest.
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise unknown_name("option of a run", name, known)
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def generation(self, task_default: Generation) -> Generation:
+        """Return the task's way to draw completions, with what these options say otherwise.
+
+        Raises:
+            UsageError: a value is out of range, or contradicts another.
+        """
+        asked = {
+            name: getattr(self, name)
+            for name in ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
+            if getattr(self, name) is not None
+        }
+        try:
+            return replace(task_default, **asked)
+        except ValueError as error:
+            raise UsageError(str(error)) from error

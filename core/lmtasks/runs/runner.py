@@ -1,0 +1,323 @@
+"""Running a task: render, generate, parse, keep each sample as it finishes, score, record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lmtasks.data import Dataset, FewShot
+from lmtasks.errors import PluginError, PromptError
+from lmtasks.inference import Completion, LanguageModel, Request
+from lmtasks.metrics import language_of, primary, score_samples
+from lmtasks.plugins import FoundPlugin
+from lmtasks.progress import OnProgress
+from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
+from lmtasks.runs.environment import environment, package_versions, peak_memory_bytes
+from lmtasks.runs.folder import (
+    SCHEMA,
+    Run,
+    append_sample,
+    claim_folder,
+    mend_samples,
+    read_samples,
+    score_record,
+    write_record,
+)
+from lmtasks.runs.options import RunOptions
+from lmtasks.task import Example, Generation, Metric, Sample, Task
+
+log = logging.getLogger("lmtasks.runs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run with everything that can be checked before a model is loaded."""
+
+    task: Task
+    plugin: FoundPlugin | None
+    """Where the task comes from; None: it was handed over from Python."""
+    dataset: Dataset
+    fewshot: FewShot | None
+    metrics: tuple[Metric, ...]
+    options: RunOptions
+    generation: Generation
+
+
+def run_plan(plan: Plan, model: LanguageModel, *, on_progress: OnProgress) -> Run:
+    """Run a task with a model, into a run folder.
+
+    An unfinished run of the same plan in the same output folder is continued: its samples are not made again.
+
+    Raises:
+        PromptError: prompts do not fit the model and may not be cut or skipped; nothing was generated.
+        PluginError: the task's parser or a metric failed; the samples made so far are kept.
+        RunError: the run folder cannot be written.
+    """
+    started = time.perf_counter()
+    renderer = Renderer(
+        plan.task,
+        model.tokenizer,
+        prompt=plan.options.prompt,
+        fewshot=plan.fewshot.examples if plan.fewshot else (),
+    )
+    generation = replace(plan.generation, stop=tuple(dict.fromkeys((*plan.generation.stop, *renderer.stop))))
+    prompts = _render(plan, renderer, model, generation)
+    _warn_of_language(plan, model)
+    record = _record(plan, renderer, model, generation)
+    name = f"{plan.task.name}-{Path(model.info.name).name}"
+    with claim_folder(plan.options.output_dir, name, str(record["key"])) as path:
+        write_record(path, record)
+        try:
+            _generate(plan, model, generation, prompts, path, record, on_progress)
+            samples = list(read_samples(path))
+            record["counts"] = _counts(samples, record["counts"]["reused"])
+            record["scores"] = [score_record(score) for score in score_samples(samples, plan.metrics)]
+            record["status"] = "finished"
+        except KeyboardInterrupt:
+            record["status"] = "interrupted"
+            raise
+        except BaseException as error:
+            record["status"] = "failed"
+            record["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            record["finished"] = _now()
+            record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
+            record["peak_memory_bytes"] = peak_memory_bytes()
+            write_record(path, record)
+    return Run(path)
+
+
+def render_plan(plan: Plan, renderer: Renderer, example: Example, room: int | None) -> RenderedPrompt:
+    """Render one example of a plan, cut where the plan allows it."""
+    if room is None:
+        return renderer.render(example)
+    return renderer.render_within(example, room, on_overlong=plan.options.on_overlong)
+
+
+def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
+    """Return how many tokens a prompt may have; None: as many as it likes.
+
+    Raises:
+        PromptError: the answer alone would fill the model's context.
+    """
+    context = model.info.context_length
+    if context is None:
+        return None
+    if generation.max_new_tokens >= context:
+        raise PromptError(
+            f"max_new_tokens {generation.max_new_tokens} leaves no room for a prompt: {model.info.name} has a"
+            f" context of {context} tokens"
+        )
+    return context - generation.max_new_tokens
+
+
+def _render(
+    plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation
+) -> list[RenderedPrompt | None]:
+    """Render all prompts; None stands for one that is skipped."""
+    room = room_for_prompt(model, generation)
+    prompts: list[RenderedPrompt | None] = []
+    overlong: list[OverlongPromptError] = []
+    for example in plan.dataset.examples:
+        try:
+            prompts.append(render_plan(plan, renderer, example, room))
+        except OverlongPromptError as error:
+            prompts.append(None)
+            overlong.append(error)
+    if overlong and plan.options.on_overlong != "skip":
+        ways = "skip" if plan.options.on_overlong == "cut" else "cut or --on-overlong skip"
+        raise PromptError(
+            f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use --on-overlong"
+            f" {ways}, fewer few-shot examples, or a model with a longer context"
+        )
+    return prompts
+
+
+def _generate(
+    plan: Plan,
+    model: LanguageModel,
+    generation: Generation,
+    prompts: Sequence[RenderedPrompt | None],
+    path: Path,
+    record: dict[str, Any],
+    on_progress: OnProgress,
+) -> None:
+    mend_samples(path)
+    done = {sample.id for sample in read_samples(path)}
+    record["counts"]["reused"] = len(done)
+    examples = plan.dataset.examples
+    todo: list[int] = []
+    for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+        if example.id in done:
+            continue
+        if prompt is None:
+            append_sample(path, _sample(plan.task, index, example, None, None))
+        else:
+            todo.append(index)
+    requests = [Request(examples[index].id, _present(prompts[index]).token_ids) for index in todo]
+    begun = time.perf_counter()
+    finished = len(examples) - len(todo)
+    on_progress(f"running {plan.task.name}", finished, len(examples))
+    for answers in model.generate(
+        requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size
+    ):
+        for place, completion in answers:
+            prompt = _present(prompts[todo[place]])
+            append_sample(path, _sample(plan.task, todo[place], examples[todo[place]], prompt, completion))
+            record["tokens"]["prompt"] += len(prompt.token_ids)
+            record["tokens"]["completion"] += completion.tokens
+        finished += len(answers)
+        record["timings"]["generate_seconds"] = round(time.perf_counter() - begun, 3)
+        on_progress(f"running {plan.task.name}", finished, len(examples))
+
+
+def parse_completion(task: Task, completion: str, example_id: str) -> str:
+    """Return the prediction that a task reads from a completion.
+
+    Raises:
+        PluginError: the task's parser failed or returned something else than text.
+    """
+    try:
+        prediction = task.parse(completion)
+    except Exception as error:
+        raise PluginError(
+            f'task "{task.name}": its parser failed on example "{example_id}": {type(error).__name__}: {error}'
+        ) from error
+    if not isinstance(prediction, str):
+        raise PluginError(
+            f'task "{task.name}": its parser returned {type(prediction).__name__} for example "{example_id}",'
+            " expected text"
+        )
+    return prediction
+
+
+def _present(prompt: RenderedPrompt | None) -> RenderedPrompt:
+    if prompt is None:
+        raise TypeError("a skipped example has no prompt")
+    return prompt
+
+
+def _sample(
+    task: Task, index: int, example: Example, prompt: RenderedPrompt | None, completion: Completion | None
+) -> Sample:
+    """Join an example with what the model wrote; without prompt and completion it was skipped."""
+    return Sample(
+        index=index,
+        id=example.id,
+        inputs=example.inputs,
+        references=example.references,
+        language=example.language or task.language,
+        meta=example.meta,
+        prompt_sha256=prompt.sha256 if prompt else "",
+        prompt_tokens=len(prompt.token_ids) if prompt else 0,
+        cut=prompt.cut if prompt else {},
+        completion=completion.text if completion else "",
+        prediction=parse_completion(task, completion.text, example.id) if completion else "",
+        finish=completion.finish if completion else "skipped",
+        completion_tokens=completion.tokens if completion else 0,
+    )
+
+
+def _counts(samples: Sequence[Sample], reused: int) -> dict[str, int]:
+    ran = [sample for sample in samples if sample.finish != "skipped"]
+    return {
+        "examples": len(samples),
+        "scored": sum(bool(sample.references) for sample in ran),
+        "skipped": len(samples) - len(ran),
+        "empty": sum(not sample.prediction for sample in ran),
+        "cut": sum(bool(sample.cut) for sample in ran),
+        "unfinished": sum(sample.finish == "length" for sample in ran),
+        "reused": reused,
+    }
+
+
+def _warn_of_language(plan: Plan, model: LanguageModel) -> None:
+    known = model.info.languages
+    if not known:
+        return
+    languages = Counter(
+        primary(example.language or plan.task.language or language_of(example)) for example in plan.dataset.examples
+    )
+    foreign = {language: count for language, count in languages.items() if language not in (*known, "und")}
+    if foreign:
+        listed = ", ".join(f"{count} in {language}" for language, count in sorted(foreign.items()))
+        log.warning(
+            "%s writes %s; of %d examples, %s: expect nonsense there",
+            model.info.name,
+            ", ".join(known),
+            len(plan.dataset.examples),
+            listed,
+        )
+
+
+def _record(plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation) -> dict[str, Any]:
+    """Return run.json as it stands before the first sample."""
+    options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
+    decisive: dict[str, object] = {
+        "task": {
+            "name": plan.task.name,
+            "version": plan.task.version,
+            "plugin": plan.plugin.name if plan.plugin else None,
+            "distribution": plan.plugin.distribution if plan.plugin else None,
+            "distribution_version": plan.plugin.version if plan.plugin else None,
+        },
+        "prompt": {
+            "name": renderer.name,
+            "form": "chat" if renderer.chat else "plain",
+            "on_overlong": options.on_overlong,
+            "fewshot": fewshot
+            and {
+                "data": fewshot.pool.name,
+                "split": fewshot.pool.split,
+                "sha256": fewshot.pool.sha256,
+                "ids": [example.id for example in fewshot.examples],
+            },
+        },
+        "data": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "count": len(dataset.examples),
+            "sha256": dataset.sha256,
+            "file_sha256": dataset.file_sha256,
+            "limit": options.limit,
+            "columns": dict(options.columns),
+            "language": options.language,
+        },
+        "model": asdict(model.info),
+        "generation": asdict(generation),
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+    }
+    return {
+        "schema": SCHEMA,
+        "status": "running",
+        "error": None,
+        "key": _key({**decisive, "packages": package_versions()}),
+        "started": _now(),
+        "finished": None,
+        **decisive,
+        "environment": environment(),
+        "timings": {"generate_seconds": 0.0, "total_seconds": 0.0},
+        "tokens": {"prompt": 0, "completion": 0},
+        "peak_memory_bytes": None,
+        "counts": {"reused": 0},
+        "scores": [],
+    }
+
+
+def _key(decisive: Mapping[str, object]) -> str:
+    """Return the hash of everything that could change an output."""
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
