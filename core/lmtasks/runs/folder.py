@@ -35,7 +35,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """"finished", "running", "failed" or "interrupted"."""
+        """ "finished", "running", "failed" or "interrupted"."""
         return str(self.record["status"])
 
     @property
@@ -147,7 +147,9 @@ def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[Path]:
             lock = filelock.FileLock(path / LOCK)
             lock.acquire(timeout=0)
     except OSError as error:
-        raise RunError(f"{output_dir}: cannot write run folders here ({error}); choose another with --output-dir") from error
+        raise RunError(
+            f"{output_dir}: cannot write run folders here ({error}); choose another with --output-dir"
+        ) from error
     try:
         yield path
     finally:

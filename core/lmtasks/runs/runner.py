@@ -167,9 +167,7 @@ def _generate(
     begun = time.perf_counter()
     finished = len(examples) - len(todo)
     on_progress(f"running {plan.task.name}", finished, len(examples))
-    for answers in model.generate(
-        requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size
-    ):
+    for answers in model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size):
         for place, completion in answers:
             prompt = _present(prompts[todo[place]])
             append_sample(path, _sample(plan.task, todo[place], examples[todo[place]], prompt, completion))
