@@ -81,11 +81,20 @@ def run(
     Raises:
         LmtasksError: its children name what was wrong with task, data, model or settings.
     """
-    from lmtasks.runs.runner import run_plan
-
     plan = plan_run(task, (options or RunOptions()).with_changes(changes))
     loaded = load_model(model, plan.options, on_progress=on_progress) if isinstance(model, str) else model
-    finished = run_plan(plan, loaded, on_progress=on_progress)
+    return run_planned(plan, loaded, on_progress=on_progress)
+
+
+def run_planned(plan: Plan, model: LanguageModel, *, on_progress: OnProgress = no_progress) -> Run:
+    """Run what `plan_run` has checked, and write its report.
+
+    Raises:
+        LmtasksError: as for `run`.
+    """
+    from lmtasks.runs.runner import run_plan
+
+    finished = run_plan(plan, model, on_progress=on_progress)
     write_report(finished)
     return finished
 

@@ -44,10 +44,10 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
             raise click.UsageError(f"{flag} belongs to one task: with several, each takes its own")
     chosen = RunOptions(**settings)
     with progress() as on_progress:
-        for task in tasks:
-            api.plan_run(task, chosen)  # bad data of the last task is found before the first one runs
+        # All of them first: bad data of the last task is found before the first one runs.
+        plans = [api.plan_run(task, chosen) for task in tasks]
         loaded = api.load_model(model, chosen, on_progress=on_progress)
-        runs = [api.run(task, chosen, model=loaded, on_progress=on_progress) for task in tasks]
+        runs = [api.run_planned(plan, loaded, on_progress=on_progress) for plan in plans]
     if as_json:
         results = [_as_json(run) for run in runs]
         click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))

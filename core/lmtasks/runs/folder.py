@@ -35,7 +35,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """ "finished", "running", "failed" or "interrupted"."""
+        """One of "running", "finished", "failed" and "interrupted"."""
         return str(self.record["status"])
 
     @property
