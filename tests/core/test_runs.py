@@ -49,6 +49,7 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     assert {score.name: score.value for score in run.scores} == {"exact_match": 100.0, "chrF": 100.0}
     record = run.record
     assert record["schema"] == 1
+    assert len(record["prompt"].pop("sha256")) == 64
     assert record["prompt"] == {"name": "plain", "form": "plain", "on_overlong": "error", "fewshot": None}
     assert record["data"]["count"] == 6
     assert record["generation"]["stop"] == ["\n\n"]
@@ -141,10 +142,11 @@ def test_other_settings_never_continue_a_run(tmp_path, changes):
     assert run.record["counts"]["reused"] == 0
 
 
-def test_another_version_of_the_task_never_continues_a_run(tmp_path):
+@pytest.mark.parametrize("change", [{"version": 2}, {"prompts": {"plain": "Say: $text"}}])
+def test_another_version_or_wording_of_the_task_never_continues_a_run(tmp_path, change):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
-    run = lmtasks.run(make_task(version=2), model=FakeModel(answer), output_dir=tmp_path)
+    run = lmtasks.run(make_task(**change), model=FakeModel(answer), output_dir=tmp_path)
     assert run.record["counts"]["reused"] == 0
 
 

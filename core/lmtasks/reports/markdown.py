@@ -94,6 +94,7 @@ def _origin(record: Mapping[str, Any]) -> str:
         "model": f"{model['name']} ({size}, from {model['source']})",
         "weights": model["revision"],
         "computed in": f"{model['dtype']} on {model['device']}",
+        "prompts": f"SHA-256 {record['prompt']['sha256']} of all as rendered",
         "data": f"{data['name']}, examples' SHA-256 {data['sha256']}",
         "data file": data["file_sha256"] and f"SHA-256 {data['file_sha256']}",
         "few-shot": fewshot

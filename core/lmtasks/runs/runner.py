@@ -71,7 +71,7 @@ def run_plan(plan: Plan, model: LanguageModel, *, on_progress: OnProgress) -> Ru
     generation = replace(plan.generation, stop=tuple(dict.fromkeys((*plan.generation.stop, *renderer.stop))))
     prompts = _render(plan, renderer, model, generation)
     _warn_of_language(plan, model)
-    record = _record(plan, renderer, model, generation)
+    record = _record(plan, renderer, model, generation, prompts)
     name = f"{plan.task.name}-{Path(model.info.name).name}"
     with claim_folder(plan.options.output_dir, name, str(record["key"])) as path:
         write_record(path, record)
@@ -257,8 +257,15 @@ def _warn_of_language(plan: Plan, model: LanguageModel) -> None:
         )
 
 
-def _record(plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation) -> dict[str, Any]:
+def _record(
+    plan: Plan,
+    renderer: Renderer,
+    model: LanguageModel,
+    generation: Generation,
+    prompts: Sequence[RenderedPrompt | None],
+) -> dict[str, Any]:
     """Return run.json as it stands before the first sample."""
+    rendered = hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode())
     options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
     decisive: dict[str, object] = {
         "task": {
@@ -271,6 +278,7 @@ def _record(plan: Plan, renderer: Renderer, model: LanguageModel, generation: Ge
         "prompt": {
             "name": renderer.name,
             "form": "chat" if renderer.chat else "plain",
+            "sha256": rendered.hexdigest(),
             "on_overlong": options.on_overlong,
             "fewshot": fewshot
             and {
