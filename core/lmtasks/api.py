@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtasks.data import DataRequest, load_dataset, load_fewshot
@@ -28,7 +29,7 @@ log = logging.getLogger("lmtasks")
 
 
 def load_model(
-    name: str = DEFAULT, options: RunOptions | None = None, *, on_progress: OnProgress = no_progress
+    name: str | Path = DEFAULT, options: RunOptions | None = None, *, on_progress: OnProgress = no_progress
 ) -> LanguageModel:
     """Load a language model, to be used for any number of runs.
 
@@ -47,7 +48,7 @@ def load_model(
     options = options or RunOptions()
     return TransformersModel(
         load(
-            name,
+            str(name),
             device=options.device,
             dtype=options.dtype,
             trust_remote_code=options.trust_remote_code,
@@ -60,7 +61,7 @@ def run(
     task: str | Task,
     options: RunOptions | None = None,
     *,
-    model: str | LanguageModel = DEFAULT,
+    model: str | Path | LanguageModel = DEFAULT,
     on_progress: OnProgress = no_progress,
     **changes: object,
 ) -> Run:
@@ -82,7 +83,7 @@ def run(
         LmtasksError: its children name what was wrong with task, data, model or settings.
     """
     plan = plan_run(task, (options or RunOptions()).with_changes(changes))
-    loaded = load_model(model, plan.options, on_progress=on_progress) if isinstance(model, str) else model
+    loaded = load_model(model, plan.options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
     return run_planned(plan, loaded, on_progress=on_progress)
 
 
@@ -92,11 +93,11 @@ def run_planned(plan: Plan, model: LanguageModel, *, on_progress: OnProgress = n
     Raises:
         LmtasksError: as for `run`.
     """
+    from lmtasks.runs import Run
     from lmtasks.runs.runner import run_plan
 
-    finished = run_plan(plan, model, on_progress=on_progress)
-    write_report(finished)
-    return finished
+    # A run that failed or was interrupted has a report too, with what there is.
+    return run_plan(plan, model, on_progress=on_progress, on_end=lambda path: write_report(Run(path)))
 
 
 def plan_run(task: str | Task, options: RunOptions) -> Plan:
@@ -139,7 +140,7 @@ def ask(
     inputs: Mapping[str, str],
     options: RunOptions | None = None,
     *,
-    model: str | LanguageModel = DEFAULT,
+    model: str | Path | LanguageModel = DEFAULT,
     on_text: Callable[[str], None] | None = None,
     on_progress: OnProgress = no_progress,
     **changes: object,
@@ -163,7 +164,7 @@ def ask(
         LmtasksError: its children name what was wrong with task, inputs, model or settings.
     """
     from lmtasks.inference import Request
-    from lmtasks.runs.runner import parse_completion, room_for_prompt
+    from lmtasks.runs.runner import parse_completion, room_for_prompt, stopping
 
     options = (options or RunOptions()).with_changes(changes)
     found, _ = _find_task(Registry(), task)
@@ -176,21 +177,15 @@ def ask(
         fewshot = load_fewshot(
             found, demo, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
         ).examples
-    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, str) else model
+    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
     renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
-    generation = replace(generation, stop=(*generation.stop, *renderer.stop))
+    generation = stopping(generation, renderer)
     room = room_for_prompt(loaded, generation)
-    if room is None:
-        prompt = renderer.render(example)
-    else:
-        prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)
+    prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)
     for name, count in prompt.cut.items():
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
 
-    def hear(text: str) -> None:
-        if on_text and found.parse is str.strip:
-            on_text(text.strip())
-
+    hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
     requests = [Request(example.id, prompt.token_ids)]
     [(_, completion)] = next(iter(loaded.generate(requests, generation, seed=options.seed, on_text=hear)))
     answer = parse_completion(found, completion.text, example.id)
@@ -217,7 +212,7 @@ def show(
     task: str,
     options: RunOptions | None = None,
     *,
-    model: str | LanguageModel = DEFAULT,
+    model: str | Path | LanguageModel = DEFAULT,
     on_progress: OnProgress = no_progress,
     **changes: object,
 ) -> ShownTask:
@@ -228,7 +223,7 @@ def show(
     """
     options = (options or RunOptions()).with_changes({"limit": 1, **changes})
     plan = plan_run(task, options)
-    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, str) else model
+    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
     fewshot = plan.fewshot.examples if plan.fewshot else ()
     renderer = Renderer(plan.task, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
     prompt = renderer.render(plan.dataset.examples[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast
@@ -51,9 +52,8 @@ class Tokenizer(Protocol):
 class RenderedPrompt:
     """What a model reads for one example."""
 
-    token_ids: tuple[int, ...]
-    text: str
-    """The same as text, control tokens spelled out, but for a first token (BOS) of the tokenizer's own."""
+    token_ids: array[int]
+    """As machine integers: a large data set has all its prompts in memory at once."""
     cut: Mapping[str, int] = field(default_factory=dict)
     """Characters that each field lost so that the prompt fits."""
 
@@ -119,13 +119,13 @@ class Renderer:
                 text = self._guard.broken(self._plain_text(system, turns, asked), marker)
         except PromptError as error:
             raise PromptError(f'task "{self.task.name}", example "{example.id}": {error}') from error.__cause__
-        ids = list(self._prefix)
+        ids = array("i", self._prefix)
         for piece in text.split(marker):
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
-        return RenderedPrompt(token_ids=tuple(ids), text=text.replace(marker, ""))
+        return RenderedPrompt(token_ids=ids)
 
-    def render_within(self, example: Example, max_tokens: int, *, on_overlong: OnOverlong) -> RenderedPrompt:
-        """Return the prompt of an example if it has at most `max_tokens`, or cut it to that.
+    def render_within(self, example: Example, max_tokens: int | None, *, on_overlong: OnOverlong) -> RenderedPrompt:
+        """Return the prompt of an example if it has at most `max_tokens` (None: no limit), or cut it to that.
 
         With "cut", the fields that the task allows to be cut lose their end, the longest first, until the prompt
         fits; none is cut away whole.
@@ -135,7 +135,7 @@ class Renderer:
             PromptError: as for `render`.
         """
         rendered = self.render(example)
-        if len(rendered.token_ids) <= max_tokens:
+        if max_tokens is None or len(rendered.token_ids) <= max_tokens:
             return rendered
         length = (
             f'task "{self.task.name}", example "{example.id}": the prompt has {len(rendered.token_ids)} tokens,'

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
+Named = TypeVar("Named")
 EMPTY: Mapping[str, str] = MappingProxyType({})
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)?")
 
 Finish = Literal["stop", "length", "skipped"]
 """Why a completion ended: an end token or stop string, the limit of new tokens, or it was never begun."""
+
+
+def names(given: str | Iterable[Named]) -> tuple[str | Named, ...]:
+    """Return names as a tuple; a single one for a tuple of one, where iterating would give its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,10 @@ class Field:
     required: bool = True
     cut: bool = False
     """May lose its end when the prompt is too long for the model."""
+
+    def __post_init__(self) -> None:
+        """Take a single column name for a tuple of one."""
+        object.__setattr__(self, "columns", names(self.columns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +152,7 @@ class Generation:
             raise ValueError(f"top_k must be 0 (all) or more, not {self.top_k}")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
             raise ValueError("top_p and top_k need a temperature above 0: greedy generation ignores them")
+        object.__setattr__(self, "stop", names(self.stop))
         if any(not text for text in self.stop):
             raise ValueError("an empty stop string would end every completion at once")
 
@@ -261,7 +272,7 @@ class Task:
     generation: Generation
     language: str | None
     no_answer: str | None
-    expects: Mapping[str, str] = field(hash=False)
+    expects: Mapping[str, str]
 
     def __init__(
         self,
@@ -306,20 +317,18 @@ class Task:
             "name": name,
             "version": version,
             "summary": summary,
-            "fields": MappingProxyType(
-                dict(fields) if isinstance(fields, Mapping) else {name: Field() for name in fields}
-            ),
-            "references": tuple(references),
+            "fields": dict(fields) if isinstance(fields, Mapping) else {name: Field() for name in names(fields)},
+            "references": names(references),
             "prompts": MappingProxyType(
                 {key: Prompt(user=prompt) if isinstance(prompt, str) else prompt for key, prompt in prompts.items()}
             ),
-            "datasets": MappingProxyType(dict(datasets)),
-            "metrics": tuple(metrics),
+            "datasets": dict(datasets),
+            "metrics": names(metrics),
             "parse": parse,
             "generation": generation or Generation(),
             "language": language,
             "no_answer": no_answer,
-            "expects": MappingProxyType(dict(expects)),
+            "expects": dict(expects),
         }
         for attribute in dataclasses.fields(type(self)):
             object.__setattr__(self, attribute.name, values[attribute.name])

@@ -11,12 +11,14 @@ from typing import Any, Literal
 from lmtasks.api import load_model
 from lmtasks.data import DataRequest, Dataset, load_dataset
 from lmtasks.data.load import TAUGHT, NoSplitError
+from lmtasks.errors import PluginError
 from lmtasks.inference import Completion, LanguageModel, OnText, Request
 from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.info import ModelInfo
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer, Tokenizer
 from lmtasks.runs import RunOptions
+from lmtasks.runs.runner import parse_completion
 from lmtasks.task import Example, Generation, Sample, Task
 
 Architecture = Literal["llama", "gpt2", "gpt_neox", "qwen3", "gemma3"]
@@ -151,7 +153,10 @@ def check_task(task: Task) -> None:
     """
     metrics = find_metrics(task.metrics, Registry().metric)
     for text in STRANGE_TEXTS:
-        _require(isinstance(task.parse(text), str), task, f"parse({text[:20]!r}) returned no text")
+        try:
+            parse_completion(task, text, f"{text[:20]!r}")
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
     for name in task.datasets:
         for dataset in _splits(task, name):
             where = f'data set "{name}", split "{dataset.split}"'
@@ -165,7 +170,7 @@ def check_task(task: Task) -> None:
                         other = replace(example, references=("another answer",), target=None)
                         told = renderer.render(other).token_ids != rendered.token_ids
                         _require(not told, task, f'{where}: prompt "{prompt}" of "{example.id}" tells the answer')
-            gold = [_sample(example, task.parse(example.answer or "")) for example in dataset.examples]
+            gold = [_sample(task, example) for example in dataset.examples]
             empty = [replace(sample, prediction="") for sample in gold]
             for good, bad in zip(score_samples(gold, metrics), score_samples(empty, metrics), strict=True):
                 worse = good.value < bad.value if good.higher_is_better else good.value > bad.value
@@ -183,13 +188,14 @@ def _splits(task: Task, name: str) -> Iterator[Dataset]:
                 continue
 
 
-def _sample(example: Example, prediction: str) -> Sample:
+def _sample(task: Task, example: Example) -> Sample:
+    prediction = task.parse(example.answer or "")
     return Sample(
         index=0,
         id=example.id,
         inputs=example.inputs,
         references=example.references,
-        language=example.language,
+        language=example.language or task.language,
         meta=example.meta,
         prompt_sha256="",
         prompt_tokens=0,

@@ -451,7 +451,8 @@ def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
     interrupted = call("run", "qa", "--limit", "4", "--json")
     assert interrupted.code == 130
     assert interrupted.out == ""
-    assert interrupted.err.splitlines()[-1] == "lmtasks: interrupted; the same command again goes on from here"
+    assert "lmtasks: the same command again goes on where this one stopped" in interrupted.err.splitlines()
+    assert interrupted.err.splitlines()[-1] == "lmtasks: interrupted"
     result = json.loads(call("run", "qa", "--limit", "4", "--json").out)
     assert (result["n"], result["counts"]["reused"]) == (4, 2)
     assert len(asked) == 5

@@ -603,10 +603,10 @@ def test_splits_of_unusual_names_need_a_choice(tmp_path):
     assert documents(load(path, split="hard")) == ["hard 0", "hard 1"]
 
 
-def test_first_row_without_a_split_does_not_undo_the_splits_of_the_others(tmp_path):
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_row_without_a_split_among_others_with_one_is_refused(tmp_path, limit):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "stray", "summary": "s"}, *split_rows("train", "test"))
-    dataset = load(path)
-    assert (dataset.split, documents(dataset)) == ("test", ["test 0", "test 1"])
+    assert_refused(lambda: load(path, limit=limit), f"{path}, line 1", 'no value in column "split"')
 
 
 def test_split_that_is_a_number_can_be_asked_for(tmp_path):
@@ -969,3 +969,32 @@ def test_hub_data_that_cannot_be_reached_is_one_line_with_a_way_out(hub):
 
 def test_reading_hub_data_draws_no_progress_bars(hub):
     assert hub["stderr"] == ""
+
+
+def test_an_object_gives_way_to_what_it_holds(tmp_path):
+    answer = {"value": "Paris", "aliases": ["Paris", "City of Light"]}
+    path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "answer": answer})
+    task = make_task(references=("answer", "answer.aliases"))
+    assert load(path, task).examples[0].references == ("Paris", "City of Light")
+
+
+def test_a_map_holds_for_fewshot_data_that_has_its_column(tmp_path):
+    own = write_jsonl(tmp_path / "own.jsonl", {"corps": "own", "summary": "s"})
+    mapped = write_jsonl(tmp_path / "mapped.jsonl", {"corps": "shown", "summary": "s"})
+    named = write_jsonl(tmp_path / "named.jsonl", {"document": "named", "summary": "s"})
+    dataset = load(own, columns={"document": "corps"})
+    for pool, text in ((mapped, "shown"), (named, "named")):
+        (example,) = load_fewshot(make_task(), dataset, count=1, seed=0, data=pool).examples
+        assert example.inputs["document"] == text
+
+
+def test_an_input_that_is_no_field_of_the_task_is_refused():
+    stray = Example(id="a", inputs={"document": "d", "note": "n"}, references=("s",))
+    task = make_task(datasets={"demo": lambda split: [stray]})
+    assert_refused(lambda: load_dataset(task, DataRequest()), '"note" is no field of the task')
+
+
+def test_a_function_is_asked_for_test_and_then_for_other_splits():
+    only = Example(id="a", inputs={"document": "d"}, references=("s",))
+    task = make_task(datasets={"demo": lambda split: [only] if split == "dev" else []})
+    assert load_dataset(task, DataRequest()).split == "dev"

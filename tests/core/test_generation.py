@@ -9,7 +9,7 @@ import torch
 import lmtasks
 from lmtasks import Generation, RunOptions
 from lmtasks.inference import Completion, LanguageModel, Request
-from lmtasks.inference.sampling import GumbelNoise
+from lmtasks.inference.sampling import Draw
 from lmtasks.testing import Architecture, tiny_model
 
 LENGTHS = (3, 40, 7, 1, 22, 9, 15, 30)
@@ -105,11 +105,11 @@ def test_sampling_repeats_with_its_seed_and_ignores_neighbours(model):
     assert alone != ask(model, Generation(max_new_tokens=12))
 
 
-def test_gumbel_noise_draws_from_the_softmax():
+def test_tokens_are_drawn_from_the_softmax():
     logits = torch.tensor([[2.0, 1.0, 0.0, -math.inf]])
     draws = 4000
-    noise = GumbelNoise([str(row) for row in range(draws)], seed=0)
-    counts = Counter(noise(None, logits.repeat(draws, 1)).argmax(-1).tolist())
+    draw = Draw([str(row) for row in range(draws)], seed=0)
+    counts = Counter(draw(None, logits.repeat(draws, 1)).argmax(-1).tolist())
     expected = torch.softmax(logits[0], -1).tolist()
     # Three standard deviations of a binomial share over 4,000 draws are below 0.024.
     assert all(abs(counts[token] / draws - share) < 0.024 for token, share in enumerate(expected))

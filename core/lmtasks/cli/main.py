@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complain([error])
         sys.exit(USAGE if isinstance(error, UsageError) else FAILED)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("lmtasks: interrupted; the same command again goes on from here", err=True)
+        click.echo("lmtasks: interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output (head, less) has gone; nothing is left to say.

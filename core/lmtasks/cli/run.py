@@ -47,7 +47,11 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
         # All of them first: bad data of the last task is found before the first one runs.
         plans = [api.plan_run(task, chosen) for task in tasks]
         loaded = api.load_model(model, chosen, on_progress=on_progress)
-        runs = [api.run_planned(plan, loaded, on_progress=on_progress) for plan in plans]
+        try:
+            runs = [api.run_planned(plan, loaded, on_progress=on_progress) for plan in plans]
+        except KeyboardInterrupt:
+            click.echo("lmtasks: the same command again goes on where this one stopped", err=True)
+            raise
     if as_json:
         results = [_as_json(run) for run in runs]
         click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))

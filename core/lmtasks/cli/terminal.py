@@ -74,8 +74,6 @@ def _plain_lines() -> OnProgress:
 def _amount(done: int, total: int) -> str:
     if not total:
         return ""
-    if total > 1_000_000:
-        return f"{done / 1e6:.0f}/{total / 1e6:.0f} MB"
     return f"{done}/{total}"
 
 

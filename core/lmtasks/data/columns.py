@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
+from lmtasks.languages import primary
 from lmtasks.task import Example, Task
 
 REFERENCES = ("references", "reference", "target")
@@ -37,18 +38,21 @@ class Columns:
         return {name for column in chosen if column for name in (column, column.partition(".")[0])}
 
 
-def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) -> Columns:
+def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str], *, lenient: bool = False) -> Columns:
     """Decide which column is which field, by the first name that any row has.
 
     Args:
         task: says by which names its fields and references are known.
         rows: all rows of the data set.
         mapping: columns named by the user or the data set: field, "references", "id" or "language" to column.
+        lenient: whether a mapping to a column that is not there is left out; it was meant for other data.
 
     Raises:
         DataError: a mapping names no field or no column, or a required field has no column.
     """
-    present = _present(rows)
+    present, objects = _present(rows)
+    if lenient:
+        mapping = {name: column for name, column in mapping.items() if column in present}
     targets = (*task.fields, "references", "id", "language")
     for name, column in mapping.items():
         if name not in targets:
@@ -61,7 +65,7 @@ def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) 
     fields = {}
     for name, field in task.fields.items():
         known = (mapping[name],) if name in mapping else (name, *field.columns)
-        found = next((column for column in known if column in present), None)
+        found = _first(known, present, objects)
         if found is not None:
             fields[name] = found
         elif field.required:
@@ -74,8 +78,8 @@ def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) 
         single = mapping["references"]
     else:
         listed = LISTED if LISTED in present else None
-        free = present - set(fields.values()) - {LISTED}
-        single = next((column for column in (*task.references, *REFERENCES) if column in free), None)
+        taken = {*fields.values(), LISTED}
+        single = _first((*task.references, *REFERENCES), present - taken, objects - taken)
     return Columns(
         fields=fields,
         listed=listed,
@@ -103,7 +107,7 @@ def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language
     for row in rows:
         for column, expected in task.expects.items():
             found = lookup(row.values, column)
-            if isinstance(found, str) and _primary(found) != _primary(expected):
+            if isinstance(found, str) and primary(found) != primary(expected):
                 raise DataError(
                     f'{row.where}: {column} is "{found}", but task "{task.name}" expects "{expected}";'
                     " choose the task for this data"
@@ -130,10 +134,6 @@ def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language
             language=language or (_text(row, columns.language) if columns.language else None) or None,
             meta=_meta(row, columns),
         )
-
-
-def _primary(language: str) -> str:
-    return language.replace("_", "-").partition("-")[0].lower()
 
 
 def lookup(values: object, column: str) -> object:
@@ -211,20 +211,26 @@ def _kind(value: object) -> str:
     )
 
 
-def _present(rows: Sequence[Row]) -> set[str]:
-    """Return every column name that some row has a value in, nested ones joined by dots."""
+def _first(known: Sequence[str], present: set[str], objects: set[str]) -> str | None:
+    """Return the first known name; an object only where no name stands for text, and then to be complained of."""
+    return next((name for names in (present, objects) for name in known if name in names), None)
+
+
+def _present(rows: Sequence[Row]) -> tuple[set[str], set[str]]:
+    """Return the names of columns that hold text or lists, nested ones joined by dots, and of those with objects."""
     names: set[str] = set()
+    objects: set[str] = set()
     for row in rows:
         stack: list[tuple[str, object]] = [(name, value) for name, value in row.values.items()]
         while stack:
             name, value = stack.pop()
             if value is None:
                 continue
-            names.add(name)
+            (objects if isinstance(value, Mapping) else names).add(name)
             inner = value[0] if isinstance(value, list) and value else value
             if isinstance(inner, Mapping):
                 stack.extend((f"{name}.{key}", item) for key, item in inner.items())
-    return names
+    return names, objects
 
 
 def _columns_hint(present: set[str], wanted: str) -> str:

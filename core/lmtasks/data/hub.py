@@ -74,15 +74,23 @@ class _one_line:
 
     def __init__(self, dataset: HubDataset) -> None:
         self.dataset = dataset
+        self.log = logging.getLogger("huggingface_hub")
 
     def __enter__(self) -> None:
         import datasets
 
+        self.bars = datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()
         # The hub's client tells of each attempt; what counts comes as one error.
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        self.level = self.log.level
+        self.log.setLevel(logging.ERROR)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        import datasets
+
+        self.log.setLevel(self.level)
+        if not self.bars:
+            datasets.enable_progress_bars()
         if not isinstance(error, Exception):
             return
         text = " ".join(str(error).split())

@@ -26,7 +26,7 @@ TAUGHT = ("train", "dev", "validation")
 class DataRequest:
     """What a user asks for; everything has a default in the task."""
 
-    data: str | None = None
+    data: str | Path | None = None
     """A named set of the task, a file, or hub:ID[@REVISION][#CONFIG]; None: the task's demo."""
     split: str | None = None
     limit: int | None = None
@@ -35,6 +35,8 @@ class DataRequest:
     """Field to column, where the data uses other names than the task knows."""
     language: str | None = None
     """Of all references, over what the data and the task say."""
+    lenient: bool = False
+    """Whether `columns` were meant for other data, and count only where this has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,12 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
         columns = {**source.columns, **request.columns}
         sha256 = file_sha256(source.path)
     else:
-        split = request.split or SCORED[0]
-        examples = _from_function(task, name, source, request, split)
+        split, examples = _from_function(task, name, source, request)
         return Dataset(name=name, split=split, examples=examples, file_sha256=None)
     taken = list(itertools.islice(rows, request.limit))
     if not taken:
         raise DataError(f"{name}: no data rows; expected at least one example")
-    chosen = choose_columns(task, taken, columns)
+    chosen = choose_columns(task, taken, columns, lenient=request.lenient)
     examples = tuple(make_examples(task, taken, chosen, language=request.language))
     return Dataset(name=name, split=split, examples=examples, file_sha256=sha256, columns=request.columns)
 
@@ -104,7 +105,7 @@ class FewShot:
     examples: tuple[Example, ...]
 
 
-def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: str | None) -> FewShot:
+def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: str | Path | None) -> FewShot:
     """Draw the examples that the prompt shows, from data that is not scored.
 
     Args:
@@ -131,7 +132,7 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
     return FewShot(pool, tuple(random.Random(seed).sample(usable, count)))  # noqa: S311 - a draw to repeat, not a secret
 
 
-def _fewshot_pool(task: Task, dataset: Dataset, data: str | None) -> Dataset:
+def _fewshot_pool(task: Task, dataset: Dataset, data: str | Path | None) -> Dataset:
     """Return a split that is not scored: of the named set, or else of the scored one, or else of the task's demo."""
     for name in dict.fromkeys([data] if data else [dataset.name, next(iter(task.datasets))]):
         same = name == dataset.name
@@ -139,11 +140,12 @@ def _fewshot_pool(task: Task, dataset: Dataset, data: str | None) -> Dataset:
             if same and split == dataset.split:
                 continue
             try:
-                return load_dataset(task, DataRequest(data=name, split=split, columns=dataset.columns if same else {}))
+                request = DataRequest(data=name, split=split, columns=dataset.columns, lenient=not same)
+                return load_dataset(task, request)
             except NoSplitError:
                 continue
     if data:
-        return load_dataset(task, DataRequest(data=data))
+        return load_dataset(task, DataRequest(data=data, columns=dataset.columns, lenient=True))
     raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with --fewshot-data")
 
 
@@ -151,9 +153,10 @@ class NoSplitError(DataError):
     """The data has no split of that name."""
 
 
-def _find_source(task: Task, data: str | None) -> tuple[str, DataSource | HubDataset]:
+def _find_source(task: Task, data: str | Path | None) -> tuple[str, DataSource | HubDataset]:
     if data is None:
         return next(iter(task.datasets.items()))
+    data = str(data)
     if data.startswith(PREFIX):
         return data, HubDataset.parse(data)
     if data in task.datasets:
@@ -184,23 +187,45 @@ def _split_rows(name: str, rows: Iterator[Row], request: DataRequest) -> tuple[s
         if request.split is not None:
             raise NoSplitError(f'{name}: no split "{request.split}": the file has no column "{SPLIT}"')
         return None, iter(head)
-    every = [(row, str(row.values[SPLIT])) for row in (*head, *rows) if row.values.get(SPLIT) is not None]
-    split = _choose_split(name, list(dict.fromkeys(value for _, value in every)), request.split) if every else None
-    return split, (row for row, value in every if value == split)
+    every = [*head, *rows]
+    for row in every:
+        if row.values.get(SPLIT) is None:
+            raise DataError(f'{row.where}: no value in column "{SPLIT}", though other rows have one')
+    splits = list(dict.fromkeys(str(row.values[SPLIT]) for row in every))
+    split = _choose_split(name, splits, request.split) if splits else None
+    return split, (row for row in every if str(row.values[SPLIT]) == split)
 
 
 def _from_function(
-    task: Task, name: str, source: Callable[[str], Iterable[Example]], request: DataRequest, split: str
-) -> tuple[Example, ...]:
-    if request.columns:
+    task: Task, name: str, source: Callable[[str], Iterable[Example]], request: DataRequest
+) -> tuple[str, tuple[Example, ...]]:
+    if request.columns and not request.lenient:
         raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
+    for split in [request.split] if request.split else SCORED:
+        examples = _checked(task, name, source, split, request.limit)
+        if examples:
+            if request.language is not None:
+                examples = tuple(replace(example, language=request.language) for example in examples)
+            return split, examples
+    wanted = f'in split "{request.split}"' if request.split else f"in any of {', '.join(SCORED)}"
+    raise NoSplitError(f'task "{task.name}": its data set "{name}" has no examples {wanted}')
+
+
+def _checked(
+    task: Task, name: str, source: Callable[[str], Iterable[Example]], split: str, limit: int | None
+) -> tuple[Example, ...]:
     checked: dict[str, Example] = {}
     try:
-        for example in itertools.islice(source(split), request.limit):
+        for example in itertools.islice(source(split), limit):
             where = f'task "{task.name}", data set "{name}", example "{example.id}"'
             missing = [key for key, item in task.fields.items() if item.required and not example.inputs.get(key)]
             if missing:
                 raise DataError(f'{where}: field "{missing[0]}" is missing')
+            unknown = sorted(set(example.inputs) - set(task.fields))
+            if unknown:
+                raise DataError(f'{where}: "{unknown[0]}" is no field of the task; it has {", ".join(task.fields)}')
+            if not all(isinstance(text, str) for text in (example.id, *example.inputs.values(), *example.references)):
+                raise DataError(f"{where}: id, inputs and references must be text")
             if example.id in checked:
                 raise DataError(f"{where}: ids must be unique")
             checked[example.id] = example
@@ -210,8 +235,4 @@ def _from_function(
         raise DataError(
             f'task "{task.name}": reading its data set "{name}" failed: {type(error).__name__}: {error}'
         ) from error
-    if not checked:
-        raise NoSplitError(f'task "{task.name}": its data set "{name}" has no examples in split "{split}"')
-    if request.language is None:
-        return tuple(checked.values())
-    return tuple(replace(example, language=request.language) for example in checked.values())
+    return tuple(checked.values())

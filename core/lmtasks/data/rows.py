@@ -78,7 +78,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 def _read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
     # The default limit of 131,072 characters a cell is shorter than a long article.
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
         try:
@@ -98,6 +98,8 @@ def _read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
         except csv.Error as error:
             # DictReader itself does not count the line that it failed on.
             raise DataError(f"{path}, line {reader.reader.line_num}: {error}") from error
+        finally:
+            csv.field_size_limit(limit)
 
 
 def _undecodable_line(path: Path) -> int:

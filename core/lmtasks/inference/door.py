@@ -20,7 +20,7 @@ class Request:
 
     key: str
     """Decides, with the seed, what is drawn when sampling: the same key gives the same text in any company."""
-    token_ids: tuple[int, ...]
+    token_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

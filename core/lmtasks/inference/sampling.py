@@ -17,11 +17,10 @@ from transformers import (
 from lmtasks.task import Generation
 
 
-class GumbelNoise(LogitsProcessor):
-    """Adds Gumbel noise, after which the largest logit is a draw from the softmax.
+class Draw(LogitsProcessor):
+    """Draws the next token of each row from its softmax, with a generator of the row's own.
 
-    The Gumbel-max trick (Gumbel 1954, Maddison et al. 2014): argmax(logits + g), with g = -log(-log(u)) and u
-    uniform, is distributed as softmax(logits). Each row draws from a generator of its own.
+    By inversion: with u uniform in [0, 1), the first token whose cumulative probability exceeds u.
     """
 
     def __init__(self, keys: Sequence[str], seed: int) -> None:
@@ -31,10 +30,13 @@ class GumbelNoise(LogitsProcessor):
             self.generators.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True)))
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return noisy logits, shape [batch, vocabulary], float32."""
-        uniform = torch.stack([torch.rand(scores.shape[-1], generator=g, dtype=torch.float64) for g in self.generators])
-        noise = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(torch.float64).tiny)))
-        return (scores.float() + noise.to(scores.device, torch.float32)).to(torch.float32)  # type: ignore[return-value]
+        """Return scores, shape [batch, vocabulary], that are 0 for the drawn token and -inf for all others."""
+        precise = torch.float32 if scores.device.type == "mps" else torch.float64  # mps has no float64
+        cumulative = torch.softmax(scores.to(precise), dim=-1).cumsum(-1)
+        uniform = torch.cat([torch.rand(1, generator=generator, dtype=precise) for generator in self.generators])
+        threshold = uniform.to(scores.device).unsqueeze(-1) * cumulative[:, -1:]
+        drawn = torch.searchsorted(cumulative, threshold, right=True).clamp_max(scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)  # type: ignore[return-value]
 
 
 def logits_processors(generation: Generation, keys: Sequence[str], seed: int) -> LogitsProcessorList:
@@ -53,5 +55,5 @@ def logits_processors(generation: Generation, keys: Sequence[str], seed: int) ->
         processors.append(TopKLogitsWarper(generation.top_k))
     if generation.top_p < 1:
         processors.append(TopPLogitsWarper(generation.top_p))
-    processors.append(GumbelNoise(keys, seed))
+    processors.append(Draw(keys, seed))
     return processors

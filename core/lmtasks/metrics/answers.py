@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lmtasks.metrics.language import is_unspaced, primary
+from lmtasks.languages import primary
+from lmtasks.metrics.language import is_unspaced
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.text import tokens
 from lmtasks.task import Measurement, Sample, ScoreKind

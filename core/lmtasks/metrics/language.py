@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import regex
 
+from lmtasks.languages import primary, states_language
 from lmtasks.task import Example, Sample
 
 UNSPACED = {
@@ -37,29 +38,12 @@ _UNITS = {tag: regex.compile(rf"[{characters}]") for tag, characters in UNSPACED
 }
 _OTHER_LETTERS = regex.compile(r"\p{L}")
 
-CODES = {
-    "zho": "zh", "chi": "zh", "cmn": "zh", "yue": "zh", "wuu": "zh", "lzh": "zh", "nan": "zh", "hak": "zh", "gan": "zh",
-    "jpn": "ja", "tha": "th", "lao": "lo", "mya": "my", "bur": "my", "khm": "km", "kor": "ko", "eng": "en",
-}  # fmt: skip
-"""ISO 639-3 codes whose language is scored by a rule of its own; the Chinese languages are written like zh."""
 NOT_ENGLISH = 0.005
 """English has less than this share of accented letters among its letters; German, French or Polish have more."""
 STRAYS = 0.05
 """A script that fewer than this share of a set's references are in does not make it a mixed set by itself."""
 NAME_WORDS = 5
 """Words that a name within a text of another script has at most; more are a sentence."""
-_TAG = regex.compile(r"(?!und|mul|mis|zxx)[A-Za-z]{2,3}([-_]\w+)*|x-\w+")
-
-
-def primary(language: str | None) -> str:
-    """Return the primary subtag of a language tag: "zh" for "zh-Hant-TW" and "zho_Hans", "und" for None."""
-    subtag = regex.split("[-_]", language)[0].lower() if language else "und"
-    return CODES.get(subtag, subtag)
-
-
-def states_language(tag: str | None) -> bool:
-    """Tell whether a text is a language tag. Data may hold other things in a column "language": "Chinese", "und"."""
-    return tag is not None and (tag in SPACED or _TAG.fullmatch(tag) is not None)
 
 
 def is_unspaced(language: str) -> bool:
@@ -77,12 +61,12 @@ def language_of(item: Example | Sample) -> str | None:
         A BCP 47 tag; "und-" and the script where it serves many languages; None for text without any letter.
     """
     own = _script(item.references)
+    if own not in (None, "zh", "und-Latn") or (own == "und-Latn" and _words(item, own) > NAME_WORDS):
+        return own
     around = _script(item.inputs.values())
-    if own is None:
-        return around
-    if own == "und-Latn" and around is not None:
-        return own if _words(item, own) > NAME_WORDS else around
-    return "ja" if own == "zh" and around == "ja" else own
+    if own == "zh":
+        return "ja" if around == "ja" else own
+    return around or own
 
 
 def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool], list[Sample]]:

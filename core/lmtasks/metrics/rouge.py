@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from lmtasks.metrics.language import primary
+from lmtasks.languages import primary
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.text import sentences, tokens
 from lmtasks.task import Measurement, Sample, ScoreKind

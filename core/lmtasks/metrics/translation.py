@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmtasks.metrics.language import primary
+from lmtasks.languages import primary
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
@@ -10,17 +12,27 @@ from lmtasks.errors import ModelError
 from lmtasks.model.quiet import quiet
 
 
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Silence the one progress bar of transformers that its own switch does not reach."""
+    bar = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
+    if bar is not None:
+        modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        if bar is not None:
+            modeling_gguf_pytorch_utils.tqdm = bar
+
+
 def convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF model as float32 safetensors, with its tokenizer and chat template.
 
     Raises:
         ModelError: transformers cannot read this architecture or quantisation.
     """
-    # The one progress bar of transformers that its own switch does not reach.
-    if hasattr(modeling_gguf_pytorch_utils, "tqdm"):
-        modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
     try:
-        with quiet():
+        with quiet(), _no_bar():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             # Without dequantizing, the model keeps GGUF's blocks: slow, and it cannot be saved.
             model = AutoModelForCausalLM.from_pretrained(

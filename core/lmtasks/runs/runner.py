@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 from lmtasks.data import Dataset, FewShot
 from lmtasks.errors import PluginError, PromptError
 from lmtasks.inference import Completion, LanguageModel, Request
-from lmtasks.metrics import language_of, primary, score_samples
+from lmtasks.languages import primary, states_language
+from lmtasks.metrics import language_of, score_samples
 from lmtasks.plugins import FoundPlugin
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
@@ -24,10 +25,11 @@ from lmtasks.runs.environment import environment, package_versions, peak_memory_
 from lmtasks.runs.folder import (
     SCHEMA,
     Run,
-    append_sample,
+    append_samples,
     claim_folder,
     mend_samples,
     read_samples,
+    rewrite_samples,
     score_record,
     write_record,
 )
@@ -35,6 +37,8 @@ from lmtasks.runs.options import RunOptions
 from lmtasks.task import Example, Generation, Metric, Sample, Task
 
 log = logging.getLogger("lmtasks.runs")
+LOOKED_AT = 500
+"""Examples that are looked at to warn of a language that the model does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +55,18 @@ class Plan:
     generation: Generation
 
 
-def run_plan(plan: Plan, model: LanguageModel, *, on_progress: OnProgress) -> Run:
+def run_plan(
+    plan: Plan, model: LanguageModel, *, on_progress: OnProgress, on_end: Callable[[Path], None] = lambda _: None
+) -> Run:
     """Run a task with a model, into a run folder.
 
     An unfinished run of the same plan in the same output folder is continued: its samples are not made again.
+
+    Args:
+        plan: what was checked before.
+        model: answers the prompts.
+        on_progress: hears how far it is.
+        on_end: hears of the run folder when the run has ended, in whatever way.
 
     Raises:
         PromptError: prompts do not fit the model and may not be cut or skipped; nothing was generated.
@@ -62,24 +74,23 @@ def run_plan(plan: Plan, model: LanguageModel, *, on_progress: OnProgress) -> Ru
         RunError: the run folder cannot be written.
     """
     started = time.perf_counter()
-    renderer = Renderer(
-        plan.task,
-        model.tokenizer,
-        prompt=plan.options.prompt,
-        fewshot=plan.fewshot.examples if plan.fewshot else (),
-    )
-    generation = replace(plan.generation, stop=tuple(dict.fromkeys((*plan.generation.stop, *renderer.stop))))
-    prompts = _render(plan, renderer, model, generation)
+    fewshot = plan.fewshot.examples if plan.fewshot else ()
+    renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
+    generation = stopping(plan.generation, renderer)
+    prompts = _render(plan, renderer, room_for_prompt(model, generation), on_progress)
     _warn_of_language(plan, model)
     record = _record(plan, renderer, model, generation, prompts)
-    name = f"{plan.task.name}-{Path(model.info.name).name}"
-    with claim_folder(plan.options.output_dir, name, str(record["key"])) as path:
+    source = Path(model.info.name)
+    name = f"{plan.task.name}-{source.name or source.resolve().name}"
+    with claim_folder(Path(plan.options.output_dir), name, str(record["key"])) as (path, before):
+        if before:
+            record["timings"]["generate_seconds"] = before["timings"]["generate_seconds"]
         write_record(path, record)
+        reused: set[str] = set()
         try:
-            _generate(plan, model, generation, prompts, path, record, on_progress)
-            samples = list(read_samples(path))
-            record["counts"] = _counts(samples, record["counts"]["reused"])
-            record["scores"] = [score_record(score) for score in score_samples(samples, plan.metrics)]
+            reused = _take_over(plan.task, path)
+            _generate(plan, model, generation, prompts, reused, path, record, on_progress)
+            record["scores"] = [score_record(score) for score in score_samples(list(read_samples(path)), plan.metrics)]
             record["status"] = "finished"
         except KeyboardInterrupt:
             record["status"] = "interrupted"
@@ -89,18 +100,18 @@ def run_plan(plan: Plan, model: LanguageModel, *, on_progress: OnProgress) -> Ru
             record["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:
+            record |= _totals(path, reused)
             record["finished"] = _now()
             record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
             record["peak_memory_bytes"] = peak_memory_bytes()
             write_record(path, record)
+            on_end(path)
     return Run(path)
 
 
-def render_plan(plan: Plan, renderer: Renderer, example: Example, room: int | None) -> RenderedPrompt:
-    """Render one example of a plan, cut where the plan allows it."""
-    if room is None:
-        return renderer.render(example)
-    return renderer.render_within(example, room, on_overlong=plan.options.on_overlong)
+def stopping(generation: Generation, renderer: Renderer) -> Generation:
+    """Return a way to draw completions that also stops where the prompt's form ends an answer."""
+    return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
 
 
 def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
@@ -120,16 +131,15 @@ def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
     return context - generation.max_new_tokens
 
 
-def _render(
-    plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation
-) -> list[RenderedPrompt | None]:
+def _render(plan: Plan, renderer: Renderer, room: int | None, on_progress: OnProgress) -> list[RenderedPrompt | None]:
     """Render all prompts; None stands for one that is skipped."""
-    room = room_for_prompt(model, generation)
     prompts: list[RenderedPrompt | None] = []
     overlong: list[OverlongPromptError] = []
-    for example in plan.dataset.examples:
+    for number, example in enumerate(plan.dataset.examples):
+        if number and number % 1000 == 0:
+            on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
         try:
-            prompts.append(render_plan(plan, renderer, example, room))
+            prompts.append(renderer.render_within(example, room, on_overlong=plan.options.on_overlong))
         except OverlongPromptError as error:
             prompts.append(None)
             overlong.append(error)
@@ -142,40 +152,54 @@ def _render(
     return prompts
 
 
+def _take_over(task: Task, path: Path) -> set[str]:
+    """Make the samples of an interrupted run ours, and return their ids.
+
+    They are parsed again: what interrupted the run may have been the parser, mended since.
+    """
+    mend_samples(path)
+    samples = list(read_samples(path))
+    parsed = [
+        replace(sample, prediction=parse_completion(task, sample.completion, sample.id))
+        if sample.finish != "skipped"
+        else sample
+        for sample in samples
+    ]
+    if parsed != samples:
+        rewrite_samples(path, parsed)
+    return {sample.id for sample in samples}
+
+
 def _generate(
     plan: Plan,
     model: LanguageModel,
     generation: Generation,
     prompts: Sequence[RenderedPrompt | None],
+    done: set[str],
     path: Path,
     record: dict[str, Any],
     on_progress: OnProgress,
 ) -> None:
-    mend_samples(path)
-    done = {sample.id for sample in read_samples(path)}
-    record["counts"]["reused"] = len(done)
     examples = plan.dataset.examples
-    todo: list[int] = []
-    for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-        if example.id in done:
-            continue
-        if prompt is None:
-            append_sample(path, _sample(plan.task, index, example, None, None))
-        else:
-            todo.append(index)
-    requests = [Request(examples[index].id, _present(prompts[index]).token_ids) for index in todo]
-    begun = time.perf_counter()
+    left = [index for index, example in enumerate(examples) if example.id not in done]
+    skipped = [index for index in left if prompts[index] is None]
+    append_samples(path, [_sample(plan.task, index, examples[index], None, None) for index in skipped])
+    todo = [(index, prompt) for index in left if (prompt := prompts[index]) is not None]
+    requests = [Request(examples[index].id, prompt.token_ids) for index, prompt in todo]
+    begun, before = time.perf_counter(), record["timings"]["generate_seconds"]
     finished = len(examples) - len(todo)
-    on_progress(f"running {plan.task.name}", finished, len(examples))
-    for answers in model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size):
-        for place, completion in answers:
-            prompt = _present(prompts[todo[place]])
-            append_sample(path, _sample(plan.task, todo[place], examples[todo[place]], prompt, completion))
-            record["tokens"]["prompt"] += len(prompt.token_ids)
-            record["tokens"]["completion"] += completion.tokens
-        finished += len(answers)
-        record["timings"]["generate_seconds"] = round(time.perf_counter() - begun, 3)
-        on_progress(f"running {plan.task.name}", finished, len(examples))
+    what = f"running {plan.task.name}"
+    on_progress(what, finished, len(examples))
+    answers = model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size)
+    for together in answers:
+        append_samples(
+            path,
+            # One by one, so that those before one that cannot be parsed are kept.
+            (_sample(plan.task, todo[at][0], examples[todo[at][0]], todo[at][1], answer) for at, answer in together),
+        )
+        finished += len(together)
+        record["timings"]["generate_seconds"] = round(before + time.perf_counter() - begun, 3)
+        on_progress(what, finished, len(examples))
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
@@ -198,12 +222,6 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
     return prediction
 
 
-def _present(prompt: RenderedPrompt | None) -> RenderedPrompt:
-    if prompt is None:
-        raise TypeError("a skipped example has no prompt")
-    return prompt
-
-
 def _sample(
     task: Task, index: int, example: Example, prompt: RenderedPrompt | None, completion: Completion | None
 ) -> Sample:
@@ -213,7 +231,7 @@ def _sample(
         id=example.id,
         inputs=example.inputs,
         references=example.references,
-        language=example.language or task.language,
+        language=_stated(task, example),
         meta=example.meta,
         prompt_sha256=prompt.sha256 if prompt else "",
         prompt_tokens=len(prompt.token_ids) if prompt else 0,
@@ -225,34 +243,47 @@ def _sample(
     )
 
 
-def _counts(samples: Sequence[Sample], reused: int) -> dict[str, int]:
+def _totals(path: Path, reused: set[str]) -> dict[str, dict[str, int]]:
+    """Return counts and tokens of all samples of a run, whatever session made them."""
+    samples = list(read_samples(path))
     ran = [sample for sample in samples if sample.finish != "skipped"]
     return {
-        "examples": len(samples),
-        "scored": sum(bool(sample.references) for sample in ran),
-        "skipped": len(samples) - len(ran),
-        "empty": sum(not sample.prediction for sample in ran),
-        "cut": sum(bool(sample.cut) for sample in ran),
-        "unfinished": sum(sample.finish == "length" for sample in ran),
-        "reused": reused,
+        "counts": {
+            "examples": len(samples),
+            "scored": sum(bool(sample.references) for sample in ran),
+            "skipped": len(samples) - len(ran),
+            "empty": sum(not sample.prediction for sample in ran),
+            "cut": sum(bool(sample.cut) for sample in ran),
+            "unfinished": sum(sample.finish == "length" for sample in ran),
+            "reused": sum(sample.id in reused for sample in ran),
+        },
+        "tokens": {
+            "prompt": sum(sample.prompt_tokens for sample in ran),
+            "completion": sum(sample.completion_tokens for sample in ran),
+        },
     }
+
+
+def _stated(task: Task, example: Example) -> str | None:
+    """Return the language of an example's references, if it or its task states one."""
+    return example.language if states_language(example.language) else task.language
 
 
 def _warn_of_language(plan: Plan, model: LanguageModel) -> None:
     known = model.info.languages
     if not known:
         return
-    languages = Counter(
-        primary(example.language or plan.task.language or language_of(example)) for example in plan.dataset.examples
-    )
+    # A look at some of them is enough for a warning.
+    examples = plan.dataset.examples[:: max(1, len(plan.dataset.examples) // LOOKED_AT)]
+    languages = Counter(primary(_stated(plan.task, example) or language_of(example)) for example in examples)
     foreign = {language: count for language, count in languages.items() if language not in (*known, "und")}
     if foreign:
         listed = ", ".join(f"{count} in {language}" for language, count in sorted(foreign.items()))
         log.warning(
-            "%s writes %s; of %d examples, %s: expect nonsense there",
+            "%s writes %s; of %d examples looked at, %s: expect nonsense there",
             model.info.name,
             ", ".join(known),
-            len(plan.dataset.examples),
+            len(examples),
             listed,
         )
 
@@ -315,7 +346,7 @@ def _record(
         "timings": {"generate_seconds": 0.0, "total_seconds": 0.0},
         "tokens": {"prompt": 0, "completion": 0},
         "peak_memory_bytes": None,
-        "counts": {"reused": 0},
+        "counts": {},
         "scores": [],
     }
 

@@ -21,14 +21,14 @@ def translation_task(pair: str) -> Task:
         name=f"translation/{pair}",
         version=1,
         summary=f"Translate {from_language} into {to_language}.",
-        fields={"source": Field(columns=(f"translation.{source}", source, f"sentence_{source}", "src", "text"))},
+        fields={"text": Field(columns=(f"translation.{source}", source, f"sentence_{source}", "src", "source"))},
         references=(f"translation.{target}", target, f"sentence_{target}", "tgt", "translation"),
         prompts={
             "plain": Prompt(
-                user=f"Translate from {from_language} to {to_language}. Write only the translation.\n\n$source",
+                user=f"Translate from {from_language} to {to_language}. Write only the translation.\n\n$text",
                 cue=f"{to_language}:",
             ),
-            "labels": Prompt(user=f"{from_language}: $source", cue=f"{to_language}:"),
+            "labels": Prompt(user=f"{from_language}: $text", cue=f"{to_language}:"),
         },
         datasets={"demo": DataFile(path=SENTENCES)},
         metrics=("bleu", "chrf"),
