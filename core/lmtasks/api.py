@@ -137,7 +137,7 @@ def plan_run(task: str | Task, options: RunOptions) -> Plan:
 
 def ask(
     task: str | Task,
-    inputs: Mapping[str, str],
+    inputs: str | Mapping[str, str],
     options: RunOptions | None = None,
     *,
     model: str | Path | LanguageModel = DEFAULT,
@@ -149,7 +149,7 @@ def ask(
 
     Args:
         task: as for `run`.
-        inputs: text by field name; the key "" stands for the task's first field.
+        inputs: text for the task's first field, or texts by field name ("" stands for the first).
         options: settings, as for `run`; those about data and scores do not matter here.
         model: a name, or a model loaded before.
         on_text: hears the answer grow, from its beginning each time. Where the task has a parser of its own, it
@@ -170,7 +170,7 @@ def ask(
     found, _ = _find_task(Registry(), task)
     _check_prompt(found, options.prompt)
     generation = options.generation(found.generation)
-    example = Example(id="ask", inputs=_checked_inputs(found, inputs))
+    example = Example(id="ask", inputs=_checked_inputs(found, {"": inputs} if isinstance(inputs, str) else inputs))
     fewshot: tuple[Example, ...] = ()
     if options.num_fewshot:
         demo = load_dataset(found, DataRequest())

@@ -220,7 +220,7 @@ UNKNOWN = [
 @pytest.mark.parametrize(("arguments", "told"), UNKNOWN, ids=[" ".join(arguments) for arguments, _ in UNKNOWN])
 def test_an_unknown_name_is_one_line_with_the_nearest_and_no_model_is_loaded(call, no_model, arguments, told):
     outcome = call(*arguments)
-    assert outcome.code == 1
+    assert outcome.code == 2
     line = one_line(outcome)
     assert line.startswith("lmtasks: no ")
     assert told in line
@@ -228,7 +228,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest_and_no_model_is_loaded(cal
 
 def test_an_unknown_model_is_one_line_with_the_nearest(call):
     outcome = call("run", "qa", "--model", "smollm-135m-instruct")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert outcome.err.splitlines()[-1].startswith(
         'lmtasks: no model is called "smollm-135m-instruct". Did you mean smollm2-135m-instruct'
     )
@@ -364,7 +364,7 @@ def test_bad_data_is_one_line_before_any_model_is_loaded(call, no_model, tmp_pat
 
 def test_the_last_of_several_tasks_is_checked_before_any_model_is_loaded(call, no_model):
     outcome = call("run", "qa", "summarization", "translation/en-xx")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert 'no task is called "translation/en-xx"' in one_line(outcome)
 
 
@@ -451,7 +451,7 @@ def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
     interrupted = call("run", "qa", "--limit", "4", "--json")
     assert interrupted.code == 130
     assert interrupted.out == ""
-    assert "lmtasks: the same command again goes on where this one stopped" in interrupted.err.splitlines()
+    assert "lmtasks: qa goes on where it stopped when it is run again" in interrupted.err.splitlines()
     assert interrupted.err.splitlines()[-1] == "lmtasks: interrupted"
     result = json.loads(call("run", "qa", "--limit", "4", "--json").out)
     assert (result["n"], result["counts"]["reused"]) == (4, 2)
@@ -561,3 +561,7 @@ def test_show_names_the_first_example_of_the_data_asked_for(call, fake, tmp_path
     assert "The first text." in outcome.out
     assert "The second text." not in outcome.out
     assert fake.prompts == []
+
+
+def test_examples_in_help_stand_line_by_line(call):
+    assert "\n  lmtasks run summarization\n" in call("run", "--help").out

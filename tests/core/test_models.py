@@ -207,7 +207,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line():
     )
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("lmtasks.errors.ModelError: ")
-    assert "the hub cannot be reached" in last
+    assert "there is no such folder, and no copy of such a model of the hub" in last
 
 
 def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_folder, tmp_path):

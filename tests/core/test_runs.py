@@ -289,6 +289,11 @@ def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_p
         ({"limit": 0}, UsageError),
         ({"top_p": 0.5}, UsageError),
         ({"fewshot_data": "demo"}, UsageError),
+        ({"limit": "3"}, UsageError),
+        ({"data": [{"text": "a"}]}, UsageError),
+        ({"on_overlong": "shorten"}, UsageError),
+        ({"dtype": "int8"}, UsageError),
+        ({"language": "Chinese"}, UsageError),
     ):
         with pytest.raises(error):
             lmtasks.run(make_task(), output_dir=tmp_path, **settings)
@@ -419,3 +424,14 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(folder.os, "replace", full)
     with pytest.raises(RunError, match="No space left on device"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
+
+
+def test_a_run_that_skipped_everything_says_so(tmp_path):
+    model = FakeModel(answer, context_length=30)
+    run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, max_new_tokens=28, on_overlong="skip")
+    assert (run.scores, run.record["counts"]["skipped"]) == ([], 6)
+    assert "every example was skipped" in (run.path / "report.md").read_text()
+
+
+def test_ask_takes_a_plain_text_for_the_first_field():
+    assert lmtasks.ask(make_task(), "hello 7", model=FakeModel(answer)) == "answer 7"

@@ -29,7 +29,7 @@ from lmtasks.cli.terminal import progress
 @options.generation_options
 @options.verbose_option
 def command(task: str, text: str | None, inputs: dict[str, str], model: str, **settings: Any) -> None:
-    r"""Do a task on your own text; the answer is written as it comes.
+    """Do a task on your own text; the answer is written as it comes.
 
     TEXT is the task's first field: itself, @FILE, or - for standard input.
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import click
 
-from lmtasks.errors import LmtasksError, UsageError
+from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 
 COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
@@ -60,7 +60,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
-    0: fine; 1: failed; 2: wrong usage; 130: interrupted.
+    0: fine; 1: failed; 2: wrong usage, unknown names included; 130: interrupted.
     """
     logging.basicConfig(stream=sys.stderr, format="lmtasks: %(message)s", level=logging.ERROR)
     logging.getLogger("lmtasks").setLevel(logging.WARNING)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from lmtasks.cli.terminal import complain
 
         complain([error])
-        sys.exit(USAGE if isinstance(error, UsageError) else FAILED)
+        sys.exit(USAGE if isinstance(error, (UsageError, UnknownNameError)) else FAILED)
     except (KeyboardInterrupt, click.Abort):
         click.echo("lmtasks: interrupted", err=True)
         sys.exit(INTERRUPTED)

@@ -25,6 +25,8 @@ def _pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
         name, equals, text = value.partition("=")
         if not (name and equals and text):
             raise click.BadParameter(f'"{value}": expected NAME=VALUE', param=parameter)
+        if name in pairs:
+            raise click.BadParameter(f'"{name}" is given twice', param=parameter)
         pairs[name] = text
     return pairs
 
@@ -123,7 +125,13 @@ generation_options = _group(
     click.option("--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: 0]"),
     click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P"),
     click.option("--top-k", type=click.IntRange(min=0), metavar="K"),
-    click.option("--stop", multiple=True, callback=_stops, metavar="TEXT", help="Ends an answer. Repeatable."),
+    click.option(
+        "--stop",
+        multiple=True,
+        callback=_stops,
+        metavar="TEXT",
+        help="Ends an answer, instead of the task's own. Repeatable.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of sampling and the few-shot draw."),
 )
 

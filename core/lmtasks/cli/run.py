@@ -12,6 +12,12 @@ from lmtasks.cli import options
 from lmtasks.cli.terminal import progress, table
 from lmtasks.task import Score
 
+REMARKS = {
+    "empty": "empty",
+    "unfinished": "unfinished (--max-new-tokens)",
+    "cut": "with a prompt that was cut",
+    "skipped": "skipped as too long",
+}
 OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data")
 
 
@@ -25,7 +31,7 @@ OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "few
 @options.json_option
 @options.verbose_option
 def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> None:
-    r"""Run tasks over data with a model: scores, run folder, report.
+    """Run tasks over data with a model: scores, run folder, report.
 
     The same command again after an interruption goes on where it stopped.
 
@@ -47,16 +53,18 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
         # All of them first: bad data of the last task is found before the first one runs.
         plans = [api.plan_run(task, chosen) for task in tasks]
         loaded = api.load_model(model, chosen, on_progress=on_progress)
-        try:
-            runs = [api.run_planned(plan, loaded, on_progress=on_progress) for plan in plans]
-        except KeyboardInterrupt:
-            click.echo("lmtasks: the same command again goes on where this one stopped", err=True)
-            raise
+        runs = []
+        for plan in plans:
+            try:
+                runs.append(api.run_planned(plan, loaded, on_progress=on_progress))
+            except KeyboardInterrupt:
+                click.echo(f"lmtasks: {plan.task.name} goes on where it stopped when it is run again", err=True)
+                raise
+            if not as_json:
+                click.echo(_as_text(runs[-1]) + ("" if plan is plans[-1] else "\n"))
     if as_json:
         results = [_as_json(run) for run in runs]
         click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))
-        return
-    click.echo("\n\n".join(_as_text(run) for run in runs))
 
 
 def _as_json(run: Any) -> dict[str, Any]:
@@ -79,17 +87,21 @@ def _as_text(run: Any) -> str:
     counts, data = record["counts"], record["data"]
     split = f" ({data['split']})" if data["split"] else ""
     parts = [
-        f"{record['task']['name']} with {record['model']['name']}: {data['count']} examples of {data['name']}{split}"
+        f"{record['task']['name']} with {record['model']['name']}: {_examples(data['count'])} of {data['name']}{split}"
     ]
     if run.scores:
         parts.append(_scores(run.scores))
     else:
-        parts.append("no scores: the data has no references")
-    remarks = [f"{counts[name]} {name}" for name in ("empty", "unfinished", "cut", "skipped") if counts[name]]
+        parts.append(f"no scores: {run.why_no_scores}")
+    remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts[name]]
     if remarks:
-        parts.append(f"of {counts['examples']} outputs: {', '.join(remarks)}")
+        parts.append(f"of {counts['examples']}: {', '.join(remarks)}")
     parts.append(f"report: {run.path / 'report.md'}")
     return "\n\n".join(parts)
+
+
+def _examples(count: int) -> str:
+    return "1 example" if count == 1 else f"{count} examples"
 
 
 def _scores(scores: Sequence[Score]) -> str:

@@ -206,9 +206,9 @@ def _as_text(value: object) -> str | None:
 
 
 def _kind(value: object) -> str:
-    return {"list": "a list", "dict": "an object", "NoneType": "nothing"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
-    )
+    if isinstance(value, Mapping):
+        return f"an object (of {', '.join(map(str, value))})"
+    return {"list": "a list", "NoneType": "nothing"}.get(type(value).__name__, f"a {type(value).__name__}")
 
 
 def _first(known: Sequence[str], present: set[str], objects: set[str]) -> str | None:
@@ -234,6 +234,8 @@ def _present(rows: Sequence[Row]) -> tuple[set[str], set[str]]:
 
 
 def _columns_hint(present: set[str], wanted: str) -> str:
+    if len(present) == 1 and ";" in (only := next(iter(present))):
+        return f'the one column is "{only}"; separate cells by commas, or name the file .tsv if it has tabs.'
     near = difflib.get_close_matches(wanted, sorted(present), n=1)
     return f"the columns are {', '.join(sorted(present))}." + (f' Did you mean "{near[0]}"?' if near else "")
 

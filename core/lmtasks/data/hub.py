@@ -83,7 +83,7 @@ class _one_line:
         datasets.disable_progress_bars()
         # The hub's client tells of each attempt; what counts comes as one error.
         self.level = self.log.level
-        self.log.setLevel(logging.ERROR)
+        self.log.setLevel(logging.CRITICAL)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         import datasets

@@ -69,7 +69,8 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             try:
                 values = json.loads(line)
             except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
-                raise DataError(f"{where}: not JSON: {error}") from error
+                what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                raise DataError(f"{where}: not JSON ({what}); each line must be one whole JSON object") from error
             if not isinstance(values, dict):
                 raise DataError(f"{where}: expected an object such as {{...}}, got {type(values).__name__}")
             number += 1
@@ -97,7 +98,11 @@ def _read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
             raise DataError(f"{path}, line {_undecodable_line(path)}: not UTF-8; save the file as UTF-8") from error
         except csv.Error as error:
             # DictReader itself does not count the line that it failed on.
-            raise DataError(f"{path}, line {reader.reader.line_num}: {error}") from error
+            what = str(error).replace("\t", "tab")
+            raise DataError(
+                f"{path}, line {reader.reader.line_num}: {what}; a cell that holds a quotation mark stands in quotation"
+                " marks, with its own doubled. JSONL needs no such care"
+            ) from error
         finally:
             csv.field_size_limit(limit)
 

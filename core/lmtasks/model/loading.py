@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,14 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from lmtasks.errors import ModelError, unknown_name
 from lmtasks.model import store
 from lmtasks.model.catalogue import CATALOGUE
-from lmtasks.model.info import ModelInfo
+from lmtasks.model.info import Device, Dtype, ModelInfo
 from lmtasks.model.quiet import quiet
 from lmtasks.progress import OnProgress
 
 log = logging.getLogger("lmtasks.model")
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 NO_IDENTITY = (".md", ".bin", ".pt", ".gguf", ".onnx", ".msgpack", ".h5", ".png")
@@ -230,7 +227,7 @@ def _one_line(name: str) -> Iterator[None]:
             ) from error
         if isinstance(error, OSError) and ("connect" in text.lower() or "offline" in text.lower()):
             raise ModelError(
-                f'model "{name}": the hub cannot be reached and no copy of it is here; use a model of the'
-                " catalogue (`lmtasks models list`), a folder, or a .gguf file"
+                f'model "{name}": there is no such folder, and no copy of such a model of the hub, which cannot be'
+                " reached; use a model of the catalogue (`lmtasks models list`), a folder, or a .gguf file"
             ) from error
         raise ModelError(f'model "{name}" cannot be loaded: {text[:400]}') from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,11 +14,16 @@ def quiet() -> Iterator[None]:
     """Silence progress bars and everything below errors, and set back what was set before."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")
+    hub_level = hub.level
     transformers_logging.set_verbosity_error()
+    # The hub's client tells of each attempt to reach it; what counts comes as one error.
+    hub.setLevel(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -26,7 +26,7 @@ def markdown_report(run: Run) -> str:
         f"# {record['task']['name']} with {record['model']['name']}",
         _summary(record),
         "## Scores",
-        score_table(run.scores) if run.scores else "No scores: the data has no references.",
+        score_table(run.scores) if run.scores else _no_scores(run),
         "## Outputs",
         _outputs(record),
         "## How it was made",
@@ -35,6 +35,10 @@ def markdown_report(run: Run) -> str:
         *_samples(run.samples),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _no_scores(run: Run) -> str:
+    return f"No scores: {run.why_no_scores}." if run.status == "finished" else "None: the run has not finished."
 
 
 def score_table(scores: Sequence[Score]) -> str:

@@ -44,6 +44,14 @@ class Run:
         return [Score(**score) for score in self.record["scores"]]
 
     @property
+    def why_no_scores(self) -> str:
+        """Why a finished run has no scores, for people."""
+        counts = self.record["counts"]
+        if counts["skipped"] == counts["examples"]:
+            return "every example was skipped"
+        return "no metric was asked for" if counts["scored"] else "the data has no references"
+
+    @property
     def samples(self) -> list[Sample]:
         """The samples, in the order of the data."""
         return sorted(read_samples(self.path), key=lambda sample: sample.index)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from types import NoneType
+from typing import get_args
 
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import states_language
+from lmtasks.model.info import Device, Dtype
 from lmtasks.prompts import OnOverlong
 from lmtasks.task import Generation, names
 
@@ -44,8 +46,8 @@ class RunOptions:
     """Of the few-shot draw and of sampling."""
     batch_size: int | None = None
     """Prompts at once; None: as many as the model's budget of tokens allows."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
     trust_remote_code: bool = False
     output_dir: str | Path = "runs"
     """The folder that holds run folders."""
@@ -64,14 +66,18 @@ class RunOptions:
         for name in ("temperature", "top_p"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, float(getattr(self, name)))
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"limit must be at least 1, not {self.limit}")
+        for name, least in (("limit", 1), ("batch_size", 1), ("num_fewshot", 0)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        for name in ("data", "fewshot_data"):
+            if not isinstance(getattr(self, name), (str, Path, NoneType)):
+                raise UsageError(f"{name} must be a name or a path, not {type(getattr(self, name)).__name__}")
+        for name, choice in (("on_overlong", OnOverlong), ("device", Device), ("dtype", Dtype)):
+            if getattr(self, name) not in get_args(choice):
+                raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
         if self.language is not None and not states_language(self.language):
             raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{self.language}"')
-        if self.num_fewshot < 0:
-            raise UsageError(f"num_fewshot must be 0 or more, not {self.num_fewshot}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.fewshot_data is not None and not self.num_fewshot:
             raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
 
