@@ -565,3 +565,14 @@ def test_show_names_the_first_example_of_the_data_asked_for(call, fake, tmp_path
 
 def test_examples_in_help_stand_line_by_line(call):
     assert "\n  lmtasks run summarization\n" in call("run", "--help").out
+
+
+def test_the_time_left_of_a_continued_run_is_told_by_what_this_one_made(monkeypatch, capsys):
+    from lmtasks.cli import terminal
+
+    clock = iter([100.0, 120.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    with terminal.progress() as on_progress:
+        on_progress("running", 30, 50)
+        on_progress("running", 40, 50)
+    assert capsys.readouterr().err.splitlines() == ["running: 30/50", "running: 40/50, about 20 s left"]

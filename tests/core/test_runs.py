@@ -173,6 +173,7 @@ lmtasks.run(test_runs.make_task(), model=FakeModel(slow), output_dir=Path({str(t
     process.stdout.close()
     (folder,) = tmp_path.iterdir()
     assert Run(folder).status == "running"
+    assert Run(folder).record["timings"]["generate_seconds"] > 0
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     assert run.path == folder
     assert (run.status, run.record["counts"]["reused"]) == ("finished", 3)

@@ -53,19 +53,19 @@ def _bars() -> Iterator[OnProgress]:
 
 
 def _plain_lines() -> OnProgress:
-    current, told, begun, complete = "", 0.0, 0.0, False
+    current, told, begun, before, complete = "", 0.0, 0.0, 0, False
 
     def on_progress(what: str, done: int, total: int) -> None:
-        nonlocal current, told, begun, complete
+        nonlocal current, told, begun, before, complete
         now = time.monotonic()
         if what != current:
-            current, begun, complete = what, now, False
+            current, begun, before, complete = what, now, done, False
         elif now - told < PLAIN_EVERY and (complete or not done >= total > 0):
             return
         told, complete = now, done >= total > 0
         left = ""
-        if 0 < done < total:
-            left = f", about {(now - begun) / done * (total - done):.0f} s left"
+        if before < done < total:
+            left = f", about {(now - begun) / (done - before) * (total - done):.0f} s left"
         click.echo(f"{what}{': ' if total else ''}{_amount(done, total)}{left}", err=True)
 
     return on_progress

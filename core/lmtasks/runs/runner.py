@@ -199,6 +199,7 @@ def _generate(
         )
         finished += len(together)
         record["timings"]["generate_seconds"] = round(before + time.perf_counter() - begun, 3)
+        write_record(path, record)  # a kill must not lose the time that these samples took
         on_progress(what, finished, len(examples))
 
 
