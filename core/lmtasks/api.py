@@ -12,7 +12,7 @@ from lmtasks.data import DataRequest, load_dataset, load_fewshot
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.metrics import find_metrics
 from lmtasks.model import DEFAULT
-from lmtasks.plugins import LoadedPlugin, Registry
+from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
 from lmtasks.reports import write_report
@@ -21,7 +21,6 @@ from lmtasks.task import Example, Task
 
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
-    from lmtasks.plugins.registry import LoadedPlugin
     from lmtasks.runs import Run
     from lmtasks.runs.runner import Plan
 
@@ -83,7 +82,7 @@ def run(
         LmtasksError: its children name what was wrong with task, data, model or settings.
     """
     plan = plan_run(task, (options or RunOptions()).with_changes(changes))
-    loaded = load_model(model, plan.options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
+    loaded = _loaded(model, plan.options, on_progress)
     return run_planned(plan, loaded, on_progress=on_progress)
 
 
@@ -177,7 +176,7 @@ def ask(
         fewshot = load_fewshot(
             found, demo, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
         ).examples
-    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
+    loaded = _loaded(model, options, on_progress)
     renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
     generation = stopping(generation, renderer)
     room = room_for_prompt(loaded, generation)
@@ -199,7 +198,7 @@ class ShownTask:
     """A task with one of its prompts as a model sees it."""
 
     task: Task
-    plugin: LoadedPlugin
+    plugin: FoundPlugin | None
     prompt: str
     """The prompt's name."""
     text: str
@@ -223,18 +222,22 @@ def show(
     """
     options = (options or RunOptions()).with_changes({"limit": 1, **changes})
     plan = plan_run(task, options)
-    loaded = load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
+    loaded = _loaded(model, options, on_progress)
     fewshot = plan.fewshot.examples if plan.fewshot else ()
     renderer = Renderer(plan.task, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
     prompt = renderer.render(plan.dataset.examples[0])
     return ShownTask(
         task=plan.task,
-        plugin=Registry().load(plan.task.name.partition("/")[0]),
+        plugin=plan.plugin,
         prompt=renderer.name,
         text=loaded.tokenizer.decode(list(prompt.token_ids)),
         tokens=len(prompt.token_ids),
         model=loaded.info.name,
     )
+
+
+def _loaded(model: str | Path | LanguageModel, options: RunOptions, on_progress: OnProgress) -> LanguageModel:
+    return load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
 
 
 def _find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 Named = TypeVar("Named")
-EMPTY: Mapping[str, str] = MappingProxyType({})
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)?")
 
 Finish = Literal["stop", "length", "skipped"]
@@ -166,18 +164,18 @@ class Sample:
     id: str
     inputs: Mapping[str, str]
     references: tuple[str, ...]
-    language: str | None
-    meta: Mapping[str, str]
-    prompt_sha256: str
-    prompt_tokens: int
-    cut: Mapping[str, int]
-    """Characters that each field lost to fit the model."""
-    completion: str
-    """The raw text of the model."""
     prediction: str
     """The completion as the task parsed it."""
-    finish: Finish
-    completion_tokens: int
+    language: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    prompt_sha256: str = ""
+    prompt_tokens: int = 0
+    cut: Mapping[str, int] = field(default_factory=dict)
+    """Characters that each field lost to fit the model."""
+    completion: str = ""
+    """The raw text of the model."""
+    finish: Finish = "stop"
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +287,7 @@ class Task:
         generation: Generation | None = None,
         language: str | None = None,
         no_answer: str | None = None,
-        expects: Mapping[str, str] = EMPTY,
+        expects: Mapping[str, str] | None = None,
     ) -> None:
         """Describe a task. Cheap: nothing is opened or read.
 
@@ -319,16 +317,16 @@ class Task:
             "summary": summary,
             "fields": dict(fields) if isinstance(fields, Mapping) else {name: Field() for name in names(fields)},
             "references": names(references),
-            "prompts": MappingProxyType(
-                {key: Prompt(user=prompt) if isinstance(prompt, str) else prompt for key, prompt in prompts.items()}
-            ),
+            "prompts": {
+                key: Prompt(user=prompt) if isinstance(prompt, str) else prompt for key, prompt in prompts.items()
+            },
             "datasets": dict(datasets),
             "metrics": names(metrics),
             "parse": parse,
             "generation": generation or Generation(),
             "language": language,
             "no_answer": no_answer,
-            "expects": dict(expects),
+            "expects": dict(expects or {}),
         }
         for attribute in dataclasses.fields(type(self)):
             object.__setattr__(self, attribute.name, values[attribute.name])

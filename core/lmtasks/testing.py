@@ -189,7 +189,6 @@ def _splits(task: Task, name: str) -> Iterator[Dataset]:
 
 
 def _sample(task: Task, example: Example) -> Sample:
-    prediction = task.parse(example.answer or "")
     return Sample(
         index=0,
         id=example.id,
@@ -197,13 +196,7 @@ def _sample(task: Task, example: Example) -> Sample:
         references=example.references,
         language=example.language or task.language,
         meta=example.meta,
-        prompt_sha256="",
-        prompt_tokens=0,
-        cut={},
-        completion=prediction,
-        prediction=prediction,
-        finish="stop",
-        completion_tokens=0,
+        prediction=task.parse(example.answer or ""),
     )
 
 

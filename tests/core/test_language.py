@@ -26,14 +26,7 @@ def sample(prediction: str, *references: str, language: str | None = None, index
         inputs={"context": context} if context else {},
         references=references,
         language=language,
-        meta={},
-        prompt_sha256="",
-        prompt_tokens=0,
-        cut={},
-        completion=prediction,
         prediction=prediction,
-        finish="stop",
-        completion_tokens=0,
     )
 
 

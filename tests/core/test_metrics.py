@@ -105,14 +105,8 @@ def sample(
         inputs={"source": source} if source else {},
         references=references,
         language=language,
-        meta={},
-        prompt_sha256="",
-        prompt_tokens=0,
-        cut={},
-        completion=prediction,
         prediction=prediction,
         finish=finish,
-        completion_tokens=0,
     )
 
 

@@ -281,3 +281,34 @@ def test_what_a_cleaner_left_of_a_stored_model_is_made_anew(index, conversions):
     (made.path / store.MARK).unlink()
     assert store.pull(entry(), accept_license=False, on_progress=no_progress) == made
     assert len(conversions) == 2
+
+
+def test_a_model_of_the_hub_is_loaded_from_its_cache(tiny_folder, tmp_path):
+    # The layout that the hub's client keeps: refs name a commit, snapshots hold its files.
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = cache / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    for file in tiny_folder.iterdir():
+        (snapshot / file.name).write_bytes(file.read_bytes())
+    code = f"""
+import lmtasks
+for name in ("someone/tiny", "someone/tiny@{commit}"):
+    info = lmtasks.load_model(name).info
+    print(info.source, info.revision)
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == [f"hub {commit}"] * 2, done.stderr
+
+
+def test_what_git_keeps_in_a_model_folder_is_no_part_of_its_identity(tiny_folder, tmp_path):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    before = lmtasks.load_model(tmp_path).info.revision
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    assert lmtasks.load_model(tmp_path).info.revision == before

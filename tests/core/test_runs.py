@@ -291,6 +291,7 @@ def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_p
         ({"top_p": 0.5}, UsageError),
         ({"fewshot_data": "demo"}, UsageError),
         ({"limit": "3"}, UsageError),
+        ({"temperature": "hot"}, UsageError),
         ({"data": [{"text": "a"}]}, UsageError),
         ({"on_overlong": "shorten"}, UsageError),
         ({"dtype": "int8"}, UsageError),
@@ -436,3 +437,18 @@ def test_a_run_that_skipped_everything_says_so(tmp_path):
 
 def test_ask_takes_a_plain_text_for_the_first_field():
     assert lmtasks.ask(make_task(), "hello 7", model=FakeModel(answer)) == "answer 7"
+
+
+def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        return subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".gitignore").write_text("runs/\n.gitignore\n")
+    clean = lmtasks.run(make_task(), model=FakeModel(answer)).record["environment"]["git"]
+    assert clean == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
+    (tmp_path / "note.txt").write_text("changed")
+    assert lmtasks.run(make_task(), model=FakeModel(answer)).record["environment"]["git"]["dirty"]

@@ -33,7 +33,7 @@ OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "few
 def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> None:
     """Run tasks over data with a model: scores, run folder, report.
 
-    The same command again after an interruption goes on where it stopped.
+    A task that was interrupted goes on where it stopped when it is run again.
 
     \b
     lmtasks run summarization

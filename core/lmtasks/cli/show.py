@@ -26,7 +26,7 @@ def command(task: str, model: str, **settings: Any) -> None:
     fields = [name if field.required else f"{name} (optional)" for name, field in shown.task.fields.items()]
     facts = {
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
-        "from": f"{shown.plugin.found.origin} ({shown.plugin.found.module})",
+        "from": f"{shown.plugin.origin} ({shown.plugin.module})" if shown.plugin else "Python",
         "inputs": ", ".join(fields),
         "prompts": ", ".join(shown.task.prompts),
         "data": ", ".join(shown.task.datasets),

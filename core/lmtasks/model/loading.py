@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -99,7 +100,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     # A model's own settings (sampling, penalties) must not seep into what a task asks for.
     module.generation_config = GenerationConfig(eos_token_id=list(end_ids), pad_token_id=pad_id)
     config = module.config.get_text_config()
-    revision = place.revision or getattr(module.config, "_commit_hash", None) or "unknown"
+    revision = place.revision or _hub_commit(place)
     info = ModelInfo(
         name=name,
         source=place.source,
@@ -148,12 +149,18 @@ def _find(name: str, on_progress: OnProgress) -> _Place:
 def _hash_folder(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        if file.name.lower().endswith(NO_IDENTITY) or file.name.startswith("."):
+        name = file.relative_to(path).as_posix()
+        if name.lower().endswith(NO_IDENTITY) or any(part.startswith(".") for part in name.split("/")):
             continue
         with file.open("rb") as content:
-            name = file.relative_to(path).as_posix()
             digest.update(f"{name}:{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _hub_commit(place: _Place) -> str:
+    """Return the commit of the hub that a model was loaded from: the cache keeps its files under that name."""
+    config = try_to_load_from_cache(place.path, "config.json", revision=place.hub_revision)
+    return Path(config).parent.name if isinstance(config, str) else "unknown"
 
 
 def _choose_device(device: Device) -> torch.device:

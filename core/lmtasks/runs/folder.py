@@ -6,10 +6,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 
@@ -133,12 +133,8 @@ def append_samples(path: Path, samples: Iterable[Sample]) -> None:
     Raises:
         RunError: the disk is full or not to be written.
     """
-    with _writing(path), (path / SAMPLES).open("a", encoding="utf-8") as lines:
-        for sample in samples:
-            values = {field.name: getattr(sample, field.name) for field in fields(sample)}
-            for name in ("inputs", "meta", "cut"):
-                values[name] = dict(values[name])
-            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+    with _writing(path):
+        _write_lines(path / SAMPLES, "a", samples)
 
 
 def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
@@ -147,19 +143,19 @@ def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
     Raises:
         RunError: the disk is full or not to be written.
     """
-    aside = path / "aside"
+    aside = path / f"{SAMPLES}.tmp"
     with _writing(path):
-        aside.mkdir(exist_ok=True)
-        (aside / SAMPLES).unlink(missing_ok=True)
-    append_samples(aside, samples)
-    with _writing(path):
-        os.replace(aside / SAMPLES, path / SAMPLES)
-        aside.rmdir()
+        _write_lines(aside, "w", samples)
+        os.replace(aside, path / SAMPLES)
 
 
-def score_record(score: Score) -> dict[str, object]:
-    """Return a score as run.json and `--json` hold it."""
-    return asdict(score)
+def _write_lines(file: Path, mode: Literal["a", "w"], samples: Iterable[Sample]) -> None:
+    with file.open(mode, encoding="utf-8") as lines:
+        for sample in samples:
+            values = {field.name: getattr(sample, field.name) for field in fields(sample)}
+            for name in ("inputs", "meta", "cut"):
+                values[name] = dict(values[name])
+            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -185,8 +181,8 @@ def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[tuple[Path, 
             except filelock.Timeout:
                 continue
             # Whoever held the lock until now may have finished the run since we looked.
-            if _status(path) not in ("finished", None):
-                before = read_record(path)
+            before = _read(path)
+            if before and before["status"] != "finished":
                 break
             lock.release()
         else:
@@ -200,27 +196,25 @@ def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[tuple[Path, 
     try:
         yield path, before
     finally:
-        if _status(path) == "finished":
+        if (record := _read(path)) and record["status"] == "finished":
             # Still held: nobody can come between. A folder that may be continued keeps its lock file.
             with suppress(OSError):  # Windows removes no open file
                 (path / LOCK).unlink()
         lock.release()
 
 
-def _status(path: Path) -> str | None:
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the record of a run; None for a folder of another version, or not ours: nothing to continue."""
     try:
-        return str(read_record(path)["status"])
+        return read_record(path)
     except RunError:
         return None
 
 
 def _unfinished(output_dir: Path, key: str) -> Iterator[Path]:
     for file in sorted(output_dir.glob(f"*/{RECORD}"), reverse=True):
-        try:
-            record = read_record(file.parent)
-        except RunError:
-            continue  # of another version, or not ours: nothing to continue
-        if record.get("key") == key and record.get("status") != "finished":
+        record = _read(file.parent)
+        if record and record.get("key") == key and record.get("status") != "finished":
             yield file.parent
 
 

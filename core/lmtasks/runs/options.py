@@ -64,8 +64,10 @@ class RunOptions:
         if self.stop is not None:
             object.__setattr__(self, "stop", names(self.stop))
         for name in ("temperature", "top_p"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, float(getattr(self, name)))
+            if (number := getattr(self, name)) is not None:
+                if not isinstance(number, (int, float)):
+                    raise UsageError(f"{name} must be a number, not {number!r}")
+                object.__setattr__(self, name, float(number))
         for name, least in (("limit", 1), ("batch_size", 1), ("num_fewshot", 0)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):

@@ -30,7 +30,6 @@ from lmtasks.runs.folder import (
     mend_samples,
     read_samples,
     rewrite_samples,
-    score_record,
     write_record,
 )
 from lmtasks.runs.options import RunOptions
@@ -90,7 +89,7 @@ def run_plan(
         try:
             reused = _take_over(plan.task, path)
             _generate(plan, model, generation, prompts, reused, path, record, on_progress)
-            record["scores"] = [score_record(score) for score in score_samples(list(read_samples(path)), plan.metrics)]
+            record["scores"] = [asdict(score) for score in score_samples(list(read_samples(path)), plan.metrics)]
             record["status"] = "finished"
         except KeyboardInterrupt:
             record["status"] = "interrupted"
@@ -227,20 +226,27 @@ def _sample(
     task: Task, index: int, example: Example, prompt: RenderedPrompt | None, completion: Completion | None
 ) -> Sample:
     """Join an example with what the model wrote; without prompt and completion it was skipped."""
-    return Sample(
+    sample = Sample(
         index=index,
         id=example.id,
         inputs=example.inputs,
         references=example.references,
         language=_stated(task, example),
         meta=example.meta,
-        prompt_sha256=prompt.sha256 if prompt else "",
-        prompt_tokens=len(prompt.token_ids) if prompt else 0,
-        cut=prompt.cut if prompt else {},
-        completion=completion.text if completion else "",
-        prediction=parse_completion(task, completion.text, example.id) if completion else "",
-        finish=completion.finish if completion else "skipped",
-        completion_tokens=completion.tokens if completion else 0,
+        prediction="",
+        finish="skipped",
+    )
+    if prompt is None or completion is None:
+        return sample
+    return replace(
+        sample,
+        prompt_sha256=prompt.sha256,
+        prompt_tokens=len(prompt.token_ids),
+        cut=prompt.cut,
+        completion=completion.text,
+        prediction=parse_completion(task, completion.text, example.id),
+        finish=completion.finish,
+        completion_tokens=completion.tokens,
     )
 
 
