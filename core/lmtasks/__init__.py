@@ -1,6 +1,6 @@
 """One language model in memory, every NLP task a plugin.
 
-A plugin needs the names below and no others. `run`, `ask`, `load_model` and their company are read when first
+A plugin needs the names below and no others. `run`, `score`, `compare` and their company are read when first
 used, so that importing lmtasks stays quick.
 """
 
@@ -15,6 +15,7 @@ from lmtasks.task import (
     Example,
     Field,
     Generation,
+    LogLikelihood,
     Measurement,
     Metric,
     Prompt,
@@ -25,8 +26,8 @@ from lmtasks.task import (
 )
 
 if TYPE_CHECKING:
-    from lmtasks.api import ask, load_model, run
-    from lmtasks.runs import Run, RunOptions
+    from lmtasks.api import as_evaluate, ask, compare, load_model, run, score
+    from lmtasks.runs import Run, RunOptions, ScoreOptions
 
 __all__ = [
     "DataFile",
@@ -34,6 +35,7 @@ __all__ = [
     "Field",
     "Generation",
     "LmtasksError",
+    "LogLikelihood",
     "Measurement",
     "Metric",
     "Prompt",
@@ -42,19 +44,20 @@ __all__ = [
     "Sample",
     "Score",
     "ScoreKind",
+    "ScoreOptions",
     "Task",
+    "as_evaluate",
     "ask",
+    "compare",
     "hookimpl",
     "load_model",
     "run",
+    "score",
 ]
 
 _LATE = {
-    "ask": "lmtasks.api",
-    "load_model": "lmtasks.api",
-    "run": "lmtasks.api",
-    "Run": "lmtasks.runs",
-    "RunOptions": "lmtasks.runs",
+    **dict.fromkeys(("as_evaluate", "ask", "compare", "load_model", "run", "score"), "lmtasks.api"),
+    **dict.fromkeys(("Run", "RunOptions", "ScoreOptions"), "lmtasks.runs"),
 }
 
 

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.data import DataRequest, load_dataset, load_fewshot
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.data import DataRequest, load_dataset, load_fewshot, read_predictions
+from lmtasks.errors import RunError, UnknownNameError, UsageError, unknown_name
 from lmtasks.metrics import find_metrics
+from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
+from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
 from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
 from lmtasks.reports import write_report
-from lmtasks.runs.options import RunOptions
-from lmtasks.task import Example, Task
+from lmtasks.runs.folder import Run
+from lmtasks.runs.options import RunOptions, with_changes
+from lmtasks.task import Example, Metric, Task
 
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
-    from lmtasks.runs import Run
+    from lmtasks.runs.compare import Comparison
+    from lmtasks.runs.outputs import Scored, ScoreOptions
     from lmtasks.runs.runner import Plan
 
 log = logging.getLogger("lmtasks")
+RUN_OPTION = "option of a run"
+LIKELIHOOD = ("loglikelihood", "perplexity")
+"""Metrics of what a run measures with `loglikelihood`."""
 
 
 def load_model(
@@ -81,7 +88,7 @@ def run(
     Raises:
         LmtasksError: its children name what was wrong with task, data, model or settings.
     """
-    plan = plan_run(task, (options or RunOptions()).with_changes(changes))
+    plan = plan_run(task, with_changes(options or RunOptions(), changes, RUN_OPTION))
     loaded = _loaded(model, plan.options, on_progress)
     return run_planned(plan, loaded, on_progress=on_progress)
 
@@ -92,7 +99,6 @@ def run_planned(plan: Plan, model: LanguageModel, *, on_progress: OnProgress = n
     Raises:
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs import Run
     from lmtasks.runs.runner import run_plan
 
     # A run that failed or was interrupted has a report too, with what there is.
@@ -110,7 +116,10 @@ def plan_run(task: str | Task, options: RunOptions) -> Plan:
     registry = Registry()
     found, plugin = _find_task(registry, task)
     _check_prompt(found, options.prompt)
-    metrics = find_metrics(options.metrics or found.metrics, registry.metric)
+    named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]
+    metrics = find_metrics(named, registry.metric)
+    if not options.loglikelihood and any(metric.name in LIKELIHOOD for metric in metrics):
+        raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured by a run with --loglikelihood alone")
     generation = options.generation(found.generation)
     request = DataRequest(
         data=options.data,
@@ -165,7 +174,7 @@ def ask(
     from lmtasks.inference import Request
     from lmtasks.runs.runner import parse_completion, room_for_prompt, stopping
 
-    options = (options or RunOptions()).with_changes(changes)
+    options = with_changes(options or RunOptions(), changes, RUN_OPTION)
     found, _ = _find_task(Registry(), task)
     _check_prompt(found, options.prompt)
     generation = options.generation(found.generation)
@@ -191,6 +200,116 @@ def ask(
     if on_text:
         on_text(answer)
     return answer
+
+
+def score(
+    target: str | Path | Task | Run,
+    options: ScoreOptions | None = None,
+    **changes: object,
+) -> Scored:
+    """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
+
+    >>> score("translation/en-zh", data="test.jsonl", predictions="system.txt").scores  # doctest: +SKIP
+
+    Args:
+        target: a task, whose `predictions` are scored, or a run or its folder.
+        options: settings; the fields of ScoreOptions say what there is.
+        **changes: fields of ScoreOptions, over `options`.
+
+    Raises:
+        DataError: data and predictions do not match, or cannot be read.
+        RunError: the run has not finished, or has no folder.
+        LmtasksError: as for `run`.
+    """
+    from lmtasks.runs.outputs import ScoreOptions, score_predictions, score_run
+
+    options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
+    registry = Registry()
+    if options.predictions is None:
+        run = target if isinstance(target, Run) else _run_to_score(target)
+        given = [
+            name for name in ("data", "split", "limit", "columns", "language", "output_dir") if getattr(options, name)
+        ]
+        if given:
+            raise UsageError(f"{given[0]} does not go with a run, which has its own data; it goes with predictions")
+        if run.status != "finished":
+            raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
+        return score_run(run, _metrics_of_runs([run], options.metrics, registry), options)
+    if isinstance(target, Run):
+        raise UsageError("predictions are scored for a task, not for a run")
+    found, plugin = _find_task(registry, target if isinstance(target, Task) else str(target))
+    metrics = find_metrics(options.metrics or found.metrics, registry.metric)
+    if any(metric.name in LIKELIHOOD for metric in metrics):
+        raise UsageError("log-likelihoods need a model: they are measured by a run with --loglikelihood")
+    request = DataRequest(
+        data=options.data,
+        split=options.split,
+        limit=options.limit,
+        columns={name: column for name, column in options.columns.items() if name != "prediction"},
+        language=options.language,
+        need_inputs=False,
+    )
+    dataset = load_dataset(found, request)
+    if not any(example.references for example in dataset.examples):
+        raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
+    predictions = read_predictions(
+        Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
+    )
+    scored = score_predictions(found, plugin.found if plugin else None, dataset, predictions, metrics, options)
+    if scored.path:
+        write_report(Run(scored.path))
+    return scored
+
+
+def compare(
+    *runs: str | Path | Run,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = SEED,
+) -> list[Comparison]:
+    """Compare runs on the same examples with the first of them.
+
+    Args:
+        runs: at least two, or their folders.
+        metrics: by name; None: those that all of them were scored with.
+        resamples: of the paired bootstrap.
+        trials: of the approximate randomisation.
+        seed: of both.
+
+    Returns:
+        A comparison for each run but the first.
+
+    Raises:
+        RunError: their data, references or signatures differ, or one has not finished.
+        LmtasksError: a metric cannot be found or failed.
+    """
+    from lmtasks.runs.compare import compare_runs
+
+    if len(runs) < 2:
+        raise UsageError("nothing to compare: name at least two runs")
+    if resamples < 2 or trials < 1:
+        raise UsageError("a comparison needs at least 2 resamples and 1 trial")
+    loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
+    found = _metrics_of_runs(loaded, metrics, Registry())
+    return compare_runs(loaded, found, resamples=resamples, trials=trials, seed=seed)
+
+
+def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
+    """Return a metric as an `evaluate.Metric`, for code that expects one; `evaluate.combine` takes it too.
+
+    Its `compute(predictions=..., references=...)` returns each score by name, on the scale that it has here, with
+    "signatures" beside them.
+
+    Args:
+        metric: its name as in `--metrics`, or a Metric.
+        language: of the references, a BCP 47 tag; None: read from their script.
+
+    Raises:
+        UnknownNameError: there is no such metric.
+    """
+    [found] = find_metrics([metric], Registry().metric)
+    return bridge_to_evaluate(found, language=language)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +339,7 @@ def show(
     Raises:
         LmtasksError: as for `run`.
     """
-    options = (options or RunOptions()).with_changes({"limit": 1, **changes})
+    options = with_changes(options or RunOptions(), {"limit": 1, **changes}, RUN_OPTION)
     plan = plan_run(task, options)
     loaded = _loaded(model, options, on_progress)
     fewshot = plan.fewshot.examples if plan.fewshot else ()
@@ -238,6 +357,39 @@ def show(
 
 def _loaded(model: str | Path | LanguageModel, options: RunOptions, on_progress: OnProgress) -> LanguageModel:
     return load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
+
+
+def _run_to_score(target: str | Path | Task) -> Run:
+    if isinstance(target, Task) or not Path(target).is_dir():
+        name = target.name if isinstance(target, Task) else target
+        raise UsageError(f'"{name}" is no run folder; to score outputs for a task, name their file with --predictions')
+    return Run(Path(target))
+
+
+def _metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: Registry) -> tuple[Metric, ...]:
+    """Return the metrics that are asked for, or those that all the runs were scored with."""
+    if asked:
+        return find_metrics(asked, registry.metric)
+    recorded = [_recorded_metrics(run, registry) for run in runs]
+    common = [name for name in recorded[0] if all(name in others for others in recorded)]
+    if left_out := sorted({name for own in recorded for name in own} - set(common)):
+        log.warning("not all runs were scored with %s; name metrics with --metrics", ", ".join(left_out))
+    if not common:
+        raise RunError(f"{runs[0].path}: no metric to score with; name some with --metrics")
+    try:
+        return find_metrics(common, registry.metric)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{runs[0].path}: {error} The run was scored from Python; name others with --metrics"
+        ) from error
+
+
+def _recorded_metrics(run: Run, registry: Registry) -> list[str]:
+    names: list[str] | None = run.record.get("metrics")
+    if names is None:  # runs of the first version do not say
+        task, _ = registry.task(run.record["task"]["name"])
+        names = [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
+    return names
 
 
 def _find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:

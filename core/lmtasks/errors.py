@@ -30,6 +30,10 @@ class PromptError(LmtasksError):
     """An example cannot be turned into a prompt that fits the model."""
 
 
+class MetricError(LmtasksError):
+    """A metric cannot be computed: a package it needs is missing, or it cannot take this data."""
+
+
 class ModelError(LmtasksError):
     """A model could not be fetched, verified, converted or loaded."""
 

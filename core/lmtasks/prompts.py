@@ -124,6 +124,20 @@ class Renderer:
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
         return RenderedPrompt(token_ids=ids)
 
+    def render_answer(self, text: str) -> array[int]:
+        """Return the token ids of a text as the answer to a prompt of this renderer, without an end token.
+
+        Raises:
+            PromptError: a control token in the text cannot be broken.
+        """
+        marker = _unused_marker([text])
+        # What a base model writes behind its cue begins with a space, as in the examples that the prompt shows.
+        lead = " " if self.prompt.cue and not self.chat else ""
+        ids = array("i")
+        for piece in self._guard.broken(lead + text, marker).split(marker):
+            ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
+        return ids
+
     def render_within(self, example: Example, max_tokens: int | None, *, on_overlong: OnOverlong) -> RenderedPrompt:
         """Return the prompt of an example if it has at most `max_tokens` (None: no limit), or cut it to that.
 

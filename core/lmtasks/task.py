@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 Named = TypeVar("Named")
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)?")
 
-Finish = Literal["stop", "length", "skipped"]
-"""Why a completion ended: an end token or stop string, the limit of new tokens, or it was never begun."""
+Finish = Literal["stop", "length", "skipped", "unknown"]
+"""Why a completion ended: an end token or stop string, the limit of new tokens, it was never begun, or the output
+was made elsewhere."""
 
 
 def names(given: str | Iterable[Named]) -> tuple[str | Named, ...]:
@@ -156,6 +157,18 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogLikelihood:
+    """How likely a model finds a text as the answer to a prompt; its end token is not counted in."""
+
+    logprob: float
+    """The natural logarithm of the text's probability."""
+    tokens: int
+    """How many tokens of the model the text has."""
+    bytes: int
+    """How many bytes of UTF-8 the text has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One example with what the model made of it: a line of samples.jsonl."""
 
@@ -176,6 +189,8 @@ class Sample:
     """The raw text of the model."""
     finish: Finish = "stop"
     completion_tokens: int = 0
+    loglikelihoods: tuple[LogLikelihood, ...] = ()
+    """Of the references under the model, in their order, where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +203,15 @@ class Score:
     """The scale: "0-100" for the usual metrics."""
     signature: str
     """Metric, version, tokenizer, language, references: scores with other signatures do not compare."""
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None where neither is: a length ratio, or a foreign metric that does not say."""
     language: str | None
-    """Of the references it was computed on; a mixed set has a score for each."""
+    """Of the references it was computed on; a mixed set has a score for each. None: could not be told, or any."""
     n: int
     """How many examples it was computed on."""
+    low: float | None = None
+    high: float | None = None
+    """The 95% bootstrap interval; None where it was not asked for or examples cannot be resampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +221,9 @@ class ScoreKind:
     name: str
     signature: str
     unit: str = "0-100"
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    n: int | None = None
+    """How many examples it is computed on, where those are not all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +234,8 @@ class Measurement:
     """
 
     statistics: FloatArray
-    """Shape [examples, statistics]."""
+    """Shape [examples, statistics]. Without any statistics, shape [examples, 0], the scores are known for the corpus
+    alone: they have no interval and no test."""
     kinds: tuple[ScoreKind, ...]
     combine: Callable[[FloatArray], FloatArray]
     """From sums of statistics, shape [..., statistics], to values, shape [..., kinds]."""

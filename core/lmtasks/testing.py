@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from lmtasks.api import load_model
 from lmtasks.data import DataRequest, Dataset, load_dataset
 from lmtasks.data.load import TAUGHT, NoSplitError
 from lmtasks.errors import PluginError
-from lmtasks.inference import Completion, LanguageModel, OnText, Request
+from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request
 from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.info import ModelInfo
 from lmtasks.plugins import Registry
@@ -113,6 +114,13 @@ class FakeModel:
                     on_text(text[:length])
             yield [(place, Completion(text, len(text), "stop"))]
 
+    def loglikelihood(
+        self, continuations: Sequence[Continuation], *, batch_size: int | None = None
+    ) -> Iterator[list[tuple[int, float]]]:
+        """Find every token as likely as heads in the toss of a coin."""
+        for place, continuation in enumerate(continuations):
+            yield [(place, -math.log(2) * len(continuation.answer_ids))]
+
 
 def tiny_model(architecture: Architecture = "llama", *, chat: bool = True) -> LanguageModel:
     """Return a real model of a few thousand random weights, loaded as any other. Needs torch."""
@@ -172,8 +180,11 @@ def check_task(task: Task) -> None:
                         _require(not told, task, f'{where}: prompt "{prompt}" of "{example.id}" tells the answer')
             gold = [_sample(task, example) for example in dataset.examples]
             empty = [replace(sample, prediction="") for sample in gold]
-            for good, bad in zip(score_samples(gold, metrics), score_samples(empty, metrics), strict=True):
-                worse = good.value < bad.value if good.higher_is_better else good.value > bad.value
+            for good, bad in zip(
+                score_samples(gold, metrics, resamples=0), score_samples(empty, metrics, resamples=0), strict=True
+            ):
+                sign = {True: 1, False: -1, None: 0}[good.higher_is_better]
+                worse = sign * good.value < sign * bad.value
                 _require(not worse, task, f"{where}: {good.name} of right answers is worse than that of empty ones")
 
 

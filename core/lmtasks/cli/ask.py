@@ -20,7 +20,7 @@ from lmtasks.cli.terminal import progress
     "--input",
     "inputs",
     multiple=True,
-    callback=options._pairs,
+    callback=options.pairs,
     metavar="FIELD=TEXT",
     help="Another field of the task; FIELD=@FILE reads a file. Repeatable.",
 )

@@ -16,13 +16,15 @@ from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
     "ask": ("lmtasks.cli.ask", "Do a task on your own text."),
+    "score": ("lmtasks.cli.score", "Score outputs made elsewhere, or a run again; no model is loaded."),
+    "compare": ("lmtasks.cli.compare", "Compare runs on the same examples: differences, tests, verdict."),
     "list": ("lmtasks.cli.list", "List the tasks."),
     "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
     "models": ("lmtasks.cli.models", "List and fetch models."),
     "plugins": ("lmtasks.cli.plugins", "List plugins, and why a broken one is broken."),
 }
 """Command to its module and its line in --help, so that --help imports none of them."""
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, GATE, INTERRUPTED = 1, 2, 3, 130
 
 
 class LazyGroup(click.Group):
@@ -60,7 +62,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
-    0: fine; 1: failed; 2: wrong usage, unknown names included; 130: interrupted.
+    0: fine; 1: failed; 2: wrong usage, unknown names included; 3: a gate was not met; 130: interrupted.
     """
     logging.basicConfig(stream=sys.stderr, format="lmtasks: %(message)s", level=logging.ERROR)
     logging.getLogger("lmtasks").setLevel(logging.WARNING)

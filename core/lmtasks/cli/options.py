@@ -19,7 +19,8 @@ def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         logging.getLogger("lmtasks").setLevel(logging.DEBUG)
 
 
-def _pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read NAME=VALUE, given any number of times."""
     pairs = {}
     for value in values:
         name, equals, text = value.partition("=")
@@ -89,7 +90,7 @@ data_options = _group(
         "--map",
         "columns",
         multiple=True,
-        callback=_pairs,
+        callback=pairs,
         metavar="FIELD=COLUMN",
         help="The data's column for a field, or for references, id or language. Repeatable.",
     ),
@@ -135,9 +136,30 @@ generation_options = _group(
     click.option("--seed", type=int, default=0, show_default=True, help="Of sampling and the few-shot draw."),
 )
 
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples.")
+metrics_option = click.option(
+    "--metrics",
+    callback=_names,
+    metavar="NAME,...",
+    help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba), exact_match, f1,"
+    " PLUGIN/METRIC, evaluate:MODULE.  [default: the task's]",
+)
+resampling_options = _group(
+    click.option(
+        "--resamples",
+        type=click.IntRange(min=0),
+        default=1000,
+        show_default=True,
+        metavar="N",
+        help="Of the bootstrap, for intervals.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples."),
+)
+
 run_options = _group(
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples."),
-    click.option("--metrics", callback=_names, metavar="NAME,...", help="[default: the task's]"),
+    limit_option,
+    metrics_option,
+    click.option("--loglikelihood", is_flag=True, help="Measure how likely the model finds the references, too."),
     click.option(
         "--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at once.  [default: by their length]"
     ),

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import progress, table
-from lmtasks.task import Score
+from lmtasks.cli.results import health_line, remarks_line, score_lines
+from lmtasks.cli.terminal import progress
 
-REMARKS = {
-    "empty": "empty",
-    "unfinished": "unfinished (--max-new-tokens)",
-    "cut": "with a prompt that was cut",
-    "skipped": "skipped as too long",
-}
 OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data")
 
 
@@ -75,6 +68,8 @@ def _as_json(run: Any) -> dict[str, Any]:
         "model": record["model"]["name"],
         "n": record["counts"]["scored"],
         "scores": record["scores"],
+        "health": record["health"],
+        "intervals": record["intervals"],
         "counts": record["counts"],
         "timings": record["timings"],
         "tokens": record["tokens"],
@@ -87,29 +82,13 @@ def _as_text(run: Any) -> str:
     counts, data = record["counts"], record["data"]
     split = f" ({data['split']})" if data["split"] else ""
     parts = [
-        f"{record['task']['name']} with {record['model']['name']}: {_examples(data['count'])} of {data['name']}{split}"
+        f"{record['task']['name']} with {record['model']['name']}: {_examples(data['count'])} of {data['name']}{split}",
+        score_lines(run.scores) if run.scores else f"no scores: {run.why_no_scores}",
+        "\n".join(line for line in (remarks_line(counts), health_line(run.health)) if line),
+        f"report: {run.path / 'report.md'}",
     ]
-    if run.scores:
-        parts.append(_scores(run.scores))
-    else:
-        parts.append(f"no scores: {run.why_no_scores}")
-    remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts[name]]
-    if remarks:
-        parts.append(f"of {counts['examples']}: {', '.join(remarks)}")
-    parts.append(f"report: {run.path / 'report.md'}")
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _examples(count: int) -> str:
     return "1 example" if count == 1 else f"{count} examples"
-
-
-def _scores(scores: Sequence[Score]) -> str:
-    rows = [(score.name, f"{score.value:.2f}", score.language or "unknown", score.n) for score in scores]
-    lines = [table(("score", "value", "language", "n"), rows, right=(1, 3)), ""]
-    # Scores of one metric share their signature but for its first word, the score's name.
-    shared: dict[str, list[str]] = {}
-    for score in scores:
-        name, _, rest = score.signature.partition("|")
-        shared.setdefault(rest, []).append(name)
-    return "\n".join([*lines, *(f"{', '.join(names)}: {rest}" for rest, names in shared.items())])

@@ -38,7 +38,25 @@ class Columns:
         return {name for column in chosen if column for name in (column, column.partition(".")[0])}
 
 
-def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str], *, lenient: bool = False) -> Columns:
+def choose_column(rows: Sequence[Row], meaning: str, known: Sequence[str]) -> str:
+    """Return the first known column that any row has.
+
+    Raises:
+        DataError: there is none; names the columns that there are.
+    """
+    present, objects = _present(rows)
+    found = _first(known, present, objects)
+    if found is None:
+        raise DataError(
+            f'{_origin(rows)}: no column "{meaning}" (looked for {", ".join(known)}); {_columns_hint(present, meaning)}'
+            f" Name it with --map {meaning}=COLUMN"
+        )
+    return found
+
+
+def choose_columns(
+    task: Task, rows: Sequence[Row], mapping: Mapping[str, str], *, lenient: bool = False, need_inputs: bool = True
+) -> Columns:
     """Decide which column is which field, by the first name that any row has.
 
     Args:
@@ -46,6 +64,7 @@ def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str], 
         rows: all rows of the data set.
         mapping: columns named by the user or the data set: field, "references", "id" or "language" to column.
         lenient: whether a mapping to a column that is not there is left out; it was meant for other data.
+        need_inputs: whether required fields must have a column; outputs made elsewhere are scored without.
 
     Raises:
         DataError: a mapping names no field or no column, or a required field has no column.
@@ -68,7 +87,7 @@ def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str], 
         found = _first(known, present, objects)
         if found is not None:
             fields[name] = found
-        elif field.required:
+        elif field.required and need_inputs:
             raise DataError(
                 f'{rows[0].where}: no field "{name}" (looked for {", ".join(known)}); {_columns_hint(present, name)}'
                 f" Name its column with --map {name}=COLUMN"
@@ -89,7 +108,9 @@ def choose_columns(task: Task, rows: Sequence[Row], mapping: Mapping[str, str], 
     )
 
 
-def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language: str | None) -> Iterator[Example]:
+def make_examples(
+    task: Task, rows: Sequence[Row], columns: Columns, *, language: str | None, need_inputs: bool = True
+) -> Iterator[Example]:
     """Turn rows into examples.
 
     Args:
@@ -97,6 +118,7 @@ def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language
         rows: all rows of the data set.
         columns: what `choose_columns` chose for them.
         language: of the references of every example; None: as the rows say.
+        need_inputs: whether a row must hold every required field.
 
     Raises:
         DataError: a row lacks a required field, holds something else than text, repeats an id, or has no right
@@ -117,7 +139,7 @@ def make_examples(task: Task, rows: Sequence[Row], columns: Columns, *, language
             text = _text(row, column)
             if text:
                 inputs[name] = text
-            elif task.fields[name].required:
+            elif task.fields[name].required and need_inputs:
                 state = "is empty" if text == "" else "is missing"
                 raise DataError(f'{row.where}: field "{name}" {state} (column "{column}"), expected text')
         references, target = _references(task, row, columns) if answered else ((), None)
@@ -160,10 +182,10 @@ def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...]
         )
     items = value if isinstance(value, list) else [value]
     for item in items:
-        if _as_text(item) is None:
+        if as_text(item) is None:
             held = f"{_kind(item)} in its list" if isinstance(value, list) else _kind(item)
             raise DataError(f'{row.where}: column "{column}" holds {held}, expected text or a list of texts')
-    references = tuple(_as_text(item) or "" for item in items)
+    references = tuple(as_text(item) or "" for item in items)
     if not any(references):
         if task.no_answer is None:
             raise DataError(
@@ -171,12 +193,12 @@ def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...]
                 " that there is none"
             )
         return ("",), task.no_answer
-    target = _as_text(single) if isinstance(single, str) else None
+    target = as_text(single) if isinstance(single, str) else None
     return references, target or None
 
 
 def _meta(row: Row, columns: Columns) -> dict[str, str]:
-    rest = ((name, _as_text(value)) for name, value in row.values.items() if name not in columns.used)
+    rest = ((name, as_text(value)) for name, value in row.values.items() if name not in columns.used)
     return {name: text for name, text in rest if text}
 
 
@@ -184,7 +206,7 @@ def _text(row: Row, column: str) -> str | None:
     value = lookup(row.values, column)
     if value is None:
         return None
-    text = _as_text(value)
+    text = as_text(value)
     if text is None:
         raise DataError(
             f'{row.where}: column "{column}" holds {_kind(value)}, expected text; name another with --map FIELD=COLUMN'
@@ -192,8 +214,8 @@ def _text(row: Row, column: str) -> str | None:
     return text
 
 
-def _as_text(value: object) -> str | None:
-    """Return text for text and numbers, None for what is neither.
+def as_text(value: object) -> str | None:
+    """Return text for text and numbers, without space around it, None for what is neither.
 
     Lone halves of surrogate pairs, which JSON can escape but UTF-8 cannot hold, become question marks: no tokenizer
     takes them.

@@ -37,6 +37,8 @@ class DataRequest:
     """Of all references, over what the data and the task say."""
     lenient: bool = False
     """Whether `columns` were meant for other data, and count only where this has them."""
+    need_inputs: bool = True
+    """Whether every example needs what its task requires; only references are scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +94,8 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     taken = list(itertools.islice(rows, request.limit))
     if not taken:
         raise DataError(f"{name}: no data rows; expected at least one example")
-    chosen = choose_columns(task, taken, columns, lenient=request.lenient)
-    examples = tuple(make_examples(task, taken, chosen, language=request.language))
+    chosen = choose_columns(task, taken, columns, lenient=request.lenient, need_inputs=request.need_inputs)
+    examples = tuple(make_examples(task, taken, chosen, language=request.language, need_inputs=request.need_inputs))
     return Dataset(name=name, split=split, examples=examples, file_sha256=sha256, columns=request.columns)
 
 

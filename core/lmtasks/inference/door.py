@@ -34,6 +34,16 @@ class Completion:
     finish: Literal["stop", "length"]
 
 
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A prompt with the text that may follow it."""
+
+    token_ids: Sequence[int]
+    """Of the prompt; at least one."""
+    answer_ids: Sequence[int]
+    """At least one."""
+
+
 class LanguageModel(Protocol):
     """A model that answers prompts."""
 
@@ -67,5 +77,20 @@ class LanguageModel(Protocol):
 
         Yields:
             Those that finished together: each request's place in `requests`, and its completion.
+        """
+        ...
+
+    def loglikelihood(
+        self, continuations: Sequence[Continuation], *, batch_size: int | None = None
+    ) -> Iterator[list[tuple[int, float]]]:
+        """Tell how likely the model finds texts behind prompts.
+
+        Args:
+            continuations: in any order.
+            batch_size: at once; None: as many as fit the model's budget of tokens.
+
+        Yields:
+            Those that were measured together: each one's place in `continuations`, and the natural logarithm of the
+            probability of its answer's tokens, given the prompt's.
         """
         ...

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from lmtasks.inference.door import Completion, OnText, Request
+from lmtasks.inference.door import Completion, Continuation, OnText, Request
 from lmtasks.inference.sampling import logits_processors
 from lmtasks.model.info import ModelInfo
 from lmtasks.model.loading import LoadedModel
@@ -17,6 +17,8 @@ BATCH_ROWS = 16
 """Rows at once, unless asked otherwise: measured best for short prompts on two CPU cores."""
 BATCH_TOKENS = 16_384
 """Prompt and answer tokens of a batch at most, so that long prompts come in smaller batches."""
+BATCH_LOGITS = 2**27
+"""Logits of a batch at most (512 MiB in float32): answers times their length times the vocabulary."""
 
 
 class TransformersModel:
@@ -46,27 +48,63 @@ class TransformersModel:
         on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Answer prompts as the door says, the longest first: memory that lacks, lacks at the start."""
-        order = sorted(range(len(requests)), key=lambda place: -len(requests[place].token_ids))
-        for places in _batches(order, requests, generation.max_new_tokens, batch_size):
+        widths = [len(request.token_ids) + generation.max_new_tokens for request in requests]
+        for places in _batches(widths, batch_size):
             completions = self._answer([requests[place] for place in places], generation, seed, on_text)
             yield list(zip(places, completions, strict=True))
+
+    @torch.inference_mode()
+    def loglikelihood(
+        self, continuations: Sequence[Continuation], *, batch_size: int | None = None
+    ) -> Iterator[list[tuple[int, float]]]:
+        """Measure texts behind prompts as the door says, the longest first."""
+        vocabulary = self._loaded.module.get_output_embeddings().weight.shape[0]
+        widths = [len(item.token_ids) + len(item.answer_ids) for item in continuations]
+        for places in _batches(widths, batch_size):
+            longest = max(len(continuations[place].answer_ids) for place in places)
+            rows = max(1, BATCH_LOGITS // (longest * vocabulary))
+            for start in range(0, len(places), rows):
+                part = places[start : start + rows]
+                yield list(zip(part, self._measure([continuations[place] for place in part]), strict=True))
+
+    def _measure(self, batch: Sequence[Continuation]) -> list[float]:
+        ids, mask = self._left_padded([[*item.token_ids, *item.answer_ids] for item in batch])
+        longest = max(len(item.answer_ids) for item in batch)
+        # Padded on the left, all answers end at the last place; what predicts a token stands one place before it.
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        output = self._loaded.module(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
+        )
+        measured = []
+        for row, item in enumerate(batch):
+            length = len(item.answer_ids)
+            logits = output.logits[row, -length - 1 : -1].float()
+            chosen = logits.gather(-1, ids[row, -length:, None]).squeeze(-1)
+            measured.append(float((chosen - logits.logsumexp(-1)).double().sum()))
+        return measured
+
+    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return token ids and attention mask, both of shape [rows, longest]."""
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self._loaded.pad_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for at, row in enumerate(rows):
+            ids[at, width - len(row) :] = torch.tensor(row)
+            mask[at, width - len(row) :] = 1
+        device = self._loaded.module.device
+        return ids.to(device), mask.to(device)
 
     @torch.inference_mode()
     def _answer(
         self, batch: Sequence[Request], generation: Generation, seed: int, on_text: OnText | None
     ) -> list[Completion]:
         loaded = self._loaded
-        device = loaded.module.device
-        width = max(len(request.token_ids) for request in batch)
-        ids = torch.full((len(batch), width), loaded.pad_id)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        for row, request in enumerate(batch):
-            ids[row, width - len(request.token_ids) :] = torch.tensor(request.token_ids)
-            mask[row, width - len(request.token_ids) :] = 1
+        ids, mask = self._left_padded([request.token_ids for request in batch])
+        width = ids.shape[1]
         watch = _TextWatch(loaded.tokenizer, width, generation.stop, on_text)
         output = loaded.module.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            input_ids=ids,
+            attention_mask=mask,
             max_new_tokens=generation.max_new_tokens,
             do_sample=False,  # the draw, if any, is in the processors
             logits_processor=logits_processors(generation, [request.key for request in batch], seed),
@@ -114,13 +152,11 @@ class _TextWatch(StoppingCriteria):
         return done.to(input_ids.device)
 
 
-def _batches(
-    order: Sequence[int], requests: Sequence[Request], new_tokens: int, batch_size: int | None
-) -> Iterator[list[int]]:
+def _batches(widths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+    """Divide rows of these many tokens into batches of similar ones, the longest first; yield their places."""
     batch: list[int] = []
-    for place in order:
-        longest = len(requests[batch[0] if batch else place].token_ids) + new_tokens
-        full = batch_size or max(1, min(BATCH_ROWS, BATCH_TOKENS // longest))
+    for place in sorted(range(len(widths)), key=lambda place: -widths[place]):
+        full = batch_size or max(1, min(BATCH_ROWS, BATCH_TOKENS // widths[batch[0] if batch else place]))
         if len(batch) >= full:
             yield batch
             batch = []

@@ -1,6 +1,16 @@
 """Metrics: statistics per example, scores with signatures, the tokenizer chosen by the references' language."""
 
+from lmtasks.metrics.catalogue import CORE, find_metrics
 from lmtasks.metrics.language import language_of
-from lmtasks.metrics.scoring import CORE, find_metrics, score_samples
+from lmtasks.metrics.scoring import Measured, measure_outputs, measure_samples, score_outputs, score_samples
 
-__all__ = ["CORE", "find_metrics", "language_of", "score_samples"]
+__all__ = [
+    "CORE",
+    "Measured",
+    "find_metrics",
+    "language_of",
+    "measure_outputs",
+    "measure_samples",
+    "score_outputs",
+    "score_samples",
+]

@@ -1,4 +1,7 @@
-"""Exact match and token F1 for short answers, normalised as by SQuAD."""
+"""Exact match and F1 for short answers: by SQuAD's definitions, CMRC 2018's for Chinese, by characters elsewhere.
+
+Where the data has questions without an answer, SQuAD 2.0's hold, and both parts are scored for themselves too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import numpy as np
 
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_unspaced
@@ -16,6 +23,76 @@ from lmtasks.task import Measurement, Sample, ScoreKind
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
+_CMRC_CHARACTER = re.compile(r"[\u4e00-\u9fa5]")
+
+Compare = Callable[[str, str], float]
+"""From prediction and reference to 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What exact match and F1 mean in a language."""
+
+    name: str
+    """In signatures."""
+    exact_match: Compare
+    f1: Compare
+    empty: Callable[[str], bool]
+    """Whether a text says nothing at all, as the definition sees it."""
+    drops_empty: bool = False
+    """Whether a reference that says nothing (an article alone) counts only where there is no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMetric:
+    """The best over an example's references, averaged over examples."""
+
+    name: Literal["exact_match", "f1"]
+    part: str = field(repr=False)
+    """What the answerable and unanswerable parts call it, as SQuAD 2.0's own script does."""
+
+    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
+        """Measure as the protocol says."""
+        unanswerable = [not any(sample.references) for sample in samples]
+        definition = _definition(primary(language), no_answers=any(unanswerable))
+        compare: Compare = getattr(definition, self.name)
+        values = np.array([self._value(sample, definition, compare) for sample in samples])
+        refs = reference_count([len(sample.references) for sample in samples])
+        signature = f"norm:{definition.name}|{refs}|agg:max|version:1"
+        whole = ScoreKind(name=self.name, signature=f"{self.name}|{signature}")
+        parts = {}
+        if any(unanswerable):
+            for name, inside in (("HasAns", ~np.array(unanswerable)), ("NoAns", np.array(unanswerable))):
+                if inside.any():
+                    label = f"{name}_{self.part}"
+                    kind = ScoreKind(name=label, signature=f"{label}|{signature}", n=int(inside.sum()))
+                    parts[kind] = np.where(inside, values, np.nan)
+        return mean_measurement({whole: values, **parts})
+
+    @staticmethod
+    def _value(sample: Sample, definition: Definition, compare: Compare) -> float:
+        references = [text for text in sample.references if not (definition.drops_empty and definition.empty(text))]
+        if not any(references):
+            return float(definition.empty(sample.prediction))
+        return max(compare(sample.prediction, text) for text in references)
+
+
+EXACT_MATCH = AnswerMetric("exact_match", "exact")
+TOKEN_F1 = AnswerMetric("f1", "f1")
+
+
+@cache
+def _definition(language: str, *, no_answers: bool) -> Definition:
+    if language == "zh":
+        return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, lambda text: not _without_cmrc_punctuation(text))
+    if is_unspaced(language):
+        # A text of marks alone is compared with its marks, or an empty answer would count as right.
+        return Definition(
+            "chars1", *_by_tokens(lambda text: tokens(text) or text.split()), lambda text: not text.strip()
+        )
+    name = "squad2.0" if no_answers else "squad1.1"
+    return Definition(name, *_by_tokens(squad_tokens), lambda text: not squad_tokens(text), drops_empty=no_answers)
 
 
 def squad_tokens(text: str) -> list[str]:
@@ -24,52 +101,64 @@ def squad_tokens(text: str) -> list[str]:
     Lower case, without ASCII punctuation and English articles: Rajpurkar et al. 2016, section 6.1, in the order
     of the official evaluation script (lower, punctuation, articles, white space).
     """
-    return _ARTICLES.sub(" ", " ".join(words_without_punctuation(text))).split()
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
-def words_without_punctuation(text: str) -> list[str]:
-    """Return the words of a text in lower case, without ASCII punctuation."""
-    return text.lower().translate(_NO_PUNCTUATION).split()
+def _by_tokens(tokenize: Callable[[str], list[str]]) -> tuple[Compare, Compare]:
+    """Return exact match and F1 of tokens."""
+
+    def exact_match(prediction: str, reference: str) -> float:
+        return float(tokenize(prediction) == tokenize(reference))
+
+    def f1(prediction: str, reference: str) -> float:
+        predicted, wanted = tokenize(prediction), tokenize(reference)
+        common = (Counter(predicted) & Counter(wanted)).total()
+        return 2 * common / (len(predicted) + len(wanted)) if common else 0.0
+
+    return exact_match, f1
 
 
-def exact_match(prediction: list[str], reference: list[str]) -> float:
-    """Return 1 for the same tokens, else 0."""
-    return float(prediction == reference)
+def cmrc_segments(text: str) -> list[str]:
+    """Return the segments of a text as CMRC 2018's evaluation script (version 6) compares them.
+
+    Chinese characters one by one, other text as NLTK's words, without the punctuation of the script's list.
+    NLTK is told not to look for sentences first: that needs a model to be downloaded, and changes a full stop
+    between sentences of other text within an answer alone.
+    """
+    from nltk.tokenize import word_tokenize
+
+    segments: list[str] = []
+    other = ""
+    for character in _without_cmrc_punctuation(text):
+        if _CMRC_CHARACTER.match(character):
+            segments += word_tokenize(other, preserve_line=True)
+            segments.append(character)
+            other = ""
+        else:
+            other += character
+    segments += word_tokenize(other, preserve_line=True)
+    return segments
 
 
-def token_f1(prediction: list[str], reference: list[str]) -> float:
-    """Return the harmonic mean of precision and recall of tokens, 0 to 1; of two empty answers 1."""
-    if not prediction or not reference:
-        return float(prediction == reference)
-    common = (Counter(prediction) & Counter(reference)).total()
-    return 2 * common / (len(prediction) + len(reference))
+def _without_cmrc_punctuation(text: str) -> str:
+    return "".join(character for character in text.lower().strip() if character not in _CMRC_PUNCTUATION)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerMetric:
-    """The best over an example's references, averaged over examples; "" as a reference wants an empty answer."""
-
-    name: str
-    compare: Callable[[list[str], list[str]], float]
-
-    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says."""
-        by_character = is_unspaced(primary(language))
-        normalise = tokens if by_character else squad_tokens
-        values = [
-            max(self._compare(sample.prediction, text, normalise) for text in sample.references) for sample in samples
-        ]
-        refs = reference_count([len(sample.references) for sample in samples])
-        signature = f"{self.name}|norm:{'chars1' if by_character else 'squad1.1'}|{refs}|agg:max|version:1"
-        return mean_measurement({ScoreKind(name=self.name, signature=signature): values})
-
-    def _compare(self, prediction: str, reference: str, normalise: Callable[[str], list[str]]) -> float:
-        # An article or a mark alone is an answer ("vitamin A"): an empty prediction must not pass for it.
-        for way in (normalise, words_without_punctuation, str.split):
-            if wanted := way(reference):
-                return self.compare(way(prediction), wanted)
-        return self.compare(normalise(prediction), [])
+def _cmrc_exact_match(prediction: str, reference: str) -> float:
+    return float(_without_cmrc_punctuation(prediction) == _without_cmrc_punctuation(reference))
 
 
-EXACT_MATCH = AnswerMetric("exact_match", exact_match)
-TOKEN_F1 = AnswerMetric("f1", token_f1)
+def _cmrc_f1(prediction: str, reference: str) -> float:
+    """Return the F1 of the longest run of segments that both have (Cui et al. 2019, section 4.2, and the script)."""
+    predicted, wanted = cmrc_segments(prediction), cmrc_segments(reference)
+    longest = _longest_common_run(predicted, wanted)
+    return 2 * longest / (len(predicted) + len(wanted)) if longest else 0.0
+
+
+def _longest_common_run(first: Sequence[str], second: Sequence[str]) -> int:
+    longest = 0
+    ending = [0] * (len(second) + 1)  # lengths of the common runs that end here and there
+    for token in first:
+        ending = [0] + [ending[at] + 1 if token == other else 0 for at, other in enumerate(second)]
+        longest = max(longest, max(ending))
+    return longest

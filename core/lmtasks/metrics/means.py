@@ -13,18 +13,23 @@ if TYPE_CHECKING:
     from lmtasks.task import FloatArray
 
 
-def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float]]) -> Measurement:
+def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float] | FloatArray]) -> Measurement:
     """Make a measurement from values per example, each 0 to 1, reported on 0-100.
 
     Args:
-        kinds: for each score its values, one per example, all of the same length.
+        kinds: for each score its values, one per example; NaN for examples that it is not computed on.
     """
-    values = np.array([*kinds.values(), np.ones(len(next(iter(kinds.values()))))], dtype=np.float64).T
+    values = np.array(list(kinds.values()), dtype=np.float64).T
+    inside = ~np.isnan(values)
 
     def combine(sums: FloatArray) -> FloatArray:
-        return 100 * sums[..., :-1] / sums[..., -1:]
+        totals, counts = np.split(sums, 2, axis=-1)
+        with np.errstate(invalid="ignore"):  # 0 / 0: a resample without any such example
+            means: FloatArray = 100 * totals / counts
+        return means
 
-    return Measurement(statistics=values, kinds=tuple(kinds), combine=combine)
+    statistics = np.hstack([np.where(inside, values, 0.0), inside])
+    return Measurement(statistics=statistics, kinds=tuple(kinds), combine=combine)
 
 
 def reference_count(counts: Sequence[int]) -> str:

@@ -1,49 +1,148 @@
-"""ROUGE-1, -2, -L and -Lsum, by rouge-score, with a tokenizer of ours where its own drops the script."""
+"""ROUGE-1, -2, -L and -Lsum: rouge-score's numbers for English, and the same formulas in every other language."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 from lmtasks.languages import primary
+from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.means import mean_measurement, reference_count
-from lmtasks.metrics.text import sentences, tokens
+from lmtasks.metrics.packages import require
+from lmtasks.metrics.text import is_word, normal, sentences, tokens
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
-class _AnyScript:
-    """The interface that rouge-score asks of a tokenizer."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return tokens(text)
-
-
 @dataclass(frozen=True, slots=True)
 class Rouge:
-    """F-measures, the best over an example's references, averaged over examples."""
+    """F-measures, the best over an example's references, averaged over examples.
+
+    Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Lsum clips repeated tokens as rouge-score does.
+    """
 
     name: str = "rouge"
+    stem: bool = True
+    """Whether English words are cut to their stem (Porter)."""
+    jieba: bool = False
+    """Whether Chinese is compared by the words that jieba finds, and not by characters."""
+
+    def check(self) -> None:
+        """See that what this needs is installed.
+
+        Raises:
+            MetricError: jieba is asked for and missing.
+        """
+        if self.jieba:
+            require("jieba", "rouge:jieba", "jieba")
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says.
 
-        English is tokenized and stemmed by rouge-score itself; other languages by `metrics.text.tokens`, not
-        stemmed. Sentences for rougeLsum are split by `metrics.text.sentences`.
+        English is tokenized by rouge-score's own tokenizer; other languages by `metrics.text.tokens`, not stemmed.
+        Sentences for Lsum are split by `metrics.text.sentences`.
         """
-        from rouge_score.rouge_scorer import RougeScorer
+        tokenize, how = self._tokenizer(primary(language))
 
-        english = primary(language) == "en"
-        scorer = RougeScorer(KINDS, use_stemmer=True) if english else RougeScorer(KINDS, tokenizer=_AnyScript())
-        values: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        def read(text: str) -> _Text:
+            return _Text.of([found for sentence in sentences(text) if (found := tokenize(sentence))])
+
+        values = []
         for sample in samples:
-            references = ["\n".join(sentences(text)) for text in sample.references]
-            best = scorer.score_multi(references, "\n".join(sentences(sample.prediction)))
-            for kind in KINDS:
-                values[kind].append(best[kind].fmeasure)
-        how = f"tok:{'rouge_score|stem:porter' if english else 'lmtasks1|stem:no'}"
+            prediction = read(sample.prediction)
+            scored = [_rouge(read(text), prediction) for text in sample.references]
+            values.append([max(column) for column in zip(*scored, strict=True)])
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"{how}|split:lmtasks1|{refs}|agg:max|version:{version('rouge-score')}"
-        return mean_measurement({ScoreKind(name=kind, signature=f"{kind}|{signature}"): values[kind] for kind in KINDS})
+        kinds = [ScoreKind(name=kind, signature=f"{kind}|{signature}") for kind in KINDS]
+        return mean_measurement(dict(zip(kinds, zip(*values, strict=True), strict=True)))
+
+    def _tokenizer(self, language: str) -> tuple[Callable[[str], list[str]], str]:
+        """Return the tokenizer of a language, and how the signature tells it."""
+        if language == "en":
+            return _english(stem=self.stem), f"tok:rouge_score|stem:{'porter' if self.stem else 'no'}"
+        if language == "zh" and self.jieba:
+            return _jieba(), f"tok:jieba-{version('jieba')}|stem:no"
+        return tokens, "tok:lmtasks1|stem:no"
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text read once, for all kinds and for every text that it is compared with."""
+
+    sentences: list[list[str]]
+    tokens: list[str]
+    ngrams: tuple[Mapping[Hashable, int], Mapping[Hashable, int]]
+    """Unigrams and bigrams, counted."""
+
+    @classmethod
+    def of(cls, sentences: list[list[str]]) -> _Text:
+        tokens = [token for sentence in sentences for token in sentence]
+        return cls(sentences, tokens, (Counter(tokens), Counter(zip(tokens, tokens[1:], strict=False))))
+
+
+def _rouge(reference: _Text, prediction: _Text) -> tuple[float, float, float, float]:
+    """Return the F-measures of `KINDS`, each 0 to 1."""
+    m, n = len(reference.tokens), len(prediction.tokens)
+    if not m or not n:
+        return 0.0, 0.0, 0.0, 0.0
+    unigrams, bigrams = (_common(*pair) for pair in zip(reference.ngrams, prediction.ngrams, strict=True))
+    longest = lcs_length(reference.tokens, prediction.tokens)
+    alone = len(reference.sentences) == len(prediction.sentences) == 1
+    union = longest if alone else _union_lcs(reference, prediction)
+    return (
+        _f_measure(unigrams, m, n),
+        _f_measure(bigrams, m - 1, n - 1),
+        _f_measure(longest, m, n),
+        _f_measure(union, m, n),
+    )
+
+
+def _common(reference: Mapping[Hashable, int], prediction: Mapping[Hashable, int]) -> int:
+    return sum(min(count, prediction[ngram]) for ngram, count in reference.items() if ngram in prediction)
+
+
+def _union_lcs(reference: _Text, prediction: _Text) -> int:
+    """Return how many tokens of the reference's sentences lie on a common subsequence with any of the prediction's.
+
+    A token counts at most as often as it stands in either text.
+    """
+    left = [dict(reference.ngrams[0]), dict(prediction.ngrams[0])]
+    hits = 0
+    for sentence in reference.sentences:
+        places = {at for other in prediction.sentences for at in lcs_positions(sentence, other)}
+        for token in (sentence[at] for at in places):
+            if all(counts.get(token, 0) > 0 for counts in left):
+                hits += 1
+                for counts in left:
+                    counts[token] -= 1
+    return hits
+
+
+def _f_measure(hits: int, m: int, n: int) -> float:
+    """Return the harmonic mean of recall hits/m and precision hits/n."""
+    return 2 * hits / (m + n) if hits else 0.0
+
+
+def _english(*, stem: bool) -> Callable[[str], list[str]]:
+    from nltk.stem.porter import PorterStemmer
+    from rouge_score.tokenize import tokenize
+
+    class Stemmer:
+        """Porter's, each word once: stemming is most of the work."""
+
+        stem = staticmethod(cache(PorterStemmer().stem))
+
+    stemmer = Stemmer if stem else None
+    return lambda text: list(tokenize(text, stemmer))
+
+
+def _jieba() -> Callable[[str], list[str]]:
+    import jieba
+
+    jieba.setLogLevel("WARNING")  # it tells of its dictionary on stderr
+    return lambda text: [word for word in jieba.lcut(normal(text)) if is_word(word)]

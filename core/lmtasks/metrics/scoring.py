@@ -2,76 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from lmtasks.errors import PluginError, unknown_name
-from lmtasks.metrics.answers import EXACT_MATCH, TOKEN_F1
+from lmtasks.errors import LmtasksError, PluginError
+from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import group_by_language
-from lmtasks.metrics.rouge import Rouge
-from lmtasks.metrics.translation import BLEU_METRIC, CHRF_METRIC
-from lmtasks.task import Metric, Sample, Score
-
-CORE: dict[str, Metric] = {metric.name: metric for metric in (BLEU_METRIC, CHRF_METRIC, Rouge(), EXACT_MATCH, TOKEN_F1)}
-"""The metrics that have bare names."""
+from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
+from lmtasks.task import Measurement, Metric, Sample, Score
 
 
-def find_metrics(names: Iterable[str | Metric], from_plugin: Callable[[str], Metric]) -> tuple[Metric, ...]:
-    """Turn names into metrics.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a metric measured on the samples of one language."""
 
-    Args:
-        names: bare names of core's own, "<plugin>/<metric>", or metrics themselves.
-        from_plugin: finds the second kind.
+    metric: str
+    measurement: Measurement
+    language: str | None
+    origin: str
+    """The language and how it is known, for signatures; "" for what does not depend on it."""
+    samples: Sequence[Sample]
+    """In the order of the measurement's rows."""
 
-    Raises:
-        UnknownNameError: there is no such metric.
-    """
-    found = []
-    for name in names:
-        if not isinstance(name, str):
-            found.append(name)
-        elif "/" in name:
-            found.append(from_plugin(name))
-        elif name in CORE:
-            found.append(CORE[name])
-        else:
-            raise unknown_name("metric", name, CORE)
-    return tuple(found)
+    def signature(self, place: int) -> str:
+        """Return the signature of one of the measurement's kinds."""
+        kind = self.measurement.kinds[place]
+        return f"{kind.signature}|lang:{self.origin}" if self.origin else kind.signature
 
+    def scores(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
+        """Return the scores, with their intervals if there are resamples.
 
-def score_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[Score]:
-    """Score a corpus.
-
-    Samples without references, and those that were skipped, are left out. A set in several languages gets each
-    score once per language, the largest group first.
-
-    Raises:
-        PluginError: a metric failed; names it and keeps the cause.
-    """
-    usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
-    groups = group_by_language(usable)
-    metrics = tuple(metrics)
-    scores = []
-    for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
-        origin = (language or "unknown") + ("" if stated else "(script)")
-        for metric in metrics:
-            try:
-                measurement = metric.measure(members, language)
-                if len(measurement.statistics) != len(members):
-                    raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
-                values = measurement.combine(measurement.statistics.sum(axis=0))
-                named = list(zip(measurement.kinds, values, strict=True))
-            except Exception as error:
-                raise PluginError(f'metric "{metric.name}" failed: {type(error).__name__}: {error}') from error
-            scores += [
+        Raises:
+            PluginError: the metric failed.
+        """
+        with _blaming(self.metric):
+            values = corpus_values(self.measurement)
+            bounds: Sequence[Sequence[float | None]] = [(None, None)] * len(values)
+            if resamples and can_be_resampled(self.measurement):
+                bounds = bootstrap_intervals(self.measurement, resamples=resamples, seed=seed).tolist()
+            return [
                 Score(
                     name=kind.name,
                     value=float(value),
                     unit=kind.unit,
-                    signature=f"{kind.signature}|lang:{origin}",
+                    signature=self.signature(place),
                     higher_is_better=kind.higher_is_better,
-                    language=language,
-                    n=len(members),
+                    language=self.language,
+                    n=len(self.samples) if kind.n is None else kind.n,
+                    low=low,
+                    high=high,
                 )
-                for kind, value in named
+                for place, (kind, value, (low, high)) in enumerate(
+                    zip(self.measurement.kinds, values, bounds, strict=True)
+                )
             ]
-    return scores
+
+
+def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[Measured]:
+    """Measure a corpus with each metric.
+
+    Samples without references, and those that were skipped, are left out. A set in several languages is measured
+    once per language, the largest group first.
+
+    Raises:
+        PluginError: a metric failed; names it and keeps the cause.
+        LmtasksError: one of core's own cannot take these samples.
+    """
+    usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
+    groups = group_by_language(usable)
+    metrics = tuple(metrics)
+    found = []
+    for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
+        origin = (language or "unknown") + ("" if stated else "(script)")
+        for metric in metrics:
+            with _blaming(metric.name):
+                measurement = metric.measure(members, language)
+                if len(measurement.statistics) != len(members):
+                    raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
+            found.append(
+                Measured(metric=metric.name, measurement=measurement, language=language, origin=origin, samples=members)
+            )
+    return found
+
+
+def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:
+    """Measure the health of all outputs, those without references too; nothing for no outputs."""
+    made = [sample for sample in samples if sample.finish != "skipped"]
+    if not made:
+        return []
+    languages = {
+        sample.id: language for (language, _), members in group_by_language(made).items() for sample in members
+    }
+    return [
+        Measured(metric="health", measurement=measure_health(made, languages), language=None, origin="", samples=made)
+    ]
+
+
+def score_samples(
+    samples: Sequence[Sample], metrics: Iterable[Metric], *, resamples: int = RESAMPLES, seed: int = SEED
+) -> list[Score]:
+    """Score a corpus.
+
+    Args:
+        samples: of a run, or made elsewhere.
+        metrics: as `find_metrics` finds them.
+        resamples: of the bootstrap for the intervals; 0: without intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        LmtasksError: as for `measure_samples`.
+    """
+    return [
+        score
+        for measured in measure_samples(samples, metrics)
+        for score in measured.scores(resamples=resamples, seed=seed)
+    ]
+
+
+def score_outputs(samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
+    """Return what can be told of the health of all outputs: those without references too.
+
+    Args:
+        samples: of a run, or made elsewhere.
+        resamples: of the bootstrap for the intervals; 0: without intervals.
+        seed: of the bootstrap.
+    """
+    scores = [
+        score for measured in measure_outputs(samples) for score in measured.scores(resamples=resamples, seed=seed)
+    ]
+    return [score for score in scores if not math.isnan(score.value)]
+
+
+class _blaming:
+    """Turns what a metric raises into an error that names it; what core itself has to say stays as it is."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LmtasksError):
+            raise PluginError(f'metric "{self.metric}" failed: {type(error).__name__}: {error}') from error

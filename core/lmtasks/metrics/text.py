@@ -26,12 +26,22 @@ _SENTENCE_END = regex.compile(
 )  # fmt: skip
 
 
+def normal(text: str) -> str:
+    """Return a text in lower case and normal width (NFKC), as tokens are compared."""
+    return unicodedata.normalize("NFKC", text.lower())
+
+
 def tokens(text: str) -> list[str]:
-    """Return the tokens of a text in any script, in lower case and normal width (NFKC), without punctuation.
+    """Return the tokens of a text in any script, normal in case and width, without punctuation.
 
     A character of an unspaced script is a token, and so is a run of other letters, their marks, and digits.
     """
-    return list(_TOKEN.findall(unicodedata.normalize("NFKC", text.lower())))
+    return list(_TOKEN.findall(normal(text)))
+
+
+def is_word(text: str) -> bool:
+    """Tell whether a text holds a letter or digit of any script."""
+    return _TOKEN.search(text) is not None
 
 
 def sentences(text: str) -> list[str]:

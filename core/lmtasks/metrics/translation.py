@@ -1,4 +1,4 @@
-"""BLEU and chrF, by sacrebleu."""
+"""BLEU, chrF, chrF++ and TER, by sacrebleu."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmtasks.languages import primary
+from lmtasks.metrics.language import UNSPACED
+from lmtasks.metrics.packages import require
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 if TYPE_CHECKING:
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "lo": "char", "my": "char", "km": "char"}
 """By language; others take "13a", made for languages with spaces."""
+MECAB = {"ja-mecab": ("ja", "MeCab", "'sacrebleu[ja]'"), "ko-mecab": ("ko", "mecab_ko", "'sacrebleu[ko]'")}
+"""Tokenizers into words: their language, the module they need, and what installs it."""
+
+ASIAN_TER = frozenset({"zh", "ja"})
+"""Languages that tercom's own support for Asian characters serves; it takes words for what stands between spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +34,44 @@ class SacrebleuMetric:
     """What scores call it."""
     make: Callable[[str], Any]
     """From the primary language subtag to the metric of sacrebleu."""
+    higher_is_better: bool = True
+    needs: tuple[str, str] | None = None
+    """A module that has to be installed, and what installs it."""
+    spread: frozenset[str] = frozenset()
+    """Languages whose characters are set apart by spaces first, for a metric that knows no better way."""
+
+    def check(self) -> None:
+        """See that what this needs is installed.
+
+        Raises:
+            MetricError: it is not.
+        """
+        if self.needs:
+            require(self.needs[0], self.name, self.needs[1])
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says."""
         metric = self.make(primary(language))
+        spread = primary(language) in self.spread
+        prepare = " ".join if spread else str
         # sacrebleu has no public way to its statistics per segment; a test pins that their sum gives its corpus
         # score, so a change of theirs cannot pass unseen.
         statistics = metric._extract_corpus_statistics(
-            [sample.prediction for sample in samples], transposed([sample.references for sample in samples])
+            [prepare(sample.prediction) for sample in samples],
+            transposed([[prepare(text) for text in sample.references] for sample in samples]),
         )
 
         def combine(sums: FloatArray) -> FloatArray:
             rows = sums.reshape(-1, sums.shape[-1])
-            values = [metric._compute_score_from_stats(row.tolist()).score for row in rows]
+            values = [metric._compute_score_from_stats(row).score for row in rows.tolist()]
             return np.array(values).reshape(*sums.shape[:-1], 1)
 
-        return Measurement(
-            statistics=np.array(statistics, dtype=np.float64),
-            kinds=(ScoreKind(name=self.label, signature=f"{self.label}|{metric.get_signature().format()}"),),
-            combine=combine,
+        kind = ScoreKind(
+            name=self.label,
+            signature=f"{self.label}|{metric.get_signature().format()}{'|pretok:char' if spread else ''}",
+            higher_is_better=self.higher_is_better,
         )
+        return Measurement(statistics=np.array(statistics, dtype=np.float64), kinds=(kind,), combine=combine)
 
 
 def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
@@ -58,18 +83,43 @@ def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
     return [[texts[number] if number < len(texts) else None for texts in references] for number in range(width)]
 
 
-def _bleu(language: str) -> Any:
+def bleu(mecab: str | None = None) -> SacrebleuMetric:
+    """Make corpus BLEU; `mecab` names a tokenizer of `MECAB`, which serves its own language alone."""
+    if mecab is None:
+        return SacrebleuMetric("bleu", "BLEU", lambda language: _bleu(BLEU_TOKENIZERS.get(language, "13a")))
+    of_language, module, install = MECAB[mecab]
+
+    def make(language: str) -> Any:
+        return _bleu(mecab if language == of_language else BLEU_TOKENIZERS.get(language, "13a"))
+
+    return SacrebleuMetric(f"bleu:{mecab}", "BLEU", make, needs=(module, install))
+
+
+def chrf(*, word_order: int = 0) -> SacrebleuMetric:
+    """Make chrF, which compares characters, or with word order 2 chrF++, which compares words too."""
+
+    def make(_: str) -> Any:
+        from sacrebleu.metrics.chrf import CHRF
+
+        return CHRF(word_order=word_order)
+
+    return SacrebleuMetric("chrf++" if word_order else "chrf", "chrF++" if word_order else "chrF", make)
+
+
+def ter() -> SacrebleuMetric:
+    """Make the translation edit rate, in edits per 100 words of the reference; 0 is best."""
+    return SacrebleuMetric("ter", "TER", _ter, higher_is_better=False, spread=frozenset(UNSPACED) - ASIAN_TER)
+
+
+def _bleu(tokenizer: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
     # force: no warnings about outputs that look tokenized; a model may write what it likes.
-    return BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"), force=True)
+    return BLEU(tokenize=tokenizer, force=True)
 
 
-def _chrf(_: str) -> Any:
-    from sacrebleu.metrics.chrf import CHRF
+def _ter(language: str) -> Any:
+    from sacrebleu.metrics.ter import TER
 
-    return CHRF()
-
-
-BLEU_METRIC = SacrebleuMetric("bleu", "BLEU", _bleu)
-CHRF_METRIC = SacrebleuMetric("chrf", "chrF", _chrf)
+    asian = language in ASIAN_TER
+    return TER(normalized=asian, asian_support=asian)

@@ -1,6 +1,7 @@
-"""Runs: options, the run folder, and running a task over its data."""
+"""Runs: options, the run folder, running a task over its data, scoring outputs again, comparing runs."""
 
 from lmtasks.runs.folder import Run
 from lmtasks.runs.options import RunOptions
+from lmtasks.runs.outputs import ScoreOptions
 
-__all__ = ["Run", "RunOptions"]
+__all__ = ["Run", "RunOptions", "ScoreOptions"]

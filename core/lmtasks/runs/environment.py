@@ -9,7 +9,19 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("lmtasks", "torch", "transformers", "tokenizers", "sacrebleu", "rouge-score", "datasets", "numpy")
+PACKAGES = (
+    "lmtasks",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sacrebleu",
+    "rouge-score",
+    "nltk",
+    "py3langid",
+    "regex",
+    "datasets",
+    "numpy",
+)
 """Those that can change an output or a score."""
 
 

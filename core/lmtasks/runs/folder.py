@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import filelock
 
 from lmtasks.errors import RunError
-from lmtasks.task import Sample, Score
+from lmtasks.task import LogLikelihood, Sample, Score
 
 SCHEMA = 1
 """Of run.json and samples.jsonl; raised when a field changes its meaning or goes."""
@@ -42,6 +42,11 @@ class Run:
     def scores(self) -> list[Score]:
         """The scores, as they were computed."""
         return [Score(**score) for score in self.record["scores"]]
+
+    @property
+    def health(self) -> list[Score]:
+        """How sound the outputs are: shares of empty, unfinished, looping, copied ones; their length."""
+        return [Score(**score) for score in self.record.get("health", ())]
 
     @property
     def why_no_scores(self) -> str:
@@ -110,6 +115,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
             try:
                 values = json.loads(line)
                 values["references"] = tuple(values["references"])
+                values["loglikelihoods"] = tuple(LogLikelihood(**item) for item in values.get("loglikelihoods", ()))
                 yield Sample(**values)
             except (json.JSONDecodeError, TypeError, KeyError) as error:
                 raise RunError(f"{file}, line {number}: damaged ({error})") from error
@@ -155,11 +161,12 @@ def _write_lines(file: Path, mode: Literal["a", "w"], samples: Iterable[Sample])
             values = {field.name: getattr(sample, field.name) for field in fields(sample)}
             for name in ("inputs", "meta", "cut"):
                 values[name] = dict(values[name])
+            values["loglikelihoods"] = [asdict(item) for item in sample.loglikelihoods]
             lines.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+def claim_folder(output_dir: Path, name: str, key: str | None) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Give the folder for a run: an unfinished one with the same key and its record, or else a new one and None.
 
     While the folder is in use it is locked, so that another process with the same run takes a folder of its own.
@@ -167,14 +174,14 @@ def claim_folder(output_dir: Path, name: str, key: str) -> Iterator[tuple[Path, 
     Args:
         output_dir: holds run folders; it is made if it is not there.
         name: of the run: task and model.
-        key: of everything that could change an output.
+        key: of everything that could change an output; None: nothing is continued.
 
     Raises:
         RunError: the folder cannot be written.
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        for path in _unfinished(output_dir, key):
+        for path in _unfinished(output_dir, key) if key else ():
             lock = filelock.FileLock(path / LOCK)
             try:
                 lock.acquire(timeout=0)

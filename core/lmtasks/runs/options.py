@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import states_language
 from lmtasks.model.info import Device, Dtype
 from lmtasks.prompts import OnOverlong
 from lmtasks.task import Generation, names
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class RunOptions:
     prompt: str | None = None
     """One of the task's prompts, by name."""
     metrics: tuple[str, ...] | None = None
+    loglikelihood: bool = False
+    """Measure how likely the model finds the references too."""
     num_fewshot: int = 0
     """How many examples with their answer the prompt shows."""
     fewshot_data: str | Path | None = None
@@ -83,19 +90,6 @@ class RunOptions:
         if self.fewshot_data is not None and not self.num_fewshot:
             raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
 
-    def with_changes(self, changes: Mapping[str, object]) -> RunOptions:
-        """Return these options with some set anew.
-
-        Raises:
-            UsageError: a value is out of range.
-            UnknownNameError: there is no such option; offers the nearest.
-        """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise unknown_name("option of a run", name, known)
-        return replace(self, **changes)  # type: ignore[arg-type]
-
     def generation(self, task_default: Generation) -> Generation:
         """Return the task's way to draw completions, with what these options say otherwise.
 
@@ -114,3 +108,22 @@ class RunOptions:
             return replace(task_default, **asked)
         except ValueError as error:
             raise UsageError(str(error)) from error
+
+
+def with_changes(options: Options, changes: Mapping[str, object], kind: str) -> Options:
+    """Return options with some set anew.
+
+    Args:
+        options: a dataclass of them.
+        changes: values by field.
+        kind: what an option is called in a message.
+
+    Raises:
+        UsageError: a value is out of range.
+        UnknownNameError: there is no such option; offers the nearest.
+    """
+    known = [field.name for field in fields(options)]
+    for name in changes:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    return replace(options, **changes)

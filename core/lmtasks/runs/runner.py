@@ -6,18 +6,19 @@ import hashlib
 import json
 import logging
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, FewShot
 from lmtasks.errors import PluginError, PromptError
-from lmtasks.inference import Completion, LanguageModel, Request
-from lmtasks.languages import primary, states_language
-from lmtasks.metrics import language_of, score_samples
+from lmtasks.inference import Completion, Continuation, LanguageModel, Request
+from lmtasks.languages import primary
+from lmtasks.metrics import language_of
+from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.plugins import FoundPlugin
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
@@ -33,8 +34,11 @@ from lmtasks.runs.folder import (
     write_record,
 )
 from lmtasks.runs.options import RunOptions
-from lmtasks.task import Example, Generation, Metric, Sample, Task
+from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
+from lmtasks.task import Example, Generation, LogLikelihood, Metric, Sample, Task
 
+MEASURING = ("generate_seconds", "loglikelihood_seconds")
+"""What the model was used for."""
 log = logging.getLogger("lmtasks.runs")
 LOOKED_AT = 500
 """Examples that are looked at to warn of a language that the model does not know."""
@@ -76,20 +80,22 @@ def run_plan(
     fewshot = plan.fewshot.examples if plan.fewshot else ()
     renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
     generation = stopping(plan.generation, renderer)
-    prompts = _render(plan, renderer, room_for_prompt(model, generation), on_progress)
+    answers = _render_answers(plan, renderer) if plan.options.loglikelihood else {}
+    room = room_for_prompt(model, generation, longest_answer=max(map(len, answers.values()), default=0))
+    prompts = _render(plan, renderer, room, on_progress)
     _warn_of_language(plan, model)
     record = _record(plan, renderer, model, generation, prompts)
     source = Path(model.info.name)
     name = f"{plan.task.name}-{source.name or source.resolve().name}"
     with claim_folder(Path(plan.options.output_dir), name, str(record["key"])) as (path, before):
         if before:
-            record["timings"]["generate_seconds"] = before["timings"]["generate_seconds"]
+            record["timings"] |= {name: before["timings"].get(name, 0.0) for name in MEASURING}
         write_record(path, record)
         reused: set[str] = set()
         try:
             reused = _take_over(plan.task, path)
-            _generate(plan, model, generation, prompts, reused, path, record, on_progress)
-            record["scores"] = [asdict(score) for score in score_samples(list(read_samples(path)), plan.metrics)]
+            _generate(plan, model, generation, prompts, answers, reused, path, record, on_progress)
+            record |= scores_record(list(read_samples(path)), plan.metrics, resamples=RESAMPLES, seed=SEED)
             record["status"] = "finished"
         except KeyboardInterrupt:
             record["status"] = "interrupted"
@@ -99,8 +105,8 @@ def run_plan(
             record["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:
-            record |= _totals(path, reused)
-            record["finished"] = _now()
+            record |= totals_record(list(read_samples(path)), reused)
+            record["finished"] = now()
             record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
             record["peak_memory_bytes"] = peak_memory_bytes()
             write_record(path, record)
@@ -113,8 +119,13 @@ def stopping(generation: Generation, renderer: Renderer) -> Generation:
     return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
 
 
-def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
+def room_for_prompt(model: LanguageModel, generation: Generation, *, longest_answer: int = 0) -> int | None:
     """Return how many tokens a prompt may have; None: as many as it likes.
+
+    Args:
+        model: has a context of so many tokens.
+        generation: takes of them what an answer may have.
+        longest_answer: tokens of the longest text whose likelihood behind the prompt is to be measured.
 
     Raises:
         PromptError: the answer alone would fill the model's context.
@@ -122,12 +133,18 @@ def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
     context = model.info.context_length
     if context is None:
         return None
+    needed = max(generation.max_new_tokens, longest_answer)
+    if longest_answer >= context:
+        raise PromptError(
+            f"a reference of {longest_answer} tokens leaves no room for a prompt: {model.info.name} has a context of"
+            f" {context} tokens; run without --loglikelihood"
+        )
     if generation.max_new_tokens >= context:
         raise PromptError(
             f"max_new_tokens {generation.max_new_tokens} leaves no room for a prompt: {model.info.name} has a"
             f" context of {context} tokens"
         )
-    return context - generation.max_new_tokens
+    return context - needed
 
 
 def _render(plan: Plan, renderer: Renderer, room: int | None, on_progress: OnProgress) -> list[RenderedPrompt | None]:
@@ -149,6 +166,17 @@ def _render(plan: Plan, renderer: Renderer, room: int | None, on_progress: OnPro
             f" {ways}, fewer few-shot examples, or a model with a longer context"
         )
     return prompts
+
+
+def _render_answers(plan: Plan, renderer: Renderer) -> dict[str, array[int]]:
+    """Return the token ids of every text whose likelihood is to be measured."""
+    texts = {text for example in plan.dataset.examples for text in _likely_texts(plan.task, example)}
+    return {text: renderer.render_answer(text) for text in texts}
+
+
+def _likely_texts(task: Task, example: Example) -> tuple[str, ...]:
+    """Return the references of an example as a model would write them."""
+    return tuple(text or task.no_answer or "" for text in example.references)
 
 
 def _take_over(task: Task, path: Path) -> set[str]:
@@ -174,6 +202,7 @@ def _generate(
     model: LanguageModel,
     generation: Generation,
     prompts: Sequence[RenderedPrompt | None],
+    answers: Mapping[str, Sequence[int]],
     done: set[str],
     path: Path,
     record: dict[str, Any],
@@ -185,21 +214,50 @@ def _generate(
     append_samples(path, [_sample(plan.task, index, examples[index], None, None) for index in skipped])
     todo = [(index, prompt) for index in left if (prompt := prompts[index]) is not None]
     requests = [Request(examples[index].id, prompt.token_ids) for index, prompt in todo]
-    begun, before = time.perf_counter(), record["timings"]["generate_seconds"]
     finished = len(examples) - len(todo)
     what = f"running {plan.task.name}"
     on_progress(what, finished, len(examples))
-    answers = model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size)
-    for together in answers:
+    timings, begun = record["timings"], time.perf_counter()
+    completions = model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size)
+    for together in completions:
+        timings["generate_seconds"] = round(timings["generate_seconds"] + time.perf_counter() - begun, 3)
+        begun = time.perf_counter()
+        likelihoods = _measure_likelihoods(plan, model, answers, [todo[at] for at, _ in together])
+        timings["loglikelihood_seconds"] = round(timings["loglikelihood_seconds"] + time.perf_counter() - begun, 3)
+        begun = time.perf_counter()
         append_samples(
             path,
             # One by one, so that those before one that cannot be parsed are kept.
-            (_sample(plan.task, todo[at][0], examples[todo[at][0]], todo[at][1], answer) for at, answer in together),
+            (
+                _sample(plan.task, todo[at][0], examples[todo[at][0]], todo[at][1], completion, likely)
+                for (at, completion), likely in zip(together, likelihoods, strict=True)
+            ),
         )
         finished += len(together)
-        record["timings"]["generate_seconds"] = round(before + time.perf_counter() - begun, 3)
         write_record(path, record)  # a kill must not lose the time that these samples took
         on_progress(what, finished, len(examples))
+
+
+def _measure_likelihoods(
+    plan: Plan, model: LanguageModel, answers: Mapping[str, Sequence[int]], todo: Sequence[tuple[int, RenderedPrompt]]
+) -> list[tuple[LogLikelihood, ...]]:
+    """Return for each example how likely the model finds its references; nothing where that was not asked for."""
+    texts = [_likely_texts(plan.task, plan.dataset.examples[index]) if answers else () for index, _ in todo]
+    places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
+    measured: dict[tuple[int, str], float] = {}
+    asked = [Continuation(todo[at][1].token_ids, answers[text]) for at, text in places]
+    for together in model.loglikelihood(asked, batch_size=plan.options.batch_size) if asked else ():
+        measured |= {places[place]: logprob for place, logprob in together}
+    return [
+        tuple(
+            # A text without any token is certain.
+            LogLikelihood(
+                logprob=measured.get((at, text), 0.0), tokens=len(answers[text]), bytes=len(text.encode("utf-8"))
+            )
+            for text in own
+        )
+        for at, own in enumerate(texts)
+    ]
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
@@ -223,7 +281,12 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
 
 
 def _sample(
-    task: Task, index: int, example: Example, prompt: RenderedPrompt | None, completion: Completion | None
+    task: Task,
+    index: int,
+    example: Example,
+    prompt: RenderedPrompt | None,
+    completion: Completion | None,
+    loglikelihoods: tuple[LogLikelihood, ...] = (),
 ) -> Sample:
     """Join an example with what the model wrote; without prompt and completion it was skipped."""
     sample = Sample(
@@ -231,7 +294,7 @@ def _sample(
         id=example.id,
         inputs=example.inputs,
         references=example.references,
-        language=_stated(task, example),
+        language=stated_language(task, example.language),
         meta=example.meta,
         prediction="",
         finish="skipped",
@@ -247,33 +310,8 @@ def _sample(
         prediction=parse_completion(task, completion.text, example.id),
         finish=completion.finish,
         completion_tokens=completion.tokens,
+        loglikelihoods=loglikelihoods,
     )
-
-
-def _totals(path: Path, reused: set[str]) -> dict[str, dict[str, int]]:
-    """Return counts and tokens of all samples of a run, whatever session made them."""
-    samples = list(read_samples(path))
-    ran = [sample for sample in samples if sample.finish != "skipped"]
-    return {
-        "counts": {
-            "examples": len(samples),
-            "scored": sum(bool(sample.references) for sample in ran),
-            "skipped": len(samples) - len(ran),
-            "empty": sum(not sample.prediction for sample in ran),
-            "cut": sum(bool(sample.cut) for sample in ran),
-            "unfinished": sum(sample.finish == "length" for sample in ran),
-            "reused": sum(sample.id in reused for sample in ran),
-        },
-        "tokens": {
-            "prompt": sum(sample.prompt_tokens for sample in ran),
-            "completion": sum(sample.completion_tokens for sample in ran),
-        },
-    }
-
-
-def _stated(task: Task, example: Example) -> str | None:
-    """Return the language of an example's references, if it or its task states one."""
-    return example.language if states_language(example.language) else task.language
 
 
 def _warn_of_language(plan: Plan, model: LanguageModel) -> None:
@@ -282,7 +320,9 @@ def _warn_of_language(plan: Plan, model: LanguageModel) -> None:
         return
     # A look at some of them is enough for a warning.
     examples = plan.dataset.examples[:: max(1, len(plan.dataset.examples) // LOOKED_AT)]
-    languages = Counter(primary(_stated(plan.task, example) or language_of(example)) for example in examples)
+    languages = Counter(
+        primary(stated_language(plan.task, example.language) or language_of(example)) for example in examples
+    )
     foreign = {language: count for language, count in languages.items() if language not in (*known, "und")}
     if foreign:
         listed = ", ".join(f"{count} in {language}" for language, count in sorted(foreign.items()))
@@ -306,13 +346,7 @@ def _record(
     rendered = hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode())
     options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
     decisive: dict[str, object] = {
-        "task": {
-            "name": plan.task.name,
-            "version": plan.task.version,
-            "plugin": plan.plugin.name if plan.plugin else None,
-            "distribution": plan.plugin.distribution if plan.plugin else None,
-            "distribution_version": plan.plugin.version if plan.plugin else None,
-        },
+        "task": task_record(plan.task, plan.plugin),
         "prompt": {
             "name": renderer.name,
             "form": "chat" if renderer.chat else "plain",
@@ -326,42 +360,32 @@ def _record(
                 "ids": [example.id for example in fewshot.examples],
             },
         },
-        "data": {
-            "name": dataset.name,
-            "split": dataset.split,
-            "count": len(dataset.examples),
-            "sha256": dataset.sha256,
-            "file_sha256": dataset.file_sha256,
-            "limit": options.limit,
-            "columns": dict(options.columns),
-            "language": options.language,
-        },
+        "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
         "model": asdict(model.info),
         "generation": asdict(generation),
         "seed": options.seed,
         "batch_size": options.batch_size,
+        "loglikelihood": options.loglikelihood,
     }
     return {
         "schema": SCHEMA,
         "status": "running",
         "error": None,
         "key": _key({**decisive, "packages": package_versions()}),
-        "started": _now(),
+        "started": now(),
         "finished": None,
         **decisive,
         "environment": environment(),
-        "timings": {"generate_seconds": 0.0, "total_seconds": 0.0},
+        "timings": {**dict.fromkeys(MEASURING, 0.0), "total_seconds": 0.0},
         "tokens": {"prompt": 0, "completion": 0},
         "peak_memory_bytes": None,
         "counts": {},
+        "metrics": [metric.name for metric in plan.metrics],
         "scores": [],
+        "health": [],
     }
 
 
 def _key(decisive: Mapping[str, object]) -> str:
     """Return the hash of everything that could change an output."""
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,168 @@
+"""`lmtasks compare RUN RUN...`."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.results import interval, number, signature_lines
+from lmtasks.cli.terminal import table
+
+if TYPE_CHECKING:
+    from lmtasks.runs import Run
+    from lmtasks.runs.compare import ComparedScore, Comparison
+
+SHOWN_TEXT = 300
+"""Characters of an output that changed."""
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@options.metrics_option
+@click.option(
+    "--fail-if",
+    "gates",
+    multiple=True,
+    metavar="CONDITION",
+    help="Exit with code 3 if it holds of any run against the first: 'rougeL drops' (significantly), 'TER rises', 'BLEU"
+    " drops by 0.5' (by more, tested or not). Repeatable.",
+)
+@options.resampling_options
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Of the approximate randomisation, for probabilities.",
+)
+@options.json_option
+@options.verbose_option
+def command(
+    runs: tuple[str, ...],
+    gates: tuple[str, ...],
+    as_json: bool,
+    metrics: tuple[str, ...] | None,
+    resamples: int,
+    seed: int,
+    trials: int,
+) -> None:
+    """Compare runs on the same examples: scores, differences, tests, a verdict, what changed most.
+
+    With more than two runs, all are compared with the first. Runs of other data, or scored in another way, are refused.
+
+    \b
+    lmtasks compare runs/before runs/after
+    lmtasks compare runs/before runs/after --fail-if 'rougeL drops'
+    """
+    from lmtasks import api
+    from lmtasks.cli.main import GATE
+    from lmtasks.runs.gates import Gate
+
+    checks = [Gate.parse(text) for text in gates]
+    comparisons = api.compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
+    failed = [
+        f"{comparison.second.path}: {said}"
+        for comparison in comparisons
+        for check in checks
+        if (said := check.failing(comparison))
+    ]
+    if as_json:
+        result = {
+            "runs": [str(comparisons[0].first.path), *(str(comparison.second.path) for comparison in comparisons)],
+            "tests": {"resamples": resamples, "trials": trials, "seed": seed, "correction": "Holm"},
+            "comparisons": [_as_json(comparison) for comparison in comparisons],
+            "failed": failed,
+        }
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        texts = [_as_text(comparison) for comparison in comparisons]
+        click.echo("\n\n".join([*texts, _method(comparisons, resamples, trials, seed)]))
+    for line in failed:
+        click.echo(f"lmtasks: {line}", err=True)
+    if failed:
+        raise click.exceptions.Exit(GATE)
+
+
+def _as_json(comparison: Comparison) -> dict[str, Any]:
+    def scores(compared: tuple[ComparedScore, ...]) -> list[dict[str, Any]]:
+        return [{**asdict(score), "outcome": score.outcome} for score in compared]
+
+    return {
+        "first": str(comparison.first.path),
+        "second": str(comparison.second.path),
+        "n": comparison.n,
+        "verdict": comparison.verdict,
+        "scores": scores(comparison.scores),
+        "health": scores(comparison.health),
+        "changed_by": comparison.changed_by,
+        "changed": [asdict(example) for example in comparison.changed],
+    }
+
+
+def _as_text(comparison: Comparison) -> str:
+    first, second = comparison.first, comparison.second
+    data = first.record["data"]
+    parts = [
+        f"A  {first.path}: {_how(first)}\nB  {second.path}: {_how(second)}\n{comparison.n} examples of {data['name']}",
+        _scores(comparison.scores),
+        f"Verdict: {comparison.verdict}",
+    ]
+    told = [score for score in comparison.health if score.first or score.second]
+    if told:
+        parts.append("Outputs, shares in % and length against the references:\n\n" + _scores(told))
+    if comparison.changed:
+        parts.append(f"Changed most, by {comparison.changed_by}:")
+        for example in comparison.changed:
+            texts = zip("AB", example.predictions, strict=True)
+            quoted = [f"  {name}  {textwrap.shorten(text, SHOWN_TEXT) or '(empty)'}" for name, text in texts]
+            parts.append("\n".join([f"{example.id}: {number(example.first)} -> {number(example.second)}", *quoted]))
+    return "\n\n".join(parts)
+
+
+def _how(run: Run) -> str:
+    record = run.record
+    prompt = record["prompt"]
+    if prompt is None:
+        return f"outputs of {record['model']['name']}"
+    shots = f", {len(prompt['fewshot']['ids'])}-shot" if prompt["fewshot"] else ""
+    return f"{record['task']['name']}, prompt {prompt['name']}{shots}, {record['model']['name']}"
+
+
+def _scores(scores: Any) -> str:
+    rows = [
+        (
+            score.name if len({other.language for other in scores}) == 1 else f"{score.name} ({score.language})",
+            number(score.first),
+            number(score.second),
+            number(score.difference, sign=True),
+            interval(score.low, score.high, sign=True),
+            _probability(score.p_randomisation),
+            _probability(score.p_corrected),
+            score.outcome,
+        )
+        for score in scores
+    ]
+    header = ("score", "A", "B", "B - A", "95% interval", "p", "corrected", "B is")
+    return table(header, rows, right=(1, 2, 3, 5, 6))
+
+
+def _probability(p: float | None) -> str:
+    return "" if p is None else f"{p:.4f}"
+
+
+def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:
+    tests = sum(score.p_randomisation is not None for comparison in comparisons for score in comparison.scores)
+    signatures = signature_lines((score.name, score.signature) for score in comparisons[0].scores)
+    return "\n".join(
+        [
+            f"p: paired approximate randomisation, {trials} trials; corrected by Holm for {tests} tests."
+            f" Interval of the difference: paired bootstrap, {resamples} resamples. Seed {seed}.",
+            *signatures,
+        ]
+    )

@@ -1,0 +1,64 @@
+"""`lmtasks score TASK --predictions FILE` and `lmtasks score RUN`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.results import health_line, remarks_line, score_lines
+
+
+@click.command("score")
+@click.argument("target", metavar="TASK|RUN")
+@click.option(
+    "--predictions",
+    metavar="FILE",
+    help="Outputs for TASK: JSONL, CSV, TSV or Parquet matched by id, or any other file with one a line, in order.",
+)
+@options.data_options
+@click.option(
+    "--references",
+    metavar="COLUMN",
+    help="The data's column with the right answers.  [default: references, else as the task knows it]",
+)
+@options.limit_option
+@options.metrics_option
+@options.resampling_options
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Leave a run folder here, for `lmtasks compare`.  [default: none]",
+)
+@options.json_option
+@options.verbose_option
+def command(target: str, as_json: bool, **settings: Any) -> None:
+    """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
+
+    \b
+    lmtasks score translation/en-zh --data test.jsonl --predictions system.txt
+    lmtasks score qa --data dev.jsonl --predictions answers.jsonl --json
+    lmtasks score runs/20261123-162741-summarization-smollm2-135m-instruct --metrics rouge:nostem
+    """
+    from lmtasks import api
+
+    scored = api.score(target, **settings)
+    record = scored.record
+    if as_json:
+        kept = ("task", "data", "model", "metrics", "scores", "health", "intervals", "counts")
+        result = {"run": str(scored.path) if scored.path else None, **{name: record[name] for name in kept}}
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        return
+    data = record["data"]
+    split = f" ({data['split']})" if data["split"] else ""
+    parts = [
+        f"{record['task']['name']}, outputs of {record['model']['name']}: {record['counts']['scored']} scored of"
+        f" {data['count']} of {data['name']}{split}",
+        score_lines(scored.scores) if scored.scores else "no scores: the data has no references",
+        "\n".join(line for line in (remarks_line(record["counts"]), health_line(scored.health)) if line),
+        f"run: {scored.path}" if scored.path else "",
+    ]
+    click.echo("\n\n".join(part for part in parts if part))

@@ -1,0 +1,166 @@
+"""Metrics to and from the `evaluate` library: ours handed to its users, and its modules named by a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmtasks.errors import MetricError
+from lmtasks.metrics.scoring import score_samples
+from lmtasks.task import Measurement, Metric, Sample, ScoreKind
+
+if TYPE_CHECKING:
+    from lmtasks.task import FloatArray
+
+PREFIX = "evaluate:"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateMetric:
+    """A module of `evaluate`, by its id or the path of its folder or script.
+
+    Its scores are what it returns, on its own scale. It sees the corpus as a whole, so they have no intervals.
+    """
+
+    name: str
+    """With the prefix."""
+
+    def check(self) -> None:
+        """Load the module, so that a missing one is found before a model is loaded.
+
+        Raises:
+            MetricError: it cannot be loaded.
+        """
+        _load(self.name)
+
+    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
+        """Compute as the protocol says.
+
+        Raises:
+            MetricError: the module cannot be loaded, or takes no text, or one reference where there are several.
+        """
+        module = _load(self.name)
+        references: list[Any] = [list(sample.references) for sample in samples]
+        if not _takes_several(self.name, module):
+            if any(len(texts) > 1 for texts in references):
+                raise MetricError(f'metric "{self.name}" takes one reference per example, and some have several')
+            references = [texts[0] for texts in references]
+        result = module.compute(predictions=[sample.prediction for sample in samples], references=references)
+        numbers = {key: float(value) for key, value in result.items() if isinstance(value, (int, float))}
+        if not numbers:
+            raise MetricError(f'metric "{self.name}" returned no number, but {", ".join(result)}')
+        code = f"module:{(module._hash or 'unknown')[:12]}|evaluate:{version('evaluate')}"
+        kinds = [
+            ScoreKind(
+                name=(name := self._score_name(key, module)),
+                signature=f"{name}|{code}",
+                unit=f"as {self.name} returns it",
+                higher_is_better=None,
+            )
+            for key in numbers
+        ]
+        values = np.array(list(numbers.values()))
+
+        def combine(sums: FloatArray) -> FloatArray:
+            return np.broadcast_to(values, (*sums.shape[:-1], len(values)))
+
+        return Measurement(statistics=np.zeros((len(samples), 0)), kinds=tuple(kinds), combine=combine)
+
+    def _score_name(self, key: str, module: Any) -> str:
+        name = f"{PREFIX}{Path(self.name.removeprefix(PREFIX)).stem}"
+        return name if key in (module.name, name.removeprefix(PREFIX)) else f"{name}/{key}"
+
+
+def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
+    """Return a metric as an `evaluate.Metric`, for code that expects one; `evaluate.combine` takes it too.
+
+    Its `compute(predictions=..., references=...)` takes a text or a list of texts as the references of an example, and
+    returns each score by name, on the scale it has here, with "signatures" beside them. A mixed set has a score for
+    each language, with the language behind its name.
+
+    Args:
+        metric: any, of core or a plugin.
+        language: of the references, a BCP 47 tag; None: read from their script.
+    """
+    import datasets
+    import evaluate
+
+    text = datasets.Value("string")
+
+    class Bridged(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
+        def _info(self) -> Any:
+            return evaluate.MetricInfo(
+                description=f"{metric.name} as lmtasks computes it",
+                citation="",
+                inputs_description="predictions: texts; references: for each a text, or a list of texts",
+                features=[
+                    datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
+                    datasets.Features({"predictions": text, "references": text}),
+                ],
+            )
+
+        def _compute(self, predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, object]:
+            return _computed(metric, predictions, references, language)
+
+    Bridged.__name__ = "Lmtasks" + "".join(part.capitalize() for part in metric.name.replace("+", "p").split(":"))
+    return Bridged()
+
+
+def _computed(
+    metric: Metric, predictions: Sequence[str], references: Sequence[str | Sequence[str]], language: str | None
+) -> dict[str, object]:
+    samples = [
+        Sample(
+            index=index,
+            id=str(index),
+            inputs={},
+            references=(texts,) if isinstance(texts, str) else tuple(texts),
+            prediction=prediction,
+            language=language,
+            finish="unknown",
+        )
+        for index, (prediction, texts) in enumerate(zip(predictions, references, strict=True))
+    ]
+    scores = score_samples(samples, [metric], resamples=0)
+    mixed = len({score.language for score in scores}) > 1
+    named = {f"{score.name}_{score.language}" if mixed else score.name: score for score in scores}
+    signatures = {name: score.signature for name, score in named.items()}
+    return {**{name: score.value for name, score in named.items()}, "signatures": signatures}
+
+
+@cache
+def _load(name: str) -> Any:
+    import evaluate
+
+    path = name.removeprefix(PREFIX)
+    try:
+        return evaluate.load(path)
+    # Whatever a foreign module or the way to it raises.
+    except Exception as error:
+        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise MetricError(
+            f'metric "{name}" cannot be loaded: {cause}. An id needs the hub or its cache; a module on this machine is'
+            f" named by its folder: {PREFIX}PATH"
+        ) from error
+
+
+def _takes_several(name: str, module: Any) -> bool:
+    """Tell whether a module takes a list of references per example.
+
+    Raises:
+        MetricError: it does not take texts as predictions and references.
+    """
+    options: Sequence[Mapping[str, Any]] = module.features if isinstance(module.features, list) else [module.features]
+    shapes = []
+    for features in options:
+        if set(features) == {"predictions", "references"} and getattr(features["predictions"], "dtype", "") == "string":
+            shapes.append(getattr(features["references"], "dtype", "list"))
+    if not any(shape in ("string", "list") for shape in shapes):
+        raise MetricError(f'metric "{name}" does not compare texts with references: it takes {module.features}')
+    return "list" in shapes

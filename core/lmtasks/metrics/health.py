@@ -1,0 +1,125 @@
+"""What can be wrong with outputs whatever the task: empty, unfinished, looping, copied, in another language."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmtasks.languages import primary
+from lmtasks.metrics.means import mean_measurement
+from lmtasks.metrics.text import tokens
+from lmtasks.task import Measurement, Sample, ScoreKind
+
+if TYPE_CHECKING:
+    from lmtasks.task import FloatArray
+
+LOOP_GRAM, LOOP_TOKENS, LOOP_SHARE = 4, 12, 1 / 3
+"""An output of so many tokens loops when this share of its 4-grams have stood in it before: seq-rep-4 of Welleck et
+al. 2020, "Neural text generation with unlikelihood training". Ordinary text stays under a tenth."""
+COPY_RUN, COPY_TOKENS, COPY_SHARE = 8, 16, 0.8
+"""An output of so many tokens is copied when this share of them stand in runs of 8 that an input has too (fragment
+coverage of Grusky et al. 2018, "Newsroom", without short fragments). Shorter ones when they are the whole input."""
+SURE = 0.9
+"""An output is in a wrong language only where the identification of the language is as sure as this."""
+_KIN = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "pcm": "en"}
+"""Languages that count as another one."""
+
+
+def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None]) -> Measurement:
+    """Measure outputs; shares are percentages of all samples that a thing can be told of.
+
+    Args:
+        samples: at least one; those without references too.
+        languages: what the outputs should be in, by the sample's id.
+
+    Returns:
+        The same kinds for all samples, so that any two runs can be paired; what cannot be told of any is NaN.
+    """
+    shares: dict[str, list[float]] = {
+        "empty": [float(not sample.prediction.strip()) for sample in samples],
+        "unfinished": [
+            np.nan if sample.finish == "unknown" else float(sample.finish == "length") for sample in samples
+        ],
+        "repeating": [float(is_repeating(sample.prediction)) for sample in samples],
+        "copying": [float(is_copying(sample)) if sample.inputs else np.nan for sample in samples],
+        "wrong_language": [_in_wrong_language(sample.prediction, languages[sample.id]) for sample in samples],
+    }
+    means = mean_measurement(
+        {
+            ScoreKind(name=name, signature=f"{name}|version:1", higher_is_better=False): values
+            for name, values in shares.items()
+        }
+    )
+    lengths = np.array([_lengths(sample) for sample in samples])
+    ratio = ScoreKind(
+        name="length_ratio", signature="length_ratio|tok:lmtasks1|version:1", unit="1 is equal", higher_is_better=None
+    )
+
+    def combine(sums: FloatArray) -> FloatArray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = sums[..., -2] / sums[..., -1]
+        return np.concatenate([means.combine(sums[..., :-2]), ratios[..., None]], axis=-1)
+
+    return Measurement(statistics=np.hstack([means.statistics, lengths]), kinds=(*means.kinds, ratio), combine=combine)
+
+
+def is_repeating(text: str) -> bool:
+    """Tell whether a text goes round in a loop."""
+    words = tokens(text)
+    if len(words) < LOOP_TOKENS:
+        return False
+    grams = Counter(zip(*(words[at:] for at in range(LOOP_GRAM)), strict=False))
+    return 1 - len(grams) / grams.total() >= LOOP_SHARE
+
+
+def is_copying(sample: Sample) -> bool:
+    """Tell whether an output is mostly a copy of an input, and not what was wanted."""
+    words = tokens(sample.prediction)
+    if not words or any(words == tokens(text) for text in sample.references):
+        return False
+    for text in sample.inputs.values():
+        source = tokens(text)
+        if words == source:
+            return True
+        if len(words) >= COPY_TOKENS:
+            runs = {tuple(source[at : at + COPY_RUN]) for at in range(len(source) - COPY_RUN + 1)}
+            covered = {
+                at + step
+                for at in range(len(words) - COPY_RUN + 1)
+                if tuple(words[at : at + COPY_RUN]) in runs
+                for step in range(COPY_RUN)
+            }
+            if len(covered) >= COPY_SHARE * len(words):
+                return True
+    return False
+
+
+def identify(text: str) -> str | None:
+    """Return the language that a text is in, a primary subtag, or None where that is not sure."""
+    language, probability = _identifier().classify(text)
+    return _KIN.get(language, language) if probability >= SURE else None
+
+
+def _in_wrong_language(text: str, wanted: str | None) -> float:
+    """Return 1 or 0, or NaN where the language that is wanted cannot be told."""
+    language = _KIN.get(primary(wanted), primary(wanted))
+    if language not in _identifier().labels:
+        return np.nan
+    return float(identify(text) not in (None, language, "zxx"))
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _lengths(sample: Sample) -> tuple[float, float]:
+    """Return the tokens of the output, and of the references on average; both 0 where there are no references."""
+    wanted = [len(tokens(text)) for text in sample.references]
+    return (len(tokens(sample.prediction)), sum(wanted) / len(wanted)) if wanted else (0, 0)

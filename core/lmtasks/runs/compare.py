@@ -1,0 +1,286 @@
+"""Two runs on the same examples: scores, differences, paired tests, a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from lmtasks.errors import RunError
+from lmtasks.metrics import Measured, measure_outputs, measure_samples
+from lmtasks.metrics.statistics import PairedTest, can_be_resampled, corpus_values, holm, paired_test
+from lmtasks.runs.folder import Run
+from lmtasks.task import Metric, Sample
+
+ALPHA = 0.05
+"""Differences with a corrected probability below this are called significant."""
+SHOWN = 3
+"""Examples that changed most, shown for each direction."""
+
+Outcome = Literal["better", "worse", "rises", "falls", "no difference shown", "same", "not tested"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedScore:
+    """A score of two runs. Differences are the second minus the first."""
+
+    name: str
+    language: str | None
+    n: int
+    unit: str
+    higher_is_better: bool | None
+    signature: str
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    """The 95% interval of the difference, by paired bootstrap; None: the score has no statistics per example."""
+    p_bootstrap: float | None
+    p_randomisation: float | None
+    p_corrected: float | None
+    """`p_randomisation` after Holm's correction over all scores and runs that are compared at once."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected probability is below `ALPHA`."""
+        return self.p_corrected is not None and self.p_corrected < ALPHA
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the second is, seen from the first."""
+        if self.difference == 0:
+            return "same"
+        if self.p_corrected is None:
+            return "not tested"
+        if not self.significant:
+            return "no difference shown"
+        rises = self.difference > 0
+        if self.higher_is_better is None:
+            return "rises" if rises else "falls"
+        return "better" if rises is self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedExample:
+    """An example whose score differs much between the runs."""
+
+    id: str
+    first: float
+    second: float
+    predictions: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A run compared with the one that all are compared with."""
+
+    first: Run
+    second: Run
+    n: int
+    """Examples, paired."""
+    scores: tuple[ComparedScore, ...]
+    health: tuple[ComparedScore, ...]
+    changed_by: str | None
+    """The score that `changed` goes by: the one that tells most examples apart."""
+    changed: tuple[ChangedExample, ...]
+    """Those that gained most, then those that lost most."""
+
+    @property
+    def verdict(self) -> str:
+        """What the scores say together, in words."""
+        names: dict[Outcome, list[str]] = {}
+        for score in self.scores:
+            names.setdefault(score.outcome, []).append(score.name)
+        better, worse = names.get("better", []), names.get("worse", [])
+        if len(names.get("same", [])) == len(self.scores):
+            return "The runs score the same."
+        if better and worse:
+            return f"Mixed: B is significantly better in {', '.join(better)} and worse in {', '.join(worse)}."
+        for found, word in ((better, "better"), (worse, "worse")):
+            if found:
+                rest = (
+                    f"; no difference is shown in the other {rest}" if (rest := len(self.scores) - len(found)) else ""
+                )
+                return f"B is significantly {word} than A in {', '.join(found)}{rest}."
+        if len(names.get("not tested", [])) == len(self.scores):
+            return "Not tested: these scores have no statistics per example."
+        return f"No significant difference is shown on these {self.n} examples; that does not prove there is none."
+
+
+def compare_runs(
+    runs: Sequence[Run], metrics: Iterable[Metric], *, resamples: int, trials: int, seed: int
+) -> list[Comparison]:
+    """Compare runs with the first of them, on the same examples.
+
+    Args:
+        runs: at least two, finished, of the same data.
+        metrics: to be computed anew for all.
+        resamples: of the paired bootstrap.
+        trials: of the approximate randomisation.
+        seed: of both.
+
+    Raises:
+        RunError: the runs cannot be compared; says why.
+        LmtasksError: a metric failed.
+    """
+    metrics = tuple(metrics)
+    samples = [_checked_samples(run) for run in runs]
+    for run, own in zip(runs[1:], samples[1:], strict=True):
+        _refuse_other_data(runs[0], samples[0], run, own)
+    if not any(sample.references for sample in samples[0]):
+        raise RunError(f"{runs[0].path}: its data has no references, so that there are no scores to compare")
+    measured = [measure_samples(own, metrics) for own in samples]
+    health = [measure_outputs(own) for own in samples]
+    _refuse_other_signatures(runs, measured)
+
+    def pair(kind: Sequence[Sequence[Measured]]) -> list[tuple[ComparedScore, ...]]:
+        compared = [
+            [
+                score
+                for ours, theirs in zip(kind[0], other, strict=True)
+                for score in _compare(ours, theirs, resamples=resamples, trials=trials, seed=seed)
+            ]
+            for other in kind[1:]
+        ]
+        return _corrected(compared)
+
+    return [
+        Comparison(
+            first=runs[0],
+            second=run,
+            n=len(samples[0]),
+            scores=scores,
+            health=sound,
+            changed_by=by,
+            changed=changed,
+        )
+        for run, scores, sound, (by, changed) in zip(
+            runs[1:],
+            pair(measured),
+            pair(health),
+            (_changed(measured[0], other) for other in measured[1:]),
+            strict=True,
+        )
+    ]
+
+
+def _checked_samples(run: Run) -> list[Sample]:
+    if run.status != "finished":
+        raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it, then compare")
+    return run.samples
+
+
+def _refuse_other_data(first: Run, ours: Sequence[Sample], second: Run, theirs: Sequence[Sample]) -> None:
+    where = f"{first.path} and {second.path} cannot be compared"
+    if len(ours) != len(theirs):
+        raise RunError(f"{where}: they have {len(ours)} and {len(theirs)} examples; compare runs of the same data")
+    checks: tuple[tuple[str, Callable[[Sample], object]], ...] = (
+        ("ids", lambda sample: sample.id),
+        ("references", lambda sample: sample.references),
+        ("inputs", lambda sample: dict(sample.inputs)),
+        ("languages", lambda sample: sample.language),
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        for what, get in checks:
+            if get(a) != get(b):
+                raise RunError(
+                    f'{where}: the {what} of example "{a.id}" differ ({_short(get(a))} and {_short(get(b))}); compare'
+                    " runs of the same data"
+                )
+        if (a.finish == "skipped") != (b.finish == "skipped"):
+            skipping = first if a.finish == "skipped" else second
+            raise RunError(f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use --on-overlong cut')
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _refuse_other_signatures(runs: Sequence[Run], measured: Sequence[Sequence[Measured]]) -> None:
+    """Refuse scores under one name that were not computed alike, by the runs themselves or now."""
+    asked = {kind.name for one in measured[0] for kind in one.measurement.kinds}
+    kinds: list[dict[tuple[str, str | None], str]] = [
+        {(score.name, score.language): score.signature for score in run.scores if score.name in asked} for run in runs
+    ]
+    now = [
+        {(kind.name, one.language): one.signature(at) for one in own for at, kind in enumerate(one.measurement.kinds)}
+        for own in measured
+    ]
+    for signatures, when in ((kinds, "was scored"), (now, "is scored")):
+        for run, own in zip(runs[1:], signatures[1:], strict=True):
+            for (name, language), signature in own.items():
+                other = signatures[0].get((name, language))
+                if other is not None and other != signature:
+                    raise RunError(
+                        f"{runs[0].path} and {run.path} cannot be compared by {name}, which {when} differently: {other}"
+                        f" and {signature}; leave it out, or score both alike, with --metrics"
+                    )
+
+
+def _compare(ours: Measured, theirs: Measured, *, resamples: int, trials: int, seed: int) -> Iterable[ComparedScore]:
+    first, second = corpus_values(ours.measurement), corpus_values(theirs.measurement)
+    test: PairedTest | None = None
+    if can_be_resampled(ours.measurement):
+        test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
+
+    for at, kind in enumerate(ours.measurement.kinds):
+        if math.isnan(first[at]) or math.isnan(second[at]):
+            continue  # of health, what cannot be told of one of them
+
+        def told(array: str, at: int = at) -> float | None:
+            value = float(getattr(test, array)[at]) if test else math.nan
+            return None if math.isnan(value) else value
+
+        yield ComparedScore(
+            name=kind.name,
+            language=ours.language,
+            n=len(ours.samples) if kind.n is None else kind.n,
+            unit=kind.unit,
+            higher_is_better=kind.higher_is_better,
+            signature=ours.signature(at),
+            first=float(first[at]),
+            second=float(second[at]),
+            difference=float(second[at] - first[at]),
+            low=told("low"),
+            high=told("high"),
+            p_bootstrap=told("p_bootstrap"),
+            p_randomisation=told("p_randomisation"),
+            p_corrected=None,
+        )
+
+
+def _corrected(compared: Sequence[Sequence[ComparedScore]]) -> list[tuple[ComparedScore, ...]]:
+    """Correct all tests that were made at once, of all runs together."""
+    flat = [score for scores in compared for score in scores]
+    corrected = iter(holm([math.nan if score.p_randomisation is None else score.p_randomisation for score in flat]))
+    return [
+        tuple(replace(score, p_corrected=None if math.isnan(p := next(corrected)) else p) for score in scores)
+        for scores in compared
+    ]
+
+
+def _changed(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[str | None, tuple[ChangedExample, ...]]:
+    """Return the examples that changed most, by the score that tells most of them apart."""
+    name, most = None, 0
+    values: list[tuple[float, float, Sample, Sample]] = []
+    for mine, other in zip(ours, theirs, strict=True):
+        if not can_be_resampled(mine.measurement):
+            continue
+        first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
+        for at, kind in enumerate(mine.measurement.kinds):
+            apart = int(np.nansum(first[:, at] != second[:, at]))
+            if apart > most and kind.higher_is_better:
+                name, most = kind.name, apart
+                values = list(zip(first[:, at], second[:, at], mine.samples, other.samples, strict=True))
+    gained = sorted(values, key=lambda value: value[0] - value[1])
+    chosen = [value for value in gained[:SHOWN] if value[1] > value[0]]
+    chosen += [value for value in reversed(gained[-SHOWN:]) if value[1] < value[0]]
+    return name, tuple(
+        ChangedExample(id=a.id, first=float(first), second=float(second), predictions=(a.prediction, b.prediction))
+        for first, second, a, b in chosen
+    )

@@ -1,0 +1,58 @@
+"""Conditions on a comparison that a build may fail on, such as "rougeL drops"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lmtasks.errors import UsageError, unknown_name
+from lmtasks.runs.compare import Comparison
+
+_CONDITION = re.compile(r"(?P<score>\S+)\s+(?P<change>drops|rises)(\s+by\s+(?P<amount>\d+(\.\d+)?))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A change of one score that is not to be."""
+
+    score: str
+    change: Literal["drops", "rises"]
+    amount: float | None
+    """The change has to be larger than this, tested or not; None: it has to be significant."""
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """Read "SCORE drops|rises [by NUMBER]".
+
+        Raises:
+            UsageError: it is something else.
+        """
+        found = _CONDITION.fullmatch(text.strip())
+        if not found:
+            raise UsageError(
+                f'"{text}" is no condition; expected "SCORE drops", "SCORE rises" or "SCORE drops by NUMBER"'
+            )
+        amount = found["amount"]
+        change: Literal["drops", "rises"] = "drops" if found["change"] == "drops" else "rises"
+        return cls(found["score"], change, None if amount is None else float(amount))
+
+    def failing(self, comparison: Comparison) -> str | None:
+        """Return what happened if the change did, else None.
+
+        Raises:
+            UnknownNameError: the comparison has no such score.
+            UsageError: the score cannot be tested.
+        """
+        compared = (*comparison.scores, *comparison.health)
+        scores = [score for score in compared if score.name.lower() == self.score.lower()]
+        if not scores:
+            raise unknown_name("score of the comparison", self.score, {score.name for score in compared})
+        for score in scores:
+            if self.amount is None and score.p_corrected is None and score.difference:
+                raise UsageError(f'{score.name} has no test; say by how much: "{score.name} {self.change} by NUMBER"')
+            moved = -score.difference if self.change == "drops" else score.difference
+            if moved > (self.amount or 0) and (self.amount is not None or score.significant):
+                p = "" if score.p_corrected is None else f", p = {score.p_corrected:.4f} corrected"
+                return f"{score.name} {self.change} by {moved:.2f}, from {score.first:.2f} to {score.second:.2f}{p}"
+        return None

@@ -1,0 +1,151 @@
+"""Scoring without a model: outputs that were made elsewhere, and finished runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmtasks.data import Dataset, file_sha256
+from lmtasks.errors import UsageError
+from lmtasks.languages import states_language
+from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.plugins import FoundPlugin
+from lmtasks.runs.environment import environment
+from lmtasks.runs.folder import SCHEMA, Run, append_samples, claim_folder, write_record
+from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
+from lmtasks.task import Metric, Sample, Score, Task, names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreOptions:
+    """What can be asked of a scoring; None leaves a thing to the task, or to the run."""
+
+    predictions: str | Path | None = None
+    """Outputs made elsewhere: JSONL, CSV, TSV or Parquet with a column "id", or any other file with one a line."""
+    data: str | Path | None = None
+    """What they answer, as for a run."""
+    split: str | None = None
+    limit: int | None = None
+    references: str | None = None
+    """The data's column with the right answers, over all that are known."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field to column, as for a run; "prediction" names the column of the outputs."""
+    language: str | None = None
+    metrics: tuple[str, ...] | None = None
+    resamples: int = RESAMPLES
+    """Of the bootstrap for the intervals; 0: without intervals."""
+    seed: int = SEED
+    """Of the bootstrap."""
+    output_dir: str | Path | None = None
+    """Leave a run folder for the outputs in this folder, to be compared and reported."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored.
+
+        Raises:
+            UsageError: names the setting and what is expected.
+        """
+        if self.metrics is not None:
+            object.__setattr__(self, "metrics", names(self.metrics))
+        if self.references is not None:
+            if "references" in self.columns:
+                raise UsageError("the column of the references is named twice")
+            object.__setattr__(self, "columns", {**self.columns, "references": self.references})
+        if self.resamples < 0 or self.resamples == 1:
+            raise UsageError(f"resamples must be 0 (no intervals) or at least 2, not {self.resamples}")
+        if self.language is not None and not states_language(self.language):
+            raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{self.language}"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Scores that were computed without a model."""
+
+    record: Mapping[str, Any]
+    """As in run.json: task, data, model, metrics, scores, health, intervals, counts."""
+    samples: Sequence[Sample]
+    path: Path | None
+    """The run folder, where there is one."""
+
+    @property
+    def scores(self) -> list[Score]:
+        """The scores, with signatures and intervals."""
+        return [Score(**score) for score in self.record["scores"]]
+
+    @property
+    def health(self) -> list[Score]:
+        """How sound the outputs are."""
+        return [Score(**score) for score in self.record["health"]]
+
+
+def score_predictions(
+    task: Task,
+    plugin: FoundPlugin | None,
+    dataset: Dataset,
+    predictions: Sequence[str],
+    metrics: Sequence[Metric],
+    options: ScoreOptions,
+) -> Scored:
+    """Score outputs that were made elsewhere.
+
+    Args:
+        task: says in which language the references are, where the data does not.
+        plugin: where the task comes from.
+        dataset: the examples.
+        predictions: an output for each of them.
+        metrics: to be computed.
+        options: the file that the outputs come from, the bootstrap, and where to leave a run folder.
+
+    Raises:
+        LmtasksError: a metric failed, or the run folder cannot be written.
+    """
+    samples = [
+        Sample(
+            index=index,
+            id=example.id,
+            inputs=example.inputs,
+            references=example.references,
+            language=stated_language(task, example.language),
+            meta=example.meta,
+            completion=prediction,
+            prediction=prediction,
+            finish="unknown",
+        )
+        for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
+    ]
+    source = Path(str(options.predictions))
+    columns = {name: column for name, column in options.columns.items() if name != "prediction"}
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "status": "finished",
+        "error": None,
+        "started": now(),
+        "task": task_record(task, plugin),
+        "prompt": None,
+        "data": data_record(dataset, limit=options.limit, columns=columns, language=options.language),
+        "model": {"name": source.name, "source": "outputs", "revision": f"sha256:{file_sha256(source)}"},
+        "generation": None,
+        "environment": environment(),
+        **scores_record(samples, metrics, resamples=options.resamples, seed=options.seed),
+        **totals_record(samples),
+        "finished": now(),
+    }
+    path = None
+    if options.output_dir is not None:
+        with claim_folder(Path(options.output_dir), f"{task.name}-{source.stem}", key=None) as (path, _):
+            append_samples(path, samples)
+            write_record(path, record)
+    return Scored(record=record, samples=samples, path=path)
+
+
+def score_run(run: Run, metrics: Sequence[Metric], options: ScoreOptions) -> Scored:
+    """Score a finished run again, from its samples; its folder stays as it is.
+
+    Raises:
+        LmtasksError: a metric failed.
+    """
+    samples = run.samples
+    scores = scores_record(samples, metrics, resamples=options.resamples, seed=options.seed)
+    return Scored(record={**run.record, **scores, **totals_record(samples)}, samples=samples, path=run.path)
