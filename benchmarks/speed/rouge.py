@@ -24,7 +24,7 @@ from lmtasks.metrics.statistics import bootstrap_intervals
 from lmtasks.task import Sample
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-SYLLABLES = "ba ce di fo gu ka le mi no ru sa te vi wo zu".split()
+SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "ru", "sa", "te", "vi", "wo", "zu")
 ENDINGS = ("", "s", "ed", "ing", "ation", "ly", "er")
 
 

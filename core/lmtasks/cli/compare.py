@@ -121,7 +121,7 @@ def _as_text(comparison: Comparison) -> str:
         for example in comparison.changed:
             texts = zip("AB", example.predictions, strict=True)
             quoted = [f"  {name}  {textwrap.shorten(text, SHOWN_TEXT) or '(empty)'}" for name, text in texts]
-            parts.append("\n".join([f"{example.id}: {number(example.first)} -> {number(example.second)}", *quoted]))
+            parts.append("\n".join([f"{example.id}: {example.first:.2f} -> {example.second:.2f}", *quoted]))
     return "\n\n".join(parts)
 
 
@@ -138,10 +138,10 @@ def _scores(scores: Any) -> str:
     rows = [
         (
             score.name if len({other.language for other in scores}) == 1 else f"{score.name} ({score.language})",
-            number(score.first),
-            number(score.second),
-            number(score.difference, sign=True),
-            interval(score.low, score.high, sign=True),
+            number(score.first, score.unit),
+            number(score.second, score.unit),
+            number(score.difference, score.unit, sign=True),
+            interval(score.low, score.high, score.unit, sign=True),
             _probability(score.p_randomisation),
             _probability(score.p_corrected),
             score.outcome,

@@ -23,8 +23,8 @@ def score_lines(scores: Sequence[Score]) -> str:
     rows = [
         (
             score.name,
-            number(score.value),
-            *([interval(score.low, score.high)] if with_intervals else []),
+            number(score.value, score.unit),
+            *([interval(score.low, score.high, score.unit)] if with_intervals else []),
             score.language or "unknown",
             score.n,
         )
@@ -43,33 +43,31 @@ def signature_lines(signatures: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(names)}: {rest}" for rest, names in shared.items()]
 
 
-def remarks_line(counts: Mapping[str, int]) -> str:
-    """Return what happened to some of the examples, or nothing."""
+def remarks_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:
+    """Return what happened to some of the outputs, and how long they are; nothing where there is nothing to say."""
     remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts[name]]
-    return f"of {counts['examples']}: {', '.join(remarks)}" if remarks else ""
-
-
-def health_line(health: Sequence[Score]) -> str:
-    """Return what is wrong with outputs, beside what the remarks tell, and how long they are."""
     by_name = {score.name: score for score in health}
-    parts = [
-        f"{by_name[name].value:.0f}% {meaning}"
-        for name, meaning in HEALTH.items()
-        if name in by_name and by_name[name].value
-    ]
+    for name, meaning in HEALTH.items():
+        if name in by_name and (count := round(by_name[name].value * by_name[name].n / 100)):
+            remarks.append(f"{count} {meaning}")
+    parts = [f"of {counts['examples']}: {', '.join(remarks)}"] if remarks else []
     if "length_ratio" in by_name:
-        parts.append(f"{by_name['length_ratio'].value:.2f} times as long as the references")
-    return f"outputs: {', '.join(parts)}" if parts else ""
+        parts.append(f"outputs are {by_name['length_ratio'].value:.2f} times as long as the references")
+    return "; ".join(parts)
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
-    """Return a score with two decimals, or more where it is small."""
-    if value is None:
-        return ""
-    digits = 2 if abs(value) >= 1 or value == 0 else 4
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+def examples(count: int) -> str:
+    """Return how many examples there are, in words."""
+    return "1 example" if count == 1 else f"{count} examples"
 
 
-def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
+def number(value: float | None, unit: str, *, sign: bool = False) -> str:
+    """Return a value with the decimals that its scale has use for: two of 100, four of anything else."""
+    return "" if value is None else f"{value:{'+' if sign else ''}.{2 if unit == '0-100' else 4}f}"
+
+
+def interval(low: float | None, high: float | None, unit: str, *, sign: bool = False) -> str:
     """Return the bounds of an interval, or nothing where there is none."""
-    return "" if low is None or high is None else f"{number(low, sign=sign)} to {number(high, sign=sign)}"
+    if low is None or high is None:
+        return ""
+    return f"{number(low, unit, sign=sign)} to {number(high, unit, sign=sign)}"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.results import health_line, remarks_line, score_lines
+from lmtasks.cli.results import examples, remarks_line, score_lines
 from lmtasks.cli.terminal import progress
 
 OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data")
@@ -82,13 +82,9 @@ def _as_text(run: Any) -> str:
     counts, data = record["counts"], record["data"]
     split = f" ({data['split']})" if data["split"] else ""
     parts = [
-        f"{record['task']['name']} with {record['model']['name']}: {_examples(data['count'])} of {data['name']}{split}",
+        f"{record['task']['name']} with {record['model']['name']}: {examples(data['count'])} of {data['name']}{split}",
         score_lines(run.scores) if run.scores else f"no scores: {run.why_no_scores}",
-        "\n".join(line for line in (remarks_line(counts), health_line(run.health)) if line),
+        remarks_line(counts, run.health),
         f"report: {run.path / 'report.md'}",
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count} examples"

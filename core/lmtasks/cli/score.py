@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.results import health_line, remarks_line, score_lines
+from lmtasks.cli.results import examples, remarks_line, score_lines
 
 
 @click.command("score")
@@ -54,11 +54,11 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
         return
     data = record["data"]
     split = f" ({data['split']})" if data["split"] else ""
+    source = f"{record['task']['name']}, outputs of {record['model']['name']}"
     parts = [
-        f"{record['task']['name']}, outputs of {record['model']['name']}: {record['counts']['scored']} scored of"
-        f" {data['count']} of {data['name']}{split}",
+        f"{source}: {examples(data['count'])} of {data['name']}{split}",
         score_lines(scored.scores) if scored.scores else "no scores: the data has no references",
-        "\n".join(line for line in (remarks_line(record["counts"]), health_line(scored.health)) if line),
+        remarks_line(record["counts"], scored.health),
         f"run: {scored.path}" if scored.path else "",
     ]
     click.echo("\n\n".join(part for part in parts if part))

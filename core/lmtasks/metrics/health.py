@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmtasks.languages import primary
+from lmtasks.metrics.identification import canonical, identify, knows
 from lmtasks.metrics.means import mean_measurement
 from lmtasks.metrics.text import tokens
 from lmtasks.task import Measurement, Sample, ScoreKind
@@ -23,10 +23,6 @@ al. 2020, "Neural text generation with unlikelihood training". Ordinary text sta
 COPY_RUN, COPY_TOKENS, COPY_SHARE = 8, 16, 0.8
 """An output of so many tokens is copied when this share of them stand in runs of 8 that an input has too (fragment
 coverage of Grusky et al. 2018, "Newsroom", without short fragments). Shorter ones when they are the whole input."""
-SURE = 0.9
-"""An output is in a wrong language only where the identification of the language is as sure as this."""
-_KIN = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "pcm": "en"}
-"""Languages that count as another one."""
 
 
 def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None]) -> Measurement:
@@ -98,25 +94,10 @@ def is_copying(sample: Sample) -> bool:
     return False
 
 
-def identify(text: str) -> str | None:
-    """Return the language that a text is in, a primary subtag, or None where that is not sure."""
-    language, probability = _identifier().classify(text)
-    return _KIN.get(language, language) if probability >= SURE else None
-
-
 def _in_wrong_language(text: str, wanted: str | None) -> float:
     """Return 1 or 0, or NaN where the language that is wanted cannot be told."""
-    language = _KIN.get(primary(wanted), primary(wanted))
-    if language not in _identifier().labels:
-        return np.nan
-    return float(identify(text) not in (None, language, "zxx"))
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    language = primary(wanted)
+    return float(identify(text) not in (None, canonical(language))) if knows(language) else np.nan
 
 
 def _lengths(sample: Sample) -> tuple[float, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import regex
 
 from lmtasks.languages import primary, states_language
+from lmtasks.metrics.identification import identify
 from lmtasks.task import Example, Sample
 
 UNSPACED = {
@@ -38,8 +38,6 @@ _UNITS = {tag: regex.compile(rf"[{characters}]") for tag, characters in UNSPACED
 }
 _OTHER_LETTERS = regex.compile(r"\p{L}")
 
-NOT_ENGLISH = 0.005
-"""English has less than this share of accented letters among its letters; German, French or Polish have more."""
 STRAYS = 0.05
 """A script that fewer than this share of a set's references are in does not make it a mixed set by itself."""
 NAME_WORDS = 5
@@ -77,8 +75,8 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
     the script of the rest (a Greek word as the answer to an English question), they stay with the rest.
 
     Returns:
-        Samples by language and whether it was stated. Text in Latin letters alone is "en" if accented letters
-        are as rare in the group as in English, else "und-Latn"; None stands for a set without any letter.
+        Samples by language and whether it was stated. Text in Latin letters alone is "en" if the group is identified
+        as English, else "und-Latn"; None stands for a set without any letter.
     """
     groups: dict[tuple[str | None, bool], list[Sample]] = {}
     for sample in samples:
@@ -117,10 +115,11 @@ def _script(texts: Iterable[str]) -> str | None:
 
 
 def _looks_english(samples: Sequence[Sample]) -> bool:
-    texts = [text for sample in samples for text in sample.references]
-    letters = _latin_letters(texts) or _latin_letters([text for sample in samples for text in sample.inputs.values()])
-    return sum(not letter.isascii() for letter in letters) <= NOT_ENGLISH * len(letters)
-
-
-def _latin_letters(texts: Iterable[str]) -> list[str]:
-    return list(regex.findall(r"\p{Script=Latn}", unicodedata.normalize("NFKC", "\n".join(texts))))
+    """Tell whether references in Latin letters are in English: by what they say, or what surrounds names."""
+    references = [text for sample in samples for text in sample.references]
+    around = [text for sample in samples for text in sample.inputs.values()]
+    names = sum(_words(sample, "und-Latn") <= NAME_WORDS for sample in samples) > len(samples) / 2
+    for texts in (around, references) if names else (references, around):
+        if (language := identify("\n".join(texts))) is not None:
+            return language == "en"
+    return "\n".join(references).isascii()

@@ -12,6 +12,14 @@ SHOWN_SAMPLES = 5
 LONGEST_QUOTE = 600
 """Characters of a text that a report quotes."""
 FILE = "report.md"
+HEALTH = {
+    "empty": "empty",
+    "unfinished": "ended by the limit of new tokens",
+    "repeating": "in a loop",
+    "copying": "copied from the input",
+    "wrong_language": "in another language",
+    "length_ratio": "length, against the references",
+}
 
 
 def write_report(run: Run) -> None:
@@ -28,6 +36,7 @@ def markdown_report(run: Run) -> str:
         "## Scores",
         score_table(run.scores) if run.scores else _no_scores(run),
         "## Outputs",
+        *([_health_table(run.health)] if run.health else []),
         _outputs(record),
         "## How it was made",
         _origin(record),
@@ -43,23 +52,46 @@ def _no_scores(run: Run) -> str:
 
 def score_table(scores: Sequence[Score]) -> str:
     """Return scores with their signatures as a Markdown table."""
-    rows = ["| score | language | n | value | better | signature |", "|---|---|--:|--:|---|---|"]
+    rows = ["| score | language | n | value | 95% interval | better | signature |", "|---|---|--:|--:|---|---|---|"]
     for score in scores:
-        better = "higher" if score.higher_is_better else "lower"
         signature = score.signature.replace("|", "\\|")
         rows.append(
-            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {score.value:.2f} | {better} |"
-            f" `{signature}` |"
+            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {_number(score, score.value)} |"
+            f" {_interval(score)} | {_better(score)} | `{signature}` |"
         )
     return "\n".join(rows)
 
 
+def _health_table(scores: Sequence[Score]) -> str:
+    rows = ["| outputs | value | 95% interval | better |", "|---|--:|---|---|"]
+    for score in scores:
+        share = "%" if score.unit == "0-100" else ""
+        rows.append(
+            f"| {HEALTH[score.name]} | {_number(score, score.value)}{share} | {_interval(score)} | {_better(score)} |"
+        )
+    return "\n".join(rows)
+
+
+def _number(score: Score, value: float) -> str:
+    return f"{value:.{2 if score.unit == '0-100' else 4}f}"
+
+
+def _interval(score: Score) -> str:
+    if score.low is None or score.high is None:
+        return ""
+    return f"{_number(score, score.low)} to {_number(score, score.high)}"
+
+
+def _better(score: Score) -> str:
+    return {True: "higher", False: "lower", None: ""}[score.higher_is_better]
+
+
 def _summary(record: Mapping[str, Any]) -> str:
-    data = record["data"]
+    data, prompt = record["data"], record["prompt"]
     split = f', split "{data["split"]}"' if data["split"] else ""
+    asked = f", prompt `{prompt['name']}` ({prompt['form']} form)" if prompt else ", outputs made elsewhere"
     text = (
-        f"{data['count']} examples of `{data['name']}`{split}, prompt `{record['prompt']['name']}`"
-        f" ({record['prompt']['form']} form), {record['started']}. Status: {record['status']}."
+        f"{data['count']} examples of `{data['name']}`{split}{asked}, {record['started']}. Status: {record['status']}."
     )
     return f"{text}\n\nIt failed: {record['error']}" if record["error"] else text
 
@@ -75,6 +107,8 @@ def _outputs(record: Mapping[str, Any]) -> str:
         "reused": "samples were taken over from an interrupted run",
     }
     lines = [f"- {counts.get(name, 0)} of {record['data']['count']} {text}" for name, text in said.items()]
+    if "timings" not in record:
+        return "\n".join(lines)
     seconds, tokens = record["timings"]["generate_seconds"], record["tokens"]
     made = counts["examples"] - counts["skipped"]
     if seconds and made:
@@ -90,27 +124,37 @@ def _outputs(record: Mapping[str, Any]) -> str:
 def _origin(record: Mapping[str, Any]) -> str:
     task, model, data, machine = record["task"], record["model"], record["data"], record["environment"]
     git = machine["git"]
-    fewshot = record["prompt"]["fewshot"]
     origin = f"{task['distribution']} {task['distribution_version']}" if task["distribution"] else "Python"
-    size = f"{model['architecture']}, {model['parameters']:,} parameters"
+    intervals = record.get("intervals")
     facts = {
         "task": f"{task['name']}, version {task['version']}, from {origin}",
-        "model": f"{model['name']} ({size}, from {model['source']})",
-        "weights": model["revision"],
-        "computed in": f"{model['dtype']} on {model['device']}",
-        "prompts": f"SHA-256 {record['prompt']['sha256']} of all as rendered",
+        **(_made_by_model(record) if record["prompt"] else {"outputs": f"{model['name']}, {model['revision']}"}),
         "data": f"{data['name']}, examples' SHA-256 {data['sha256']}",
         "data file": data["file_sha256"] and f"SHA-256 {data['file_sha256']}",
-        "few-shot": fewshot
-        and f"{len(fewshot['ids'])} of {fewshot['data']} ({fewshot['split']}): {', '.join(fewshot['ids'])}",
-        "generation": ", ".join(f"{name} {value!r}" for name, value in record["generation"].items()),
-        "seed": record["seed"],
-        "remote code": "allowed" if model["remote_code"] else None,
+        "intervals": intervals
+        and f"{intervals['method']}, {intervals['resamples']} resamples, seed {intervals['seed']}",
         "versions": ", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
         "machine": f"Python {machine['python']}, {machine['platform']}, {machine['cpu_count']} CPUs",
         "started in": git and f"git {git['commit']}{', with uncommitted changes' if git['dirty'] else ''}",
     }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value not in (None, ""))
+
+
+def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
+    model, prompt = record["model"], record["prompt"]
+    fewshot = prompt["fewshot"]
+    size = f"{model['architecture']}, {model['parameters']:,} parameters"
+    return {
+        "model": f"{model['name']} ({size}, from {model['source']})",
+        "weights": model["revision"],
+        "computed in": f"{model['dtype']} on {model['device']}",
+        "prompts": f"SHA-256 {prompt['sha256']} of all as rendered",
+        "few-shot": fewshot
+        and f"{len(fewshot['ids'])} of {fewshot['data']} ({fewshot['split']}): {', '.join(fewshot['ids'])}",
+        "generation": ", ".join(f"{name} {value!r}" for name, value in record["generation"].items()),
+        "seed": record["seed"],
+        "remote code": "allowed" if model["remote_code"] else None,
+    }
 
 
 def _samples(samples: Sequence[Sample]) -> list[str]:
