@@ -16,11 +16,15 @@ import pytest
 
 from lmtasks import hookspecs
 from lmtasks.cli.main import COMMANDS, cli
+from lmtasks.metrics import CORE
 from lmtasks.model import CATALOGUE
 from lmtasks.plugins import Registry
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "plugins/README.md"]
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "plugins/README.md", "benchmarks/README.md"),
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md"))),
+]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -71,6 +75,18 @@ def test_readmes_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("rouge1 ")
+
+
+def test_the_page_on_scores_is_what_its_script_writes():
+    script = ROOT / "benchmarks/quality/formulas.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_names_every_metric():
+    text = (ROOT / "README.md").read_text()
+    for name in CORE:
+        assert f"`{name}`" in text or name in ("loglikelihood", "perplexity"), name
 
 
 def test_every_hook_has_a_heading():

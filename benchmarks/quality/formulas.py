@@ -244,7 +244,7 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 ),
                 (
                     "without stemming (`rouge:nostem`)",
-                    ours(SUMMARIES, "rouge:nostem", "rougeL", "en"),
+                    ours(SUMMARIES, "rouge:nostem", "rougeL:nostem", "en"),
                     "The default of rouge-score and of `evaluate`: a few points lower.",
                 ),
                 (

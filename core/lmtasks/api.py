@@ -372,10 +372,12 @@ def _metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry:
         return find_metrics(asked, registry.metric)
     recorded = [_recorded_metrics(run, registry) for run in runs]
     common = [name for name in recorded[0] if all(name in others for others in recorded)]
-    if left_out := sorted({name for own in recorded for name in own} - set(common)):
+    left_out = sorted({name for own in recorded for name in own} - set(common))
+    if left_out and common:
         log.warning("not all runs were scored with %s; name metrics with --metrics", ", ".join(left_out))
     if not common:
-        raise RunError(f"{runs[0].path}: no metric to score with; name some with --metrics")
+        used = "; ".join(f"{run.path}: {', '.join(own) or 'none'}" for run, own in zip(runs, recorded, strict=True))
+        raise RunError(f"no metric in common ({used}); name some with --metrics, and all are scored alike")
     try:
         return find_metrics(common, registry.metric)
     except UnknownNameError as error:

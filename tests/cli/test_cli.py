@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -382,9 +382,11 @@ def test_a_run_of_a_real_model_writes_nothing_but_json_to_stdout(tmp_path, tiny_
     assert (result["task"], result["model"], result["n"]) == ("summarization", str(tiny_folder), 2)
     assert {score["name"] for score in result["scores"]} == {"rouge1", "rouge2", "rougeL", "rougeLsum", "chrF"}
     for score in result["scores"]:
-        assert set(score) == {"name", "value", "unit", "signature", "higher_is_better", "language", "n"}
+        assert set(score) == {field.name for field in fields(lmtasks.Score)}
+        assert score["low"] <= score["value"] <= score["high"]
         assert 0 <= score["value"] <= 100
         assert (score["unit"], score["higher_is_better"], score["n"]) == ("0-100", True, 2)
+    assert {score["name"] for score in result["health"]} >= {"empty", "unfinished", "repeating", "copying"}
     [folder] = (tmp_path / "runs").iterdir()
     assert result["run"] == str(folder)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -408,7 +410,7 @@ def test_a_run_prints_scores_signatures_and_where_the_report_is(call, fake):
     outcome = call("run", "titles", "--limit", "2", "--output-dir", "elsewhere")
     assert outcome.code == 0
     assert outcome.out.startswith("titles with fake: 2 examples of demo (test)\n")
-    assert re.search(r"^chrF +\d+\.\d\d +en +2$", outcome.out, re.MULTILINE)
+    assert re.search(r"^chrF +\d+\.\d\d +\d+\.\d\d to \d+\.\d\d +en +2$", outcome.out, re.MULTILINE)
     assert re.search(r"^rouge1, rouge2, rougeL, rougeLsum: tok:", outcome.out, re.MULTILINE)
     report = Path(outcome.out.rpartition("report: ")[2].strip())
     assert report.parent.parent == Path("elsewhere")

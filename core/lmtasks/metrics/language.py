@@ -100,7 +100,7 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
 def _words(item: Example | Sample, tag: str | None) -> int:
     """Return how many words of a script the longest reference has."""
     pattern = _UNITS.get(tag or "", _OTHER_LETTERS)
-    return max(len(pattern.findall(text)) for text in item.references)
+    return max((len(pattern.findall(text)) for text in item.references), default=0)
 
 
 def _script(texts: Iterable[str]) -> str | None:

@@ -58,7 +58,9 @@ class Rouge:
             values.append([max(column) for column in zip(*scored, strict=True)])
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"{how}|split:lmtasks1|{refs}|agg:max|version:{version('rouge-score')}"
-        kinds = [ScoreKind(name=kind, signature=f"{kind}|{signature}") for kind in KINDS]
+        setting = self.name.removeprefix("rouge")  # scores that are made in another way have another name
+        names = [f"{kind}{setting}" for kind in KINDS]
+        kinds = [ScoreKind(name=name, signature=f"{name}|{signature}") for name in names]
         return mean_measurement(dict(zip(kinds, zip(*values, strict=True), strict=True)))
 
     def _tokenizer(self, language: str) -> tuple[Callable[[str], list[str]], str]:

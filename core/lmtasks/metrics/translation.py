@@ -92,7 +92,7 @@ def bleu(mecab: str | None = None) -> SacrebleuMetric:
     def make(language: str) -> Any:
         return _bleu(mecab if language == of_language else BLEU_TOKENIZERS.get(language, "13a"))
 
-    return SacrebleuMetric(f"bleu:{mecab}", "BLEU", make, needs=(module, install))
+    return SacrebleuMetric(f"bleu:{mecab}", f"BLEU:{mecab}", make, needs=(module, install))
 
 
 def chrf(*, word_order: int = 0) -> SacrebleuMetric:
