@@ -206,7 +206,20 @@ CHINESE = [
     ("", ["没有人"]),
     ("。", ["没有人", "，"]),
 ]
-chinese_pieces = [*"渡轮九点离开港口，。《》…‘’ ", "1943", "3.5", "Nexon", "don't", "$", "%", "龦", "𠮷", "(", "-", "Ａ"]
+chinese_pieces = [
+    *"渡轮九点离开港口，。《》…‘’ ",
+    "1943",
+    "3.5",
+    "Nexon",
+    "don't",
+    "$",
+    "%",
+    "龦",
+    "𠮷",
+    "(",
+    "-",
+    "Ａ",
+]
 chinese_answers = st.lists(st.sampled_from(chinese_pieces), max_size=10).map("".join)
 
 

@@ -597,6 +597,18 @@ def test_settings_that_cannot_be_are_refused_in_one_line(data, outputs, changes,
     refused(error, lambda: score(**({"data": data, "predictions": outputs} | changes)), told)
 
 
+@pytest.mark.parametrize("references", [[[], []], [[], ["yes"]]], ids=["all", "some"])
+@pytest.mark.xfail(strict=True, reason="length_ratio divides by the length of no references: Infinity and NaN")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_questions_without_an_answer_leave_numbers_that_json_knows(tmp_path, references):
+    data = jsonl(tmp_path / "data.jsonl", [{"references": texts} for texts in references])
+    (tmp_path / "system.txt").write_text("one\ntwo\n")
+    task = make_task(no_answer="none", metrics=("exact_match",))
+    scored = score(data, tmp_path / "system.txt", task, output_dir=tmp_path / "runs", resamples=100)
+    record = (scored.path / "run.json").read_text(encoding="utf-8")
+    json.loads(record, parse_constant=lambda name: pytest.fail(f"run.json holds {name}"))
+
+
 @pytest.mark.parametrize("changes", [{"limit": 0}, {"limit": -1}, {"limit": "2"}, {"resamples": "many"}], ids=str)
 @pytest.mark.xfail(strict=True, reason="ScoreOptions does not check them as RunOptions does")
 def test_numbers_that_cannot_be_are_refused_by_name(data, outputs, changes):

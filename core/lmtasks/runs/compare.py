@@ -274,7 +274,8 @@ def _changed(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[str 
         first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
         for at, kind in enumerate(mine.measurement.kinds):
             apart = int(np.nansum(first[:, at] != second[:, at]))
-            if apart > most and kind.higher_is_better:
+            # Scores of what was written: a likelihood has nothing to show.
+            if apart > most and kind.unit == "0-100" and kind.higher_is_better:
                 name, most = kind.name, apart
                 values = list(zip(first[:, at], second[:, at], mine.samples, other.samples, strict=True))
     gained = sorted(values, key=lambda value: value[0] - value[1])

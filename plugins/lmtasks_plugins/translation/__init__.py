@@ -7,10 +7,24 @@ from pathlib import Path
 from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
 
 SENTENCES = Path(__file__).with_name("sentences.jsonl")
-LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German", "fr": "French"}
+LANGUAGES = {
+    "en": "English",
+    "zh": "Chinese",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "ru": "Russian",
+    "cs": "Czech",
+    "uk": "Ukrainian",
+}
 """By primary BCP 47 subtag; the demo has a column for each."""
-PAIRS = ("en-zh", "zh-en", "en-de", "de-en", "en-fr", "fr-en")
-"""Source and target; the first is what plain "translation" means."""
+PAIRS = (
+    *(pair for other in LANGUAGES if other != "en" for pair in (f"en-{other}", f"{other}-en")),
+    *("de-fr", "fr-de", "cs-uk", "uk-cs"),
+)
+"""Source and target; the first is what plain "translation" means. Those of English, and the others of WMT 2022."""
 
 
 def translation_task(pair: str) -> Task:

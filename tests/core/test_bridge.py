@@ -1,0 +1,511 @@
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+
+import lmtasks
+from lmtasks import Example, Run, Task
+from lmtasks.errors import LmtasksError, MetricError, PluginError, UnknownNameError, UsageError
+from lmtasks.metrics import CORE
+from lmtasks.runs.gates import Gate
+from lmtasks.testing import FakeModel
+
+OUTPUTS = (
+    "The ferry leaves the harbour at nine.",
+    "It comes back at six in the evening.",
+    "",
+    "Bread costs two euros here!",
+)
+REFERENCES = (
+    ["The ferry leaves the harbour at nine o'clock.", "At nine the ferry leaves the harbour."],
+    ["It returns at six in the evening."],
+    ["Nobody was on board.", "The boat was empty.", "There was nobody on board."],
+    ["Bread costs two euros here.", "Here bread costs two euros."],
+)
+SHAPES = {
+    "texts": [texts[0] for texts in REFERENCES],
+    "lists": [texts[:1] for texts in REFERENCES],
+    "ragged lists": [list(texts) for texts in REFERENCES],
+}
+LIKELIHOODS = ("loglikelihood", "perplexity")
+
+
+def installed(name: str) -> bool:
+    check = getattr(CORE[name], "check", None)
+    try:
+        return check is None or check() is None
+    except MetricError:
+        return False
+
+
+COMPUTED = [name for name in CORE if name not in LIKELIHOODS and installed(name)]
+"""Core's metrics that can be computed from texts with what is installed."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What evaluate keeps on disk, it keeps in a folder of its own here."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    path = list(sys.path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.config, "HF_METRICS_CACHE", folder / "metrics")
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", folder / "modules")
+        yield folder
+    sys.path[:] = path
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    tried: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        tried.append(arguments)
+        raise OSError("a metric went to the network")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    yield
+    assert tried == []
+
+
+def make_task(**changes) -> Task:
+    settings = {
+        "name": "echo",
+        "version": 1,
+        "summary": "Echo.",
+        "fields": ("text",),
+        "prompts": {"plain": "Say $text"},
+        "datasets": {"demo": lambda split: iter(examples(SHAPES["texts"]) if split == "test" else [])},
+        "metrics": ("exact_match",),
+        "language": "en",
+    }
+    return Task(**(settings | changes))
+
+
+def examples(references: Sequence[str | Sequence[str]]) -> list[Example]:
+    return [
+        Example(
+            id=str(number),
+            inputs={"text": str(number)},
+            references=(texts,) if isinstance(texts, str) else tuple(texts),
+        )
+        for number, texts in enumerate(references)
+    ]
+
+
+def scored(folder: Path, metrics, references=SHAPES["texts"], outputs=OUTPUTS, **changes):
+    """Scores of lmtasks itself, without intervals."""
+    task = make_task(datasets={"demo": lambda split: iter(examples(references))})
+    (folder / "outputs.txt").write_text("".join(f"{text}\n" for text in outputs), encoding="utf-8")
+    settings = {"predictions": folder / "outputs.txt", "metrics": metrics, "resamples": 0} | changes
+    return lmtasks.score(task, **settings).scores
+
+
+def as_computed(scores) -> dict[str, object]:
+    """Scores as a module of evaluate returns them."""
+    return {score.name: score.value for score in scores} | {
+        "signatures": {score.name: score.signature for score in scores}
+    }
+
+
+def same(found: dict[str, object], wanted: dict[str, object]) -> None:
+    assert list(found) == list(wanted)
+    assert found["signatures"] == wanted["signatures"]
+    numbers = [{name: value for name, value in result.items() if name != "signatures"} for result in (found, wanted)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)
+
+
+def refused(error: type[LmtasksError], call: Callable[[], object], *told: object) -> None:
+    """See that a call fails in one line that tells these things."""
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for thing in told:
+        assert str(thing) in message
+
+
+# Ours, for evaluate
+
+
+def test_nearly_all_of_core_is_computed():
+    assert {"bleu", "chrf", "chrf++", "ter", "rouge", "rouge:nostem", "exact_match", "f1"} <= set(COMPUTED)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", COMPUTED)
+def test_every_metric_of_core_computes_what_lmtasks_scores(tmp_path, name, shape):
+    metric = lmtasks.as_evaluate(name, language="en")
+    found = metric.compute(predictions=list(OUTPUTS), references=SHAPES[shape])
+    same(found, as_computed(scored(tmp_path, name, SHAPES[shape])))
+    assert all(signature for signature in found["signatures"].values())
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_batches_add_up_to_the_whole(name):
+    metric = lmtasks.as_evaluate(name)
+    whole = metric.compute(predictions=list(OUTPUTS), references=SHAPES["ragged lists"])
+    for start, end in ((0, 1), (1, 3), (3, 4)):
+        metric.add_batch(predictions=OUTPUTS[start:end], references=SHAPES["ragged lists"][start:end])
+    assert metric.compute() == whole
+    for prediction, references in zip(OUTPUTS, SHAPES["ragged lists"], strict=True):
+        metric.add(prediction=prediction, reference=references)
+    assert metric.compute() == whole
+
+
+def test_the_same_metric_takes_texts_after_lists():
+    metric = lmtasks.as_evaluate("chrf")
+    first = metric.compute(predictions=list(OUTPUTS), references=SHAPES["lists"])
+    assert metric.compute(predictions=list(OUTPUTS), references=SHAPES["texts"]) == first
+
+
+def test_combined_metrics_compute_what_each_computes_alone():
+    combined = evaluate.combine([lmtasks.as_evaluate(name) for name in COMPUTED])
+    found = combined.compute(predictions=list(OUTPUTS), references=SHAPES["ragged lists"])
+    shown = [value for value in found.values() if isinstance(value, float)]
+    signatures = [value for value in found.values() if isinstance(value, dict)]
+    alone = [
+        lmtasks.as_evaluate(name).compute(predictions=list(OUTPUTS), references=SHAPES["ragged lists"])
+        for name in COMPUTED
+    ]
+    assert shown == [value for result in alone for name, value in result.items() if name != "signatures"]
+    assert signatures == [result["signatures"] for result in alone]
+    # What one metric alone returns keeps its name.
+    assert {"chrF", "chrF++", "TER", "exact_match"} <= set(found)
+
+
+def test_metrics_combine_under_names_of_ones_own():
+    ours = {"strict": lmtasks.as_evaluate("exact_match"), "loose": lmtasks.as_evaluate("f1")}
+    found = evaluate.combine(ours, force_prefix=True).compute(predictions=["at nine"], references=["at ten"])
+    assert (found["strict_exact_match"], found["loose_f1"]) == (0, 50)
+    assert set(found) == {"strict_exact_match", "strict_signatures", "loose_f1", "loose_signatures"}
+
+
+def test_the_language_that_is_stated_chooses_the_tokenizer():
+    metric = lmtasks.as_evaluate("bleu", language="ja")
+    found = metric.compute(predictions=["東京都の人口は多い"], references=["東京都の人口は多い"])
+    assert found["BLEU"] == pytest.approx(100)
+    assert found["signatures"]["BLEU"].endswith("|lang:ja")
+    assert "|tok:char|" in found["signatures"]["BLEU"]
+
+
+def test_the_language_is_read_where_it_is_not_stated():
+    found = lmtasks.as_evaluate("bleu").compute(predictions=["渡轮九点离开港口"], references=["渡轮九点离开港口"])
+    assert found["BLEU"] == pytest.approx(100)
+    assert "|tok:zh|" in found["signatures"]["BLEU"]
+
+
+def test_a_mixed_set_has_a_score_for_each_language():
+    found = lmtasks.as_evaluate("exact_match").compute(
+        predictions=["Гавань закрыта", "错"], references=["Гавань закрыта", "渡轮九点离开港口"]
+    )
+    assert {name: value for name, value in found.items() if name != "signatures"} == {
+        "exact_match_und-Cyrl": 100, "exact_match_zh": 0,
+    }  # fmt: skip
+    assert set(found["signatures"]) == set(found) - {"signatures"}
+
+
+def test_a_metric_object_and_one_of_a_plugin_are_handed_over_too():
+    assert lmtasks.as_evaluate(CORE["f1"]).compute(predictions=["nine"], references=["nine"])["f1"] == 100
+    found = lmtasks.as_evaluate("lengths/length_ratio").compute(predictions=["ab"], references=["abcd"])
+    assert found["length_ratio"] == 0.5
+
+
+def test_what_is_kept_on_disk_is_gone_afterwards(caches):
+    lmtasks.as_evaluate("bleu").compute(predictions=["a"], references=["a"])
+    assert list(caches.rglob("lmtasks_bleu/**/*.arrow")) == []
+
+
+def test_a_name_that_does_not_exist_is_refused():
+    refused(UnknownNameError, lambda: lmtasks.as_evaluate("chfr"), "chrf")
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_likelihoods_cannot_be_computed_from_texts(name):
+    metric = lmtasks.as_evaluate(name)
+    refused(MetricError, lambda: metric.compute(predictions=["a"], references=["a"]), name, "--loglikelihood")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references"),
+    [(["a", "b"], ["a"]), (["a"], [["a"], ["b"]]), ([1], ["a"]), (["a"], [1])],
+    ids=["too few references", "too many", "a number", "a number as reference"],
+)
+def test_what_is_no_pair_of_texts_is_refused(predictions, references):
+    with pytest.raises(ValueError, match="Mismatch|don't match"):
+        lmtasks.as_evaluate("bleu").compute(predictions=predictions, references=references)
+
+
+@pytest.mark.xfail(strict=True, reason="a list behind a text is scored as the text that Python writes for it")
+def test_lists_behind_texts_are_never_scored_as_their_spelling():
+    try:
+        found = lmtasks.as_evaluate("exact_match").compute(predictions=["a", "b"], references=["a", ["b", "c"]])
+    except ValueError:
+        return
+    assert found["exact_match"] == 100
+
+
+# Modules of evaluate, for us
+
+
+TEXT = 'datasets.Value("string")'
+TEXTS = 'datasets.Sequence(datasets.Value("string"))'
+INT = 'datasets.Value("int64")'
+HITS = "sum(p in (r if isinstance(r, list) else [r]) for p, r in zip(predictions, references)) / len(references)"
+
+
+def module(folder: Path, name: str, *, returns: str = "", references: str = TEXT, predictions: str = TEXT) -> str:
+    """Write a module of evaluate, and return what a task calls it."""
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    returns = returns or f'{{"{name}": {HITS}, "count": len(predictions), "kind": "words"}}'
+    lines = [
+        "import datasets",
+        "import evaluate",
+        "import numpy",
+        "",
+        "",
+        f"class {name.title()}(evaluate.Metric):",
+        "    def _info(self):",
+        f'        features = datasets.Features({{"predictions": {predictions}, "references": {references}}})',
+        '        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)',
+        "",
+        "    def _compute(self, predictions, references):",
+        f"        return {returns}",
+    ]
+    (path / f"{name}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"evaluate:{path}"
+
+
+def named(scores):
+    return {score.name: score for score in scores}
+
+
+def loaded(name: str) -> bool:
+    return any(key.startswith("evaluate_modules.") and key.endswith(f".{name}") for key in sys.modules)
+
+
+@pytest.fixture
+def hits(tmp_path) -> str:
+    return module(tmp_path, "hits")
+
+
+def test_a_module_that_a_task_names_is_computed_by_a_run(tmp_path, hits):
+    answers = [SHAPES["texts"][0], "wrong", SHAPES["texts"][2], ""]
+    run = lmtasks.run(make_task(metrics=("exact_match", hits)), model=FakeModel(answers), output_dir=tmp_path / "runs")
+    scores = named(run.scores)
+    assert set(scores) == {"exact_match", "evaluate:hits", "evaluate:hits/count"}
+    # On its own scale, which is not that of lmtasks.
+    assert scores["exact_match"].value == 50
+    assert (scores["evaluate:hits"].value, scores["evaluate:hits/count"].value) == (0.5, 4)
+    for name in ("evaluate:hits", "evaluate:hits/count"):
+        score = scores[name]
+        assert (score.low, score.high, score.higher_is_better, score.n) == (None, None, None, 4)
+        assert hits in score.unit
+        assert score.signature.startswith(f"{name}|")
+        assert f"|evaluate:{version('evaluate')}|" in score.signature
+    assert run.record["metrics"] == ["exact_match", hits]
+    report = (run.path / "report.md").read_text(encoding="utf-8")
+    assert "| evaluate:hits |" in report
+    assert lmtasks.score(run).scores == run.scores
+
+
+def test_a_module_is_named_for_outputs_and_beside_others(tmp_path, hits):
+    scores = named(scored(tmp_path, (hits, "chrf"), outputs=SHAPES["texts"], resamples=50))
+    assert scores["evaluate:hits"].value == 1
+    assert (scores["evaluate:hits"].low, scores["chrF"].low) == (None, 100)
+
+
+def test_a_module_is_named_by_its_script_or_a_path_from_here(tmp_path, monkeypatch):
+    module(tmp_path, "nearby")
+    monkeypatch.chdir(tmp_path)
+    for name in ("evaluate:./nearby", "evaluate:nearby", f"evaluate:{tmp_path}/nearby/nearby.py"):
+        assert "evaluate:nearby" in named(scored(tmp_path, name))
+
+
+def test_the_signature_tells_one_code_from_another(tmp_path):
+    signatures = [
+        named(scored(tmp_path, module(tmp_path / folder, "twin", returns=f'{{"twin": {value}}}')))["evaluate:twin"]
+        for folder, value in (("a", 1), ("b", 2), ("c", 1))
+    ]
+    first, other, again = signatures
+    assert (first.value, other.value) == (1, 2)
+    assert first.signature != other.signature
+    assert first.signature == again.signature
+
+
+def test_a_module_that_takes_several_references_sees_them_all(tmp_path):
+    name = module(tmp_path, "several", references=TEXTS)
+    [score, *_] = scored(tmp_path, name, REFERENCES, ["x", "x", "There was nobody on board.", "x"])
+    assert score.value == 0.25
+
+
+def test_several_references_are_refused_for_a_module_that_takes_one(tmp_path, hits):
+    refused(MetricError, lambda: scored(tmp_path, hits, REFERENCES), hits, "one reference")
+    # One reference each will do.
+    assert scored(tmp_path, hits, SHAPES["lists"])[0].n == 4
+
+
+def test_a_module_sees_empty_outputs_like_any_other(tmp_path):
+    name = module(tmp_path, "blank", returns='{"blank": predictions.count("")}')
+    assert scored(tmp_path, name)[0].value == 1
+
+
+def test_each_language_is_computed_for_itself(tmp_path, hits):
+    task = make_task(
+        language=None,
+        datasets={"demo": lambda split: iter(examples(["Гавань закрыта", "渡轮九点离开港口", "六点返回"]))},
+    )
+    (tmp_path / "outputs.txt").write_text("Гавань закрыта\n渡轮九点离开港口\nx\n", encoding="utf-8")
+    scores = lmtasks.score(task, predictions=tmp_path / "outputs.txt", metrics=hits).scores
+    assert {one.language: one.value for one in scores if one.name == "evaluate:hits"} == {"zh": 0.5, "und-Cyrl": 1}
+
+
+# Compared
+
+
+@pytest.fixture
+def runs(tmp_path, hits) -> list[Run]:
+    return [
+        lmtasks.run(
+            make_task(metrics=(hits, "exact_match")), model=FakeModel(list(answers)), output_dir=tmp_path / "runs"
+        )
+        for answers in (SHAPES["texts"], OUTPUTS)
+    ]
+
+
+def test_a_comparison_says_that_a_module_was_not_tested(runs, hits):
+    settings = {"resamples": 10, "trials": 10}
+    [comparison] = lmtasks.compare(*runs, **settings)
+    scores = named(comparison.scores)
+    score = scores["evaluate:hits"]
+    assert (score.first, score.second, score.difference) == (1, 0, -1)
+    assert {score.low, score.high, score.p_bootstrap, score.p_randomisation, score.p_corrected} == {None}
+    assert (score.outcome, scores["evaluate:hits/count"].outcome) == ("not tested", "same")
+    assert scores["exact_match"].p_randomisation is not None
+    # What is not tested does not make the tests of the rest harder.
+    assert scores["exact_match"].p_corrected == scores["exact_match"].p_randomisation
+
+
+def test_a_comparison_by_a_module_alone_is_no_test(runs, tmp_path):
+    alone = module(tmp_path, "alone", returns=f'{{"alone": {HITS}}}')
+    [comparison] = lmtasks.compare(*runs, metrics=(alone,), resamples=10, trials=10)
+    assert comparison.verdict.startswith("Not tested")
+    assert (comparison.changed_by, comparison.changed) == (None, ())
+    refused(UsageError, lambda: Gate.parse("evaluate:alone drops").failing(comparison), "evaluate:alone drops by")
+    assert Gate.parse("evaluate:alone drops by 0.5").failing(comparison)
+    assert Gate.parse("evaluate:alone drops by 1").failing(comparison) is None
+    [comparison] = lmtasks.compare(runs[0], runs[0], metrics=(alone,), resamples=10, trials=10)
+    assert comparison.verdict == "The runs score the same."
+
+
+def test_runs_that_were_scored_by_another_code_are_refused(runs, tmp_path, hits):
+    # The module has been changed between the runs, as another process would see it.
+    record = runs[1].path / "run.json"
+    values = json.loads(record.read_text(encoding="utf-8"))
+    [score, *_] = values["scores"]
+    code = score["signature"].split("|")[1]
+    record.write_text(record.read_text(encoding="utf-8").replace(code, "module:000000000000"), encoding="utf-8")
+    with pytest.raises(LmtasksError, match=f"evaluate:hits.*{code}.*module:000000000000"):
+        lmtasks.compare(runs[0], Run(runs[1].path), resamples=10, trials=10)
+
+
+# Modules that cannot be
+
+
+def test_a_module_that_does_not_exist_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, hits):
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    name = f"evaluate:{tmp_path}/nowhere"
+    for task, changes in ((make_task(), {"metrics": (hits, name)}), (make_task(metrics=(name,)), {})):
+        refused(MetricError, lambda: lmtasks.run(task, output_dir=tmp_path / "runs", **changes), name, "evaluate:PATH")  # noqa: B023
+    refused(MetricError, lambda: scored(tmp_path, name), name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_module_that_cannot_be_imported_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    name = module(tmp_path, "broken")
+    script = tmp_path / "broken" / "broken.py"
+    script.write_text("raise RuntimeError('one\\ntwo')\n" + script.read_text(encoding="utf-8"), encoding="utf-8")
+    refused(MetricError, lambda: lmtasks.run(make_task(metrics=(name,))), name, "RuntimeError: one")
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"predictions": INT, "references": INT},
+        {"predictions": INT},
+        {"references": INT},
+        {"predictions": TEXTS, "references": TEXT},
+    ],
+    ids=["numbers", "predictions that are numbers", "references that are numbers", "several predictions"],
+)
+def test_a_module_that_takes_no_texts_is_refused(tmp_path, features):
+    name = module(tmp_path, "numbers", **features)
+    refused(MetricError, lambda: scored(tmp_path, name), name, "texts")
+
+
+@pytest.mark.xfail(strict=True, reason="what a module takes is looked at when it computes, and not when it is checked")
+def test_a_module_that_takes_no_texts_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    loads = []
+    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: loads.append(1) or FakeModel(list(OUTPUTS)))
+    name = module(tmp_path, "early", predictions=INT, references=INT)
+    refused(MetricError, lambda: lmtasks.run(make_task(metrics=(name,)), output_dir=tmp_path / "runs"), name)
+    assert loads == []
+
+
+@pytest.mark.parametrize("returns", ["{}", '{"a": "b", "c": [1]}'])
+def test_a_module_that_returns_no_number_is_refused(tmp_path, returns):
+    name = module(tmp_path, f"words{len(returns)}", returns=returns)
+    refused(MetricError, lambda: scored(tmp_path, name), name, "no number")
+
+
+def test_a_module_that_fails_is_named_and_works_the_next_time(tmp_path):
+    name = module(tmp_path, "picky", returns='{"picky": 1 / predictions.count("good")}')
+    refused(PluginError, lambda: scored(tmp_path, name), name, "ZeroDivisionError")
+    for outputs in (["good"] * 4, ["good", "good", "x", "y"]):
+        assert scored(tmp_path, name, outputs=outputs)[0].value == 1 / outputs.count("good")
+
+
+@pytest.mark.xfail(strict=True, reason="the lines of a foreign error are kept")
+def test_a_foreign_error_of_many_lines_is_told_in_one(tmp_path):
+    name = module(tmp_path, "wordy", returns='exec("raise ValueError(chr(10).join(predictions))", locals())')
+    refused(PluginError, lambda: scored(tmp_path, name), name, "ValueError", OUTPUTS[0])
+
+
+@pytest.mark.xfail(strict=True, reason="only Python's own numbers count; those of numpy are left out in silence")
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    name = module(tmp_path, "arrays", returns='{"arrays": numpy.float32(0.5), "n": numpy.int64(4), "plain": 0.5}')
+    scores = named(scored(tmp_path, name))
+    assert set(scores) == {"evaluate:arrays", "evaluate:arrays/n", "evaluate:arrays/plain"}
+    assert scores["evaluate:arrays"].value == np.float32(0.5)
+
+
+@pytest.mark.xfail(strict=True, reason="the cause that is told is the IndexError within evaluate")
+def test_a_module_without_a_name_is_wrong_usage(tmp_path):
+    with pytest.raises(LmtasksError) as caught:
+        scored(tmp_path, "evaluate:")
+    assert "IndexError" not in str(caught.value)
+
+
+# Loaded only when named
+
+
+def test_a_module_is_loaded_only_when_it_is_named(tmp_path):
+    name = module(tmp_path, "lazy")
+    task = make_task(metrics=(name,))
+    assert not loaded("lazy")
+    run = lmtasks.run(task, model=FakeModel(list(OUTPUTS)), output_dir=tmp_path / "runs", metrics="exact_match")
+    assert scored(tmp_path, ("chrf", "exact_match"))
+    assert lmtasks.score(run).scores
+    assert not loaded("lazy")
+    assert lmtasks.score(run, metrics=name).scores
+    assert loaded("lazy")

@@ -1,0 +1,687 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sacrebleu.metrics import CHRF, TER
+
+import lmtasks
+from lmtasks import Example, Generation, Measurement, Prompt, Run, Sample, ScoreKind, Task
+from lmtasks.errors import MetricError, RunError, UnknownNameError, UsageError
+from lmtasks.metrics.statistics import holm, paired_test
+from lmtasks.runs.gates import Gate
+from lmtasks.testing import FakeModel
+
+N = 24
+EXAMPLES = [
+    Example(id=f"e{n}", inputs={"text": f"number {n}"}, references=(f"the answer to number {n} is as follows",))
+    for n in range(N)
+]
+SAME = "The runs score the same."
+TESTS = {"resamples": 200, "trials": 2000}
+
+Answer = Callable[[int], str]
+"""From the number of an example to what the model says."""
+
+
+def right(n: int) -> str:
+    return f"the answer to number {n} is as follows"
+
+
+def nearly(n: int) -> str:
+    return f"the answer to number {n} is as followed"
+
+
+def wrong(n: int) -> str:
+    return "xyz"
+
+
+def nothing(n: int) -> str:
+    return ""
+
+
+def wrong_once(n: int) -> str:
+    return wrong(n) if n == 5 else right(n)
+
+
+def wrong_half(n: int) -> str:
+    return wrong(n) if n % 2 else right(n)
+
+
+def make_task(examples: Sequence[Example] = EXAMPLES, **changes) -> Task:
+    settings = {
+        "name": "echo",
+        "version": 1,
+        "summary": "Echo.",
+        "fields": ("text",),
+        "prompts": {"plain": "Say $text"},
+        "datasets": {"demo": lambda split: iter(examples if split == "test" else [])},
+        "metrics": ("exact_match", "chrf", "ter"),
+        "generation": Generation(max_new_tokens=10),
+        "language": "en",
+    }
+    return Task(**(settings | changes))
+
+
+def model(answer: Answer, **settings) -> FakeModel:
+    return FakeModel(lambda prompt: answer(int(re.search(r"number (\d+)", prompt)[1])), **settings)
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(answer: Answer, task: Task | None = None, **options) -> Run:
+        return lmtasks.run(task or make_task(), model=model(answer), output_dir=tmp_path / "runs", **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[Answer, Run]:
+    """A run for each way to answer; no test changes them."""
+    folder = tmp_path_factory.mktemp("runs")
+    ways = (right, nearly, wrong, nothing, wrong_once, wrong_half)
+    return {answer: lmtasks.run(make_task(), model=model(answer), output_dir=folder) for answer in ways}
+
+
+def compare(*runs: Run, **changes):
+    return lmtasks.compare(*runs, **(TESTS | changes))
+
+
+def by_name(scores):
+    return {score.name: score for score in scores}
+
+
+def outcomes(comparison) -> dict[str, str]:
+    return {score.name: score.outcome for score in comparison.scores}
+
+
+def refused(error: type[Exception], runs: Sequence[Run], *told: object, **changes) -> None:
+    """See that a comparison is refused in one line that names all the runs and tells these things."""
+    with pytest.raises(error) as caught:
+        compare(*runs, **changes)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for thing in (*(run.path for run in runs), *told):
+        assert str(thing) in message
+
+
+# Verdicts
+
+
+def test_a_run_is_the_same_as_itself(runs):
+    [comparison] = compare(runs[wrong_half], runs[wrong_half])
+    assert comparison.verdict == SAME
+    for score in (*comparison.scores, *comparison.health):
+        assert (score.difference, score.low, score.high) == (0, 0, 0)
+        assert (score.p_bootstrap, score.p_randomisation, score.p_corrected) == (1, 1, 1)
+        assert (score.outcome, score.significant) == ("same", False)
+    assert comparison.changed == ()
+    assert comparison.n == N
+
+
+def test_two_runs_that_said_the_same_are_the_same(runs, run):
+    [comparison] = compare(runs[wrong_half], run(wrong_half))
+    assert comparison.verdict == SAME
+    assert comparison.first.path != comparison.second.path
+
+
+def test_a_run_that_is_clearly_better_is_called_better(runs):
+    [comparison] = compare(runs[wrong], runs[right])
+    assert outcomes(comparison) == dict.fromkeys(("exact_match", "chrF", "TER"), "better")
+    assert comparison.verdict == "B is significantly better than A in exact_match, chrF, TER."
+    assert by_name(comparison.scores)["TER"].difference == -100
+    assert all(score.p_corrected < 0.05 for score in comparison.scores)
+
+
+def test_a_run_that_is_clearly_worse_is_called_worse(runs):
+    [comparison] = compare(runs[right], runs[wrong])
+    assert outcomes(comparison) == dict.fromkeys(("exact_match", "chrF", "TER"), "worse")
+    assert comparison.verdict == "B is significantly worse than A in exact_match, chrF, TER."
+
+
+def test_a_run_that_is_better_here_and_worse_there_is_called_mixed(runs):
+    [comparison] = compare(runs[nearly], runs[wrong_half])
+    assert outcomes(comparison) == {"exact_match": "better", "chrF": "worse", "TER": "worse"}
+    assert comparison.verdict.startswith("Mixed: B is significantly better in exact_match and worse in chrF, TER")
+
+
+def test_a_single_example_that_differs_shows_no_difference(runs):
+    [comparison] = compare(runs[right], runs[wrong_once])
+    assert set(outcomes(comparison).values()) == {"no difference shown"}
+    assert comparison.verdict.startswith("No significant difference is shown on these 24 examples")
+    assert all(score.p_corrected > 0.5 for score in comparison.scores)
+    assert by_name(comparison.scores)["exact_match"].difference == pytest.approx(-100 / N)
+
+
+def test_a_verdict_tells_of_the_scores_that_show_no_difference(runs):
+    [comparison] = compare(runs[right], runs[nearly])
+    assert outcomes(comparison) == {"exact_match": "worse", "chrF": "worse", "TER": "worse"}
+    [comparison] = compare(runs[right], runs[nearly], metrics=("exact_match", "rouge"))
+    # The stemmer leaves "follow" of both.
+    assert (
+        comparison.verdict == "B is significantly worse than A in exact_match; no difference is shown in the other 4."
+    )
+
+
+# Numbers
+
+
+def test_scores_are_those_of_the_runs_and_differences_are_the_second_minus_the_first(runs):
+    [there] = compare(runs[nearly], runs[wrong_half])
+    [back] = compare(runs[wrong_half], runs[nearly])
+    for score, other in zip(there.scores, back.scores, strict=True):
+        [first] = [one for one in runs[nearly].scores if one.name == score.name]
+        [second] = [one for one in runs[wrong_half].scores if one.name == score.name]
+        assert (score.first, score.second) == (first.value, second.value)
+        assert (score.signature, score.unit, score.n) == (first.signature, first.unit, first.n)
+        assert score.difference == second.value - first.value == -other.difference
+        assert score.low <= score.difference <= score.high
+        assert (score.low, score.high) == pytest.approx((-other.high, -other.low))
+
+
+def test_probabilities_are_those_of_the_paired_test(runs):
+    [comparison] = compare(runs[right], runs[wrong_once], metrics=("exact_match",), seed=3)
+    [score] = comparison.scores
+
+    def measured(answer: Answer) -> Measurement:
+        kind = ScoreKind(name="exact_match", signature="")
+        hits = np.array([[float(answer(n) == right(n)), 1.0] for n in range(N)])
+        return Measurement(statistics=hits, kinds=(kind,), combine=lambda sums: 100 * sums[..., :1] / sums[..., 1:])
+
+    test = paired_test(measured(right), measured(wrong_once), **TESTS, seed=3)
+    found = (score.low, score.high, score.p_bootstrap, score.p_randomisation)
+    assert found == pytest.approx((test.low[0], test.high[0], test.p_bootstrap[0], test.p_randomisation[0]))
+
+
+def test_a_comparison_repeats_with_its_seed(runs):
+    pair = runs[wrong_half], runs[nearly]
+    [first], [again], [other] = (compare(*pair, metrics=("chrf",), seed=seed) for seed in (1, 1, 2))
+    assert first.scores == again.scores
+    assert first.scores[0].low != other.scores[0].low
+    assert first.scores[0].difference == other.scores[0].difference
+
+
+def test_more_runs_are_all_compared_with_the_first_and_all_tests_corrected_at_once(runs):
+    ways = (wrong_once, right, wrong_half, wrong, nearly)
+    comparisons = compare(*(runs[way] for way in ways))
+    assert [comparison.second.path for comparison in comparisons] == [runs[way].path for way in ways[1:]]
+    assert {comparison.first.path for comparison in comparisons} == {runs[wrong_once].path}
+    tested = [score for comparison in comparisons for score in comparison.scores]
+    assert len(tested) == 12
+    assert [score.p_corrected for score in tested] == holm([score.p_randomisation for score in tested])
+    health = [score for comparison in comparisons for score in comparison.health]
+    assert [score.p_corrected for score in health] == holm([score.p_randomisation for score in health])
+    # Other tests at once make each of them harder to pass, and change nothing else.
+    [alone] = compare(runs[wrong_once], runs[wrong])
+    for score, among in zip(alone.scores, comparisons[2].scores, strict=True):
+        assert among.p_corrected > score.p_corrected
+        assert replace(among, p_corrected=None) == replace(score, p_corrected=None)
+
+
+def test_a_difference_that_is_significant_alone_may_not_be_among_many(runs, run):
+    def wrong_on(count: int) -> Answer:
+        return lambda n: wrong(n) if n < count else right(n)
+
+    # 7 of 24: two in 2**7 ways to deal out the differences are as far apart, 0.016.
+    one = run(wrong_on(7))
+    [alone] = compare(runs[right], one, metrics=("exact_match",))
+    assert alone.scores[0].outcome == "worse"
+    among, *_ = compare(runs[right], one, *[run(wrong_on(6))] * 4, metrics=("exact_match",))
+    assert among.scores[0].p_randomisation == alone.scores[0].p_randomisation < 0.05
+    assert among.scores[0].outcome == "no difference shown"
+
+
+def test_health_is_compared_beside_the_scores(runs):
+    [comparison] = compare(runs[right], runs[nothing])
+    health = by_name(comparison.health)
+    assert (health["empty"].first, health["empty"].second, health["empty"].outcome) == (0, 100, "worse")
+    assert (health["length_ratio"].second, health["length_ratio"].outcome) == (0, "falls")
+    assert (health["repeating"].outcome, health["repeating"].p_corrected) == ("same", 1)
+    assert not set(health) & set(by_name(comparison.scores))
+
+
+# What changed
+
+
+def test_the_examples_that_changed_most_are_shown(run):
+    def before(n: int) -> str:
+        return right(n)[: 5 + n].strip()
+
+    def after(n: int) -> str:
+        return right(n)[: 5 + (n * 7) % N].strip()
+
+    [comparison] = compare(run(before), run(after), metrics=("chrf",))
+    chrf = CHRF()
+    scored = {
+        n: tuple(chrf.sentence_score(text(n), [right(n)]).score for text in (before, after))
+        for n in range(N)
+        if before(n) != after(n)
+    }
+    order = sorted(scored, key=lambda n: scored[n][0] - scored[n][1])
+    assert len({scored[n][1] - scored[n][0] for n in order}) == len(order), "ties would be in any order"
+    expected = [*order[:3], *order[:-4:-1]]
+    assert comparison.changed_by == "chrF"
+    assert [example.id for example in comparison.changed] == [f"e{n}" for n in expected]
+    for example, n in zip(comparison.changed, expected, strict=True):
+        assert (example.first, example.second) == pytest.approx(scored[n])
+        assert example.predictions == (before(n), after(n))
+
+
+def test_what_changed_goes_by_the_score_that_tells_most_examples_apart(run):
+    [comparison] = compare(run(lambda n: "x" * n), run(lambda n: right(n) if n == 3 else "t" * n))
+    # One example has become right, but of t and x every reference has the first alone.
+    assert comparison.changed_by == "chrF"
+    assert comparison.changed[0].id == "e3"
+    assert comparison.changed[0].second == 100
+
+
+def test_no_more_examples_are_shown_than_have_changed(runs):
+    [comparison] = compare(runs[right], runs[wrong_once])
+    assert [(example.id, example.predictions) for example in comparison.changed] == [("e5", (right(5), "xyz"))]
+
+
+# Metrics
+
+
+def test_metrics_that_are_asked_for_are_computed_anew(runs):
+    [comparison] = compare(runs[right], runs[wrong_half], metrics=["chrf++", "f1"])
+    assert [score.name for score in comparison.scores] == ["chrF++", "f1"]
+    chrf = CHRF(word_order=2).corpus_score([wrong_half(n) for n in range(N)], [[right(n) for n in range(N)]])
+    assert comparison.scores[0].second == pytest.approx(chrf.score)
+
+
+def test_metrics_that_one_run_alone_was_scored_with_are_left_out_with_a_warning(runs, run, caplog):
+    [comparison] = compare(runs[right], run(wrong, metrics=("chrf", "f1")))
+    assert [score.name for score in comparison.scores] == ["chrF"]
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "exact_match, f1, ter" in warning
+    assert "--metrics" in warning
+
+
+def test_runs_without_a_metric_in_common_are_refused(run):
+    with pytest.raises(RunError, match=r"no metric.*--metrics"):
+        compare(run(right, metrics=("rouge",)), run(right, metrics=("chrf",)))
+
+
+class Length:
+    """A metric of which nobody can say which way is better."""
+
+    name = "length"
+
+    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
+        lengths = np.array([[len(sample.prediction), 1.0] for sample in samples])
+        kind = ScoreKind(name="length", signature="length|v:1", unit="characters", higher_is_better=None)
+        return Measurement(statistics=lengths, kinds=(kind,), combine=lambda sums: sums[..., :1] / sums[..., 1:])
+
+
+def test_a_metric_may_have_no_better_side(runs):
+    [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
+    [score] = comparison.scores
+    assert (score.name, score.second, score.outcome) == ("length", 3, "falls")
+    assert score.significant
+
+
+@pytest.mark.xfail(strict=True, reason="the verdict knows no significant change of a score without a better side")
+def test_a_verdict_tells_of_a_score_that_falls_without_being_worse(runs):
+    [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
+    assert "No significant difference" not in comparison.verdict
+    [comparison] = compare(runs[right], runs[wrong], metrics=(Length(), "chrf"))
+    assert "no difference is shown" not in comparison.verdict
+
+
+@pytest.mark.xfail(strict=True, reason="a single name is taken for its letters")
+def test_a_single_metric_may_be_a_plain_text(runs):
+    [comparison] = compare(runs[right], runs[wrong], metrics="chrf")
+    assert [score.name for score in comparison.scores] == ["chrF"]
+
+
+def test_what_cannot_be_measured_is_said(runs):
+    with pytest.raises(MetricError, match=r'perplexity.*"e0".*--loglikelihood'):
+        compare(runs[right], runs[wrong], metrics=("perplexity",))
+    with pytest.raises(UnknownNameError, match="chrf"):
+        compare(runs[right], runs[wrong], metrics=("chfr",))
+
+
+def test_a_single_example_cannot_be_tested(run):
+    one = make_task(EXAMPLES[:1])
+    [comparison] = compare(run(right, one), run(wrong, one))
+    assert set(outcomes(comparison).values()) == {"not tested"}
+    assert comparison.verdict.startswith("Not tested")
+    for score in comparison.scores:
+        assert score.difference
+        assert {score.low, score.high, score.p_bootstrap, score.p_randomisation, score.p_corrected} == {None}
+
+
+@pytest.mark.xfail(strict=True, reason="one score that is the same makes the untested rest a tested one")
+def test_what_was_not_tested_is_never_said_to_show_no_difference(run):
+    one = make_task(EXAMPLES[:1])
+    [comparison] = compare(run(nearly, one), run(wrong, one))
+    assert outcomes(comparison) == {"exact_match": "same", "chrF": "not tested", "TER": "not tested"}
+    assert "No significant difference" not in comparison.verdict
+
+
+# Sets in several languages
+
+
+CHINESE = [
+    Example(id=f"z{n}", inputs={"text": f"number {n}"}, references=("问题的答案如下",), language="zh")
+    for n in range(10)
+]
+
+
+def test_languages_are_compared_each_for_itself(run):
+    task = make_task([*EXAMPLES, *CHINESE], metrics=("exact_match",))
+    [comparison] = compare(run(right, task), run(wrong, task))
+    found = {(score.language, score.n, score.difference) for score in comparison.scores}
+    assert found == {("en", N, -100), ("zh", 10, 0)}
+    assert comparison.n == N + 10
+
+
+@pytest.mark.xfail(strict=True, reason="the verdict names scores without their language")
+def test_a_verdict_tells_in_which_language(run):
+    task = make_task([*EXAMPLES, *CHINESE], metrics=("exact_match",))
+    [comparison] = compare(run(right, task), run(wrong, task))
+    assert re.search(r"\ben\b", comparison.verdict)
+
+
+# Runs that cannot be compared
+
+
+OTHER_DATA = {
+    "other ids": ([replace(example, id=f"x{example.id}") for example in EXAMPLES], ["ids", '"e0"', "xe0"]),
+    "another order": ([*EXAMPLES[:22], EXAMPLES[23], EXAMPLES[22]], ["ids", '"e22"', "e23"]),
+    "other references": (
+        [*EXAMPLES[:7], replace(EXAMPLES[7], references=("another",)), *EXAMPLES[8:]],
+        ["references", '"e7"', "another"],
+    ),
+    "one reference more": (
+        [*EXAMPLES[:7], replace(EXAMPLES[7], references=(right(7), "another")), *EXAMPLES[8:]],
+        ["references", '"e7"', "another"],
+    ),
+    "other inputs": ([replace(EXAMPLES[0], inputs={"text": "the number 0"}), *EXAMPLES[1:]], ["inputs", '"e0"']),
+    "another language": ([replace(EXAMPLES[0], language="de"), *EXAMPLES[1:]], ["languages", '"e0"', "de"]),
+    "fewer": (EXAMPLES[:20], ["24 and 20 examples"]),
+}
+
+
+@pytest.mark.parametrize(("examples", "told"), OTHER_DATA.values(), ids=OTHER_DATA)
+def test_runs_of_other_data_are_refused_with_the_reason(runs, run, examples, told):
+    other = run(right, make_task(examples))
+    refused(RunError, (runs[right], other), *told)
+    refused(RunError, (other, runs[right]), told[0].replace("24 and 20", "20 and 24"))
+
+
+def test_every_run_is_checked_against_the_first(runs, run):
+    other = run(right, limit=20)
+    with pytest.raises(RunError, match="24 and 20 examples"):
+        compare(runs[right], runs[wrong], other)
+
+
+def test_another_language_that_was_asked_for_is_refused(runs, run):
+    refused(RunError, (runs[right], run(right, language="de")), "languages", "de")
+
+
+def test_a_run_that_has_not_finished_is_refused(runs, tmp_path):
+    said = []
+
+    def interrupted(n: int) -> str:
+        if len(said) == 5:
+            raise KeyboardInterrupt
+        said.append(n)
+        return right(n)
+
+    with pytest.raises(KeyboardInterrupt):
+        lmtasks.run(make_task(), model=model(interrupted), output_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for pair in ((runs[right], Run(folder)), (Run(folder), runs[right])):
+        with pytest.raises(RunError) as caught:
+            compare(*pair)
+        assert str(folder) in str(caught.value)
+        assert "interrupted" in str(caught.value)
+
+
+LONG = Example(id="long", inputs={"text": "number 24 " + "word " * 20}, references=(right(24),))
+
+
+def test_an_example_that_one_run_alone_skipped_is_refused(run, tmp_path):
+    task = make_task([*EXAMPLES, LONG])
+    whole = run(right, task)
+    short = model(right, context_length=60)
+    skipping = lmtasks.run(task, model=short, output_dir=tmp_path, on_overlong="skip")
+    assert skipping.record["counts"]["skipped"] == 1
+    for pair in ((whole, skipping), (skipping, whole)):
+        refused(RunError, pair, '"long"', f"skipped by {skipping.path} alone")
+
+
+def test_an_example_that_both_skipped_is_left_out(tmp_path):
+    task = make_task([*EXAMPLES, LONG])
+    skipping = [
+        lmtasks.run(task, model=model(answer, context_length=60), output_dir=tmp_path, on_overlong="skip")
+        for answer in (right, wrong_half)
+    ]
+    [comparison] = compare(*skipping)
+    assert {score.n for score in comparison.scores} == {N}
+
+
+def by_another_version(run: Run) -> Run:
+    """The same run, as an upgrade that changed the scores of answers leaves it."""
+    record = run.path / "run.json"
+    text = record.read_text(encoding="utf-8")
+    assert "norm:squad1.1|nrefs:1|agg:max|version:1|" in text
+    record.write_text(text.replace("|agg:max|version:1|", "|agg:max|version:0|"), encoding="utf-8")
+    return Run(run.path)
+
+
+def test_a_score_that_was_computed_differently_is_refused(runs, run):
+    other = by_another_version(run(wrong))
+    for metrics in (None, ("chrf", "exact_match")):
+        refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", metrics=metrics)
+    [comparison] = compare(runs[right], other, metrics=("chrf", "ter"))
+    assert comparison.verdict == "B is significantly worse than A in chrF, TER."
+    [comparison] = compare(other, other)
+    assert comparison.verdict == SAME
+
+
+def test_runs_that_were_scored_with_other_settings_are_scored_anew_with_one(run):
+    stemmed, plain = run(right, metrics=("rouge",)), run(nearly, metrics=("rouge:nostem",))
+    [comparison] = compare(stemmed, plain, metrics=("rouge",))
+    assert comparison.verdict == SAME  # to the stemmer
+    [comparison] = compare(stemmed, plain, metrics=("rouge:nostem",))
+    assert set(outcomes(comparison).values()) == {"worse"}
+    assert {"stem:no" in score.signature for score in comparison.scores} == {True}
+
+
+def test_perplexities_of_other_tokens_are_refused_and_bytes_compare(tmp_path):
+    # Behind the cue of the plain form an answer begins with a space: a token more for a model of characters.
+    task = make_task(prompts={"plain": Prompt(user="Say $text", cue="Answer:")})
+    plain, chat = (
+        lmtasks.run(task, model=model(right, chat=chat), output_dir=tmp_path, loglikelihood=True)
+        for chat in (False, True)
+    )
+    tokens = sum(len(right(n)) for n in range(N))
+    for metrics in (None, ("perplexity",)):
+        refused(RunError, (plain, chat), f"tokens:{tokens}|", f"tokens:{tokens + N}|", metrics=metrics)
+    [comparison] = compare(plain, chat, metrics=("loglikelihood",))
+    [score] = comparison.scores
+    assert score.name == "logprob_per_byte"
+    assert (score.first, score.second) == pytest.approx((-np.log(2) * (tokens + N) / tokens, -np.log(2)))
+    assert score.outcome == "better"
+
+
+def test_log_likelihoods_of_the_same_tokens_compare(run):
+    first, second = (run(answer, loglikelihood=True) for answer in (right, wrong))
+    [comparison] = compare(first, second, metrics=("loglikelihood", "perplexity"))
+    assert outcomes(comparison) == dict.fromkeys(("logprob_per_byte", "logprob_per_token", "perplexity"), "same")
+    assert by_name(comparison.scores)["perplexity"].first == pytest.approx(2)
+
+
+def test_data_without_references_has_no_scores_to_compare(run):
+    bare = make_task([replace(example, references=()) for example in EXAMPLES])
+    first = run(right, bare)
+    with pytest.raises(RunError, match="no references"):
+        compare(first, first)
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "told"),
+    [
+        (0, {}, "at least two"),
+        (1, {}, "at least two"),
+        (2, {"resamples": 1}, "2 resamples"),
+        (2, {"trials": 0}, "1 trial"),
+    ],
+)
+def test_too_few_runs_resamples_or_trials_are_refused(runs, count, changes, told):
+    with pytest.raises(UsageError, match=told):
+        compare(*[runs[right]] * count, **changes)
+
+
+def test_a_folder_that_is_no_run_is_named(runs, tmp_path):
+    with pytest.raises(RunError, match=r"no run folder.*run\.json"):
+        compare(runs[right], tmp_path)
+
+
+# Outputs that were made elsewhere
+
+
+def scored(folder: Path, name: str, answer: Answer, **changes) -> Path:
+    data, outputs = folder / "data.jsonl", folder / name
+    rows = [{"id": example.id, **example.inputs, "references": example.references} for example in EXAMPLES]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    outputs.write_text("".join(f"{answer(n)}\n" for n in range(N)))
+    path = lmtasks.score(
+        make_task(), data=data, predictions=outputs, output_dir=folder / "scored", resamples=20, **changes
+    ).path
+    assert path is not None
+    return path
+
+
+def test_outputs_compare_with_outputs_and_with_runs(runs, tmp_path):
+    good, bad = scored(tmp_path, "good.txt", right), scored(tmp_path, "bad.txt", wrong)
+    for pair in ((bad, good), (str(bad), runs[right]), (runs[wrong].path, Run(good))):
+        [comparison] = compare(*pair)
+        assert comparison.verdict == "B is significantly better than A in exact_match, chrF, TER."
+        # Whether an output made elsewhere was finished, nobody knows.
+        assert "unfinished" not in by_name(comparison.health)
+        assert "empty" in by_name(comparison.health)
+
+
+def test_outputs_that_were_scored_differently_are_refused(runs, tmp_path):
+    other = by_another_version(Run(scored(tmp_path, "a.txt", right)))
+    refused(RunError, (other, runs[right]), "exact_match", "version:0", "version:1")
+
+
+# Gates
+
+
+@pytest.fixture(scope="module")
+def worse(runs):
+    [comparison] = compare(runs[right], runs[wrong_half])
+    return comparison
+
+
+@pytest.fixture(scope="module")
+def better(runs):
+    [comparison] = compare(runs[wrong_half], runs[right])
+    return comparison
+
+
+@pytest.fixture(scope="module")
+def hardly(runs):
+    [comparison] = compare(runs[right], runs[wrong_once])
+    return comparison
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "exact_match drops",
+        "EXACT_MATCH  drops",
+        " chrf drops ",
+        "chrF drops by 5",
+        "exact_match drops by 49.9",
+        "exact_match drops by 0",
+        "TER rises",
+        "ter rises by 49.99",
+        "length_ratio drops by 0.1",
+    ],
+)
+def test_a_gate_fails_when_what_is_not_to_be_has_happened(worse, condition):
+    said = Gate.parse(condition).failing(worse)
+    name, change, *_ = condition.split()
+    assert said is not None
+    assert said.lower().startswith(f"{name.lower()} {change} by ")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "exact_match rises",
+        "exact_match rises by 0",
+        "exact_match drops by 50",
+        "chrF drops by 99",
+        "TER drops",
+        "TER drops by 1",
+        "TER rises by 50",
+        "empty rises",
+    ],
+)
+def test_a_gate_holds_when_it_has_not(worse, condition):
+    assert Gate.parse(condition).failing(worse) is None
+
+
+@pytest.mark.parametrize("condition", ["TER drops", "exact_match rises", "chrF rises by 10"])
+def test_a_gate_may_be_on_a_change_for_the_better(better, condition):
+    assert Gate.parse(condition).failing(better)
+
+
+def test_a_gate_tells_by_how_much(worse):
+    said = Gate.parse("exact_match drops").failing(worse)
+    corrected = by_name(worse.scores)["exact_match"].p_corrected
+    assert said == f"exact_match drops by 50.00, from 100.00 to 50.00, p = {corrected:.4f} corrected"
+    [ter] = [score for score in worse.scores if score.name == "TER"]
+    assert ter.second == pytest.approx(
+        TER().corpus_score([wrong_half(n) for n in range(N)], [list(map(right, range(N)))]).score
+    )
+    assert f"to {ter.second:.2f}" in Gate.parse("TER rises").failing(worse)
+
+
+def test_without_a_number_a_change_has_to_be_significant(hardly):
+    assert Gate.parse("exact_match drops").failing(hardly) is None
+    assert Gate.parse("exact_match drops by 4.16").failing(hardly)
+    assert Gate.parse("exact_match drops by 4.17").failing(hardly) is None
+
+
+def test_a_score_that_does_not_exist_is_named_with_the_nearest(worse):
+    with pytest.raises(UnknownNameError, match=r'"x".*Known: .*exact_match'):
+        Gate.parse("x drops").failing(worse)
+    with pytest.raises(UnknownNameError, match="Did you mean exact_match"):
+        Gate.parse("exact_mtch drops by 3").failing(worse)
+
+
+def test_a_score_that_was_not_tested_needs_a_number(run):
+    one = make_task(EXAMPLES[:1])
+    [comparison] = compare(run(right, one), run(nearly, one))
+    with pytest.raises(UsageError, match=r"chrF drops by NUMBER"):
+        Gate.parse("chrF drops").failing(comparison)
+    assert Gate.parse("chrF drops by 1").failing(comparison).startswith("chrF drops by ")
+    assert Gate.parse("chrF drops by 99").failing(comparison) is None
+    [same] = compare(comparison.first, comparison.first)
+    assert Gate.parse("chrF drops").failing(same) is None
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["", "chrF", "drops", "chrF falls", "chrF drops by", "chrF drops 5", "chrF drops by five", "chrF drops by -1",
+     "chrF drops by 5%", "chrF drops by 5 points", "chrF drops, TER rises", "chrF < 5"],
+)  # fmt: skip
+def test_a_condition_in_other_words_is_refused_with_those_that_count(condition):
+    with pytest.raises(UsageError) as caught:
+        Gate.parse(condition)
+    assert f'"{condition}"' in str(caught.value)
+    assert "SCORE drops by NUMBER" in str(caught.value)

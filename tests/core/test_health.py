@@ -1,0 +1,424 @@
+"""What is wrong with outputs whatever the task: empty, unfinished, looping, copied, in another language, too long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmtasks import Sample, Score
+from lmtasks.metrics import measure_outputs, score_outputs
+from lmtasks.metrics.health import is_copying, is_repeating, measure_health
+from lmtasks.metrics.identification import identify
+
+KINDS = ("empty", "unfinished", "repeating", "copying", "wrong_language", "length_ratio")
+
+PARAGRAPHS = {
+    "en": (
+        "The old ferry leaves the harbour every morning at nine, long before the first visitors have had their"
+        " breakfast. Its captain has been on board for thirty years, and he knows each rock between the two islands."
+        " When the sea is rough he waits, whatever his passengers say. In the evening the boat comes back with fish,"
+        " letters and a few tired children. Nobody on the island remembers a winter in which it did not come at all."
+    ),
+    "de": (
+        "Die alte Fähre verlässt den Hafen jeden Morgen um neun, lange bevor die ersten Gäste gefrühstückt haben. Ihr"
+        " Kapitän ist seit dreißig Jahren an Bord und kennt jeden Felsen zwischen den beiden Inseln. Ist das Meer zu"
+        " rau, so wartet er, was auch immer die Reisenden sagen. Am Abend kommt das Schiff mit Fisch, Briefen und"
+        " einigen müden Kindern zurück. Niemand auf der Insel erinnert sich an einen Winter, in dem es ganz ausblieb."
+    ),
+    "zh": (
+        "这艘旧渡轮每天早上九点离开港口，那时第一批游客还没有吃早饭。船长在船上工作了三十年，熟悉两座岛之间的每一块礁石。"
+        "海上风浪太大的时候，无论乘客怎么说，他都会等待。傍晚，船带着鱼、信件和几个疲倦的孩子回来。"
+        "岛上没有人记得哪个冬天它完全没有来过。"
+    ),
+}
+SUMMARIES = {
+    "en": "An experienced captain has run the island's ferry for decades, except in storms.",
+    "de": "Ein erfahrener Kapitän fährt seit Jahrzehnten zur Insel, nur bei Sturm bleibt er im Hafen.",
+    "zh": "一位经验丰富的船长几十年来驾驶渡轮往返岛屿，只有风暴天才停航。",
+}
+DIALOGUE = """Anna: Did you bring the tickets for tonight?
+Ben: I left them on the kitchen table, sorry!
+Anna: Then we have to go back before the doors close at eight.
+Ben: My brother can take them along, he starts at seven."""
+
+
+def sample(
+    prediction: str,
+    *references: str,
+    source: str | None = None,
+    language: str | None = None,
+    index: int = 0,
+    finish: str = "stop",
+) -> Sample:
+    return Sample(
+        index=index,
+        id=str(index),
+        inputs={} if source is None else {"source": source},
+        references=references,
+        language=language,
+        prediction=prediction,
+        finish=finish,
+    )
+
+
+def health(*samples: Sample) -> dict[str, float]:
+    """Values by name, without what cannot be told."""
+    numbered = [replace(each, index=index, id=str(index)) for index, each in enumerate(samples)]
+    found: list[Score] = score_outputs(numbered, resamples=0)
+    return {score.name: score.value for score in found}
+
+
+def words(n: int, start: int = 0) -> list[str]:
+    """Tokens that are all different."""
+    return [f"w{at}" for at in range(start, start + n)]
+
+
+# Ordinary outputs
+
+
+@pytest.mark.parametrize("language", PARAGRAPHS)
+def test_nothing_is_wrong_with_ordinary_outputs(language: str):
+    text, summary = PARAGRAPHS[language], SUMMARIES[language]
+    summarised = sample(summary, summary + "!", source=text, language=language)
+    written = sample(text, text[: len(text) // 2], source=summary, language=language)
+    for each in (summarised, written):
+        found = health(each)
+        assert set(found) == set(KINDS)
+        assert [found[name] for name in KINDS[:-1]] == [0] * 5
+    assert health(summarised)["length_ratio"] == 1
+    assert health(written)["length_ratio"] == pytest.approx(2, abs=0.1)
+
+
+def test_scores_say_what_they_are():
+    found = score_outputs([sample(SUMMARIES["en"], "Any.", source="any", language="en")])
+    assert [score.name for score in found] == list(KINDS)
+    for score in found:
+        assert score.signature.startswith(f"{score.name}|")
+        assert "|version:1" in score.signature
+        # Outputs in all languages are counted together.
+        assert (score.language, "lang:" in score.signature) == (None, False)
+        ratio = score.name == "length_ratio"
+        assert (score.unit, score.higher_is_better) == (("1 is equal", None) if ratio else ("0-100", False))
+
+
+def test_shares_are_percentages_with_intervals():
+    samples = [sample("nine" if index % 4 else "", "nine", language="en", index=index) for index in range(40)]
+    empty = {score.name: score for score in score_outputs(samples, resamples=500)}["empty"]
+    assert (empty.value, empty.n) == (25, 40)
+    # 1.96 standard deviations: 13.4 points.
+    assert 5 < empty.low < 18 < 32 < empty.high < 45
+
+
+# Empty and unfinished
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u3000"])
+def test_space_alone_is_empty(text: str):
+    found = health(sample(text, "nine", source="nine", language="en"))
+    assert {name: found[name] for name in KINDS} == {
+        **dict.fromkeys(KINDS, 0),
+        "empty": 100,
+    }
+
+
+@pytest.mark.parametrize("text", ["?", "0", "。"])
+def test_a_mark_is_not_empty(text: str):
+    assert health(sample(text, "nine", language="en"))["empty"] == 0
+
+
+def test_an_output_is_unfinished_that_met_its_limit():
+    outputs = [sample("nine", finish=finish) for finish in ("length", "stop", "stop", "stop")]
+    assert health(*outputs)["unfinished"] == 25
+
+
+def test_whether_foreign_outputs_were_finished_cannot_be_told():
+    unknown = sample("nine", "nine", finish="unknown")
+    assert "unfinished" not in health(unknown)
+    assert health(unknown, sample("nine", finish="length"))["unfinished"] == 100
+    measurement = measure_health([unknown], {"0": None})
+    values = dict(zip([kind.name for kind in measurement.kinds], measurement.combine(measurement.statistics[0]), strict=True))
+    assert math.isnan(values["unfinished"])
+
+
+# Repeating
+
+
+@pytest.mark.parametrize("language", PARAGRAPHS)
+def test_ordinary_text_does_not_repeat(language: str):
+    assert not is_repeating(PARAGRAPHS[language])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the " * 20,
+        "I do not know. " * 5,
+        "I don't know.\n" * 5,
+        "Die Fähre verlässt den Hafen um neun. " * 3,
+        "好" * 20,
+        "我不知道。" * 5,
+        "わからない。" * 4,
+        "ha" + " Ha!" * 14,
+        PARAGRAPHS["en"] + " And so it goes on." * 40,
+        "哈哈，" * 10,
+    ],
+)
+def test_loops_repeat(text: str):
+    assert is_repeating(text)
+
+
+def test_a_loop_has_12_tokens_and_a_third_of_its_4_grams_again():
+    assert is_repeating(" ".join(["w"] * 12))
+    assert not is_repeating(" ".join(["w"] * 11))
+    # 12 tokens have 9 runs of 4, of which 3 have been there: a third. 13 have 10, of which 3.
+    assert is_repeating(" ".join(words(6) * 2))
+    assert not is_repeating(" ".join([*words(7), *words(6)]))
+    # Runs of 3 that come again are no loop.
+    assert not is_repeating(" ".join(f"a b c w{at}" for at in range(20)))
+
+
+def test_case_and_punctuation_do_not_hide_a_loop():
+    assert is_repeating("No, no! NO; no? “No” — no… no. (No) no: no/no, no")
+
+
+@pytest.mark.parametrize("text", ["", "?", "Paris", "no no no", "..." * 40, "🙂" * 40])
+def test_short_or_wordless_outputs_do_not_repeat(text: str):
+    assert not is_repeating(text)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 200))
+def test_a_text_without_a_word_twice_never_repeats(n: int):
+    assert not is_repeating(" ".join(words(n)))
+
+
+# Copying
+
+
+@pytest.mark.parametrize("language", PARAGRAPHS)
+def test_a_summary_is_no_copy_and_a_whole_paragraph_is(language: str):
+    text = PARAGRAPHS[language]
+    assert not is_copying(sample(SUMMARIES[language], source=text))
+    assert is_copying(sample(text, SUMMARIES[language], source=text))
+    first_half = text[: len(text) // 2]
+    assert is_copying(sample(first_half, SUMMARIES[language], source=text))
+
+
+def test_a_copied_dialogue_is_a_copy():
+    summary = "Ben forgot the tickets, so his brother brings them."
+    assert is_copying(sample(DIALOGUE, summary, source=DIALOGUE))
+    # Without its last line, on one line, in capitals.
+    assert is_copying(sample(DIALOGUE.rpartition("\n")[0].replace("\n", " ").upper(), summary, source=DIALOGUE))
+    # Behind words of its own.
+    assert is_copying(sample(f"Here is the dialogue: {DIALOGUE}", summary, source=DIALOGUE))
+    assert not is_copying(sample(summary, "Ben's brother will bring the tickets.", source=DIALOGUE))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_short_extractive_answer_is_no_copy(language: str):
+    answer = {"en": "thirty years", "zh": "三十年"}[language]
+    assert answer in PARAGRAPHS[language]
+    assert not is_copying(sample(answer, "decades", source=PARAGRAPHS[language]))
+
+
+def test_what_was_wanted_is_no_copy_even_if_it_stands_in_the_input():
+    first = PARAGRAPHS["en"].partition(".")[0] + "."
+    assert is_copying(sample(first, "A ferry leaves at nine.", source=PARAGRAPHS["en"]))
+    assert not is_copying(sample(first, "A ferry leaves at nine.", first, source=PARAGRAPHS["en"]))
+    assert not is_copying(sample(first.upper(), first, source=PARAGRAPHS["en"]))
+    assert not is_copying(sample("Paris", "Paris", source="Paris"))
+
+
+@pytest.mark.parametrize("text", ["The ferry leaves at nine.", "Nine.", "渡轮九点离开港口。", "Größe"])
+def test_an_untranslated_short_sentence_is_a_copy(text: str):
+    assert is_copying(sample(text, "Le ferry part à neuf heures.", source=text))
+    assert is_copying(sample(text.strip(".。").lower(), "Le ferry part à neuf heures.", source=f" {text}\n"))
+
+
+def test_any_input_may_be_copied():
+    question = "How long has the captain been on board?"
+    asked = Sample(
+        index=0, id="0", inputs={"context": PARAGRAPHS["en"], "question": question}, references=(), prediction=question
+    )
+    assert is_copying(asked)
+    assert is_copying(replace(asked, prediction=PARAGRAPHS["en"]))
+    assert not is_copying(replace(asked, prediction="thirty years"))
+
+
+def test_a_copy_has_16_tokens_and_four_fifths_of_them_in_runs_of_8():
+    source = " ".join(words(40))
+
+    def copied(*parts: Sequence[str]) -> bool:
+        return is_copying(sample(" ".join(word for part in parts for word in part), source=source))
+
+    assert copied(words(16))
+    assert not copied(words(15))
+    own = words(10, start=100)
+    assert copied(words(16), own[:4])
+    assert not copied(words(15), own[:5])
+    # Runs of 8 count wherever they stand in the output, shorter ones do not.
+    assert copied(words(8, start=20), own[:2], words(8), own[2:4])
+    assert not copied(words(7, start=20), own[:1], words(7), own[1:2], words(7, start=30))
+
+
+@pytest.mark.parametrize("text", ["", " ", "?", "。"])
+def test_silence_is_no_copy(text: str):
+    assert not is_copying(sample(text, source=text))
+
+
+def test_without_inputs_copying_cannot_be_told():
+    assert "copying" not in health(sample("nine", "nine"))
+    assert health(sample("nine", "nine"), sample("six", "nine", source="six"))["copying"] == 100
+
+
+# The wrong language
+
+
+@pytest.mark.parametrize(("text", "language"), [(text, language) for language, text in PARAGRAPHS.items()])
+def test_paragraphs_are_identified(text: str, language: str):
+    assert identify(text) == language
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "Paris", "OK", "12345", "yes", "Nein", "Levi's Stadium", "Angela Merkel", "GPT-4", "1943 年", "?!", "🙂"],
+)
+def test_names_numbers_and_single_words_are_not_identified(text: str):
+    assert identify(text) is None
+    for language in PARAGRAPHS:
+        assert health(sample(text, "nine", language=language))["wrong_language"] == 0
+
+
+@pytest.mark.parametrize("written", PARAGRAPHS)
+@pytest.mark.parametrize("wanted", PARAGRAPHS)
+def test_an_output_in_another_language_than_the_references_is_wrong(written: str, wanted: str):
+    for text in (PARAGRAPHS[written], SUMMARIES[written]):
+        expected = 100 if written != wanted else 0
+        assert health(sample(text, SUMMARIES[wanted], language=wanted))["wrong_language"] == expected
+
+
+def test_the_language_that_is_wanted_may_be_read_from_the_references():
+    assert health(sample(PARAGRAPHS["en"], SUMMARIES["zh"]))["wrong_language"] == 100
+    assert health(sample(PARAGRAPHS["zh"], SUMMARIES["zh"]))["wrong_language"] == 0
+
+
+@pytest.mark.parametrize("language", ["zh-Hant-TW", "zho_Hans", "yue", "cmn"])
+def test_all_of_chinese_is_one_language(language: str):
+    assert health(sample(PARAGRAPHS["zh"], "九点", language=language))["wrong_language"] == 0
+    assert health(sample(PARAGRAPHS["en"], "九点", language=language))["wrong_language"] == 100
+
+
+@pytest.mark.parametrize("language", ["no", "nb", "nn-NO"])
+def test_both_norwegians_are_one_language(language: str):
+    text = "Ferga går fra havna hver morgen klokka ni, og kapteinen har vært om bord i mer enn tretti år nå."
+    assert health(sample(text, "ni", language=language))["wrong_language"] == 0
+    assert health(sample(PARAGRAPHS["en"], "ni", language=language))["wrong_language"] == 100
+
+
+@pytest.mark.parametrize("language", ["x-klingon", "und-Latn", "tlh"])
+def test_a_language_that_cannot_be_identified_is_not_missed(language: str):
+    unknown = sample(PARAGRAPHS["en"], "nine", language=language)
+    assert "wrong_language" not in health(unknown)
+    german = sample(PARAGRAPHS["en"], "neun", language="de")
+    assert health(unknown, german)["wrong_language"] == 100
+
+
+# Length
+
+
+def test_length_is_counted_in_tokens_of_all_outputs_and_of_references_on_average():
+    # 3 + 1 tokens where 2 and (1 + 5) / 2 were wanted.
+    samples = [sample("one two, three.", "one two"), sample("六", "九", "渡轮九点离")]
+    assert health(*samples)["length_ratio"] == pytest.approx(4 / 5)
+
+
+def test_length_is_left_out_without_references():
+    assert "length_ratio" not in health(sample("one two"))
+    assert health(sample("one two three four"), sample("one", "one two", language="en"))["length_ratio"] == 0.5
+
+
+@pytest.mark.parametrize("references", [("",), ("?",)])
+@pytest.mark.xfail(strict=True, reason="a length ratio to references without any token is infinite, and is not left out")
+def test_a_length_that_nothing_was_wanted_of_is_left_out(references: tuple[str, ...]):
+    assert "length_ratio" not in health(sample("one two", *references, language="en"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="resamples with nothing but unanswerable questions are infinite: the upper bound becomes NaN"
+)
+def test_the_interval_of_a_length_is_of_numbers():
+    samples = [sample("one two", "", language="en"), sample("one two", "one two three", language="en", index=1)]
+    ratio = {score.name: score for score in score_outputs(samples, resamples=100)}["length_ratio"]
+    assert math.isfinite(ratio.low)
+    assert math.isfinite(ratio.high)
+
+
+# All of them together
+
+
+def test_no_outputs_have_no_health():
+    assert score_outputs([]) == []
+    assert score_outputs([sample("", "nine", finish="skipped")]) == []
+
+
+def test_skipped_samples_are_no_outputs():
+    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish="skipped"))
+    assert found["empty"] == 0
+    assert found["length_ratio"] == 1
+
+
+def test_outputs_in_all_languages_and_without_references_are_counted_together():
+    samples = [sample("", "nine", language="en"), sample("九点", "九点"), sample("nine"), sample("neun", language="de")]
+    numbered = [replace(each, index=index, id=str(index)) for index, each in enumerate(samples)]
+    found = {score.name: score for score in score_outputs(numbered)}
+    assert (found["empty"].value, found["empty"].n) == (25, 4)
+
+
+def test_any_two_runs_measure_the_same_so_that_they_can_be_paired():
+    bare = [sample("nine", finish="unknown"), sample("six", finish="unknown", index=1)]
+    full = [sample("nine", "nine", source="9", language="en"), sample("six", "six", source="6", language="en", index=1)]
+    first, second = (measure_outputs(samples)[0].measurement for samples in (bare, full))
+    assert first.kinds == second.kinds
+    assert first.statistics.shape == second.statistics.shape
+    assert len(score_outputs(bare)) < len(score_outputs(full)) == len(KINDS)
+
+
+@pytest.mark.xfail(strict=True, reason="n is the number of all outputs, also where a thing can be told of some alone")
+def test_n_counts_the_outputs_that_a_thing_can_be_told_of():
+    samples = [
+        sample("nine", "nine", source="9", language="en"),
+        sample("six", index=1, finish="unknown"),
+        sample("six", "six", language="x-klingon", index=2, finish="unknown"),
+    ]
+    found = {score.name: score.n for score in score_outputs(samples, resamples=0)}
+    assert found == {
+        "empty": 3,
+        "unfinished": 1,
+        "repeating": 3,
+        "copying": 1,
+        "wrong_language": 1,
+        "length_ratio": 2,
+    }
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=60), st.lists(st.text(min_size=1, max_size=30), max_size=2), st.text(max_size=60)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_health_survives_any_text(rows: list[tuple[str, list[str], str]]):
+    found = health(*(sample(text, *references, source=source) for text, references, source in rows))
+    for name, value in found.items():
+        assert not math.isnan(value)
+        assert value >= 0
+        assert value <= 100 or name == "length_ratio"
+    assert found["empty"] == pytest.approx(100 * np.mean([not text.strip() for text, _, _ in rows]))
