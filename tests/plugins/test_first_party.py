@@ -21,12 +21,10 @@ TASKS = {
     if plugin.found.distribution == "lmtasks"
     for task in plugin.tasks.values()
 }
+OTHERS = ("zh", "de", "fr", "es", "ja", "ko", "ru", "cs", "uk")
 PAIRS = (
-    *(
-        pair
-        for other in ["zh", "de", "fr", "es", "ja", "ko", "ru", "cs", "uk"]
-        for pair in (f"en-{other}", f"{other}-en")
-    ),
+    *(f"en-{other}" for other in OTHERS),
+    *(f"{other}-en" for other in OTHERS),
     *("de-fr", "fr-de", "cs-uk", "uk-cs"),
 )
 CHINESE = ("qa", "qa/closed-book", "qa/customer-service", "email-reply")
