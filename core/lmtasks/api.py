@@ -18,9 +18,9 @@ from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
 from lmtasks.reports import write_report
-from lmtasks.runs.folder import Run
+from lmtasks.runs.folder import RECORD, Run
 from lmtasks.runs.options import RunOptions, with_changes
-from lmtasks.task import Example, Metric, Task
+from lmtasks.task import Example, Metric, Task, names
 
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
@@ -227,16 +227,15 @@ def score(
     registry = Registry()
     if options.predictions is None:
         run = target if isinstance(target, Run) else _run_to_score(target)
-        given = [
-            name for name in ("data", "split", "limit", "columns", "language", "output_dir") if getattr(options, name)
-        ]
-        if given:
-            raise UsageError(f"{given[0]} does not go with a run, which has its own data; it goes with predictions")
+        for name in ("data", "split", "limit", "references", "columns", "language", "output_dir"):
+            if getattr(options, name):
+                flag = "map" if name == "columns" else name.replace("_", "-")
+                raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
         return score_run(run, _metrics_of_runs([run], options.metrics, registry), options)
-    if isinstance(target, Run):
-        raise UsageError("predictions are scored for a task, not for a run")
+    if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
+        raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
     found, plugin = _find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD for metric in metrics):
@@ -369,7 +368,7 @@ def _run_to_score(target: str | Path | Task) -> Run:
 def _metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: Registry) -> tuple[Metric, ...]:
     """Return the metrics that are asked for, or those that all the runs were scored with."""
     if asked:
-        return find_metrics(asked, registry.metric)
+        return find_metrics(names(asked), registry.metric)
     recorded = [_recorded_metrics(run, registry) for run in runs]
     common = [name for name in recorded[0] if all(name in others for others in recorded)]
     left_out = sorted({name for own in recorded for name in own} - set(common))
@@ -387,11 +386,11 @@ def _metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry:
 
 
 def _recorded_metrics(run: Run, registry: Registry) -> list[str]:
-    names: list[str] | None = run.record.get("metrics")
-    if names is None:  # runs of the first version do not say
+    recorded: list[str] | None = run.record.get("metrics")
+    if recorded is None:  # runs of the first version do not say
         task, _ = registry.task(run.record["task"]["name"])
-        names = [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
-    return names
+        recorded = [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
+    return recorded
 
 
 def _find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:

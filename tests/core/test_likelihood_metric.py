@@ -149,9 +149,6 @@ def test_an_interval_is_around_the_ratio_of_sums():
         pytest.param([sample((0.0, 0, 0)), sample((-2.0, 1, 2), index=1)], id="no answer among answers"),
     ],
 )
-@pytest.mark.xfail(
-    strict=True, reason='0 / 0 without errstate: a set or resample whose references are all "" warns (RuntimeWarning)'
-)
 def test_references_without_text_do_not_make_numpy_warn(samples: list[Sample]):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -598,7 +598,6 @@ def test_settings_that_cannot_be_are_refused_in_one_line(data, outputs, changes,
 
 
 @pytest.mark.parametrize("references", [[[], []], [[], ["yes"]]], ids=["all", "some"])
-@pytest.mark.xfail(strict=True, reason="length_ratio divides by the length of no references: Infinity and NaN")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_questions_without_an_answer_leave_numbers_that_json_knows(tmp_path, references):
     data = jsonl(tmp_path / "data.jsonl", [{"references": texts} for texts in references])
@@ -610,30 +609,25 @@ def test_questions_without_an_answer_leave_numbers_that_json_knows(tmp_path, ref
 
 
 @pytest.mark.parametrize("changes", [{"limit": 0}, {"limit": -1}, {"limit": "2"}, {"resamples": "many"}], ids=str)
-@pytest.mark.xfail(strict=True, reason="ScoreOptions does not check them as RunOptions does")
 def test_numbers_that_cannot_be_are_refused_by_name(data, outputs, changes):
     refused(UsageError, lambda: score(data, outputs, **changes), next(iter(changes)))
 
 
-@pytest.mark.xfail(strict=True, reason="a list of outputs ends in a TypeError of pathlib")
 def test_a_list_of_outputs_is_refused_by_name(data):
     refused(UsageError, lambda: lmtasks.score(make_task(), data=data, predictions=list(OUTPUTS)), "predictions")
 
 
-@pytest.mark.xfail(strict=True, reason="outputs are read below the home folder, but hashed at the literal path")
 def test_the_home_folder_may_be_written_as_a_tilde(data, outputs, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert values(score(data, "~/system.txt")) == values(score(data, outputs))
 
 
-@pytest.mark.xfail(strict=True, reason="a nested column is found by its name, but read as one at the top: all empty")
 def test_outputs_may_stand_in_a_nested_column(data, tmp_path):
     rows = [{"id": id, "output": {"text": text}} for id, text in zip(IDS, OUTPUTS, strict=True)]
     scored = score(data, jsonl(tmp_path / "system.jsonl", rows), columns={"prediction": "output.text"})
     assert predictions(scored) == list(OUTPUTS)
 
 
-@pytest.mark.xfail(strict=True, reason="a row of JSON without the column counts as an empty output")
 def test_a_row_that_lacks_the_column_is_named(data, tmp_path):
     rows = changed("c")
     rows[2]["predicton"] = rows[2].pop("prediction")
@@ -641,7 +635,6 @@ def test_a_row_that_lacks_the_column_is_named(data, tmp_path):
     refused(DataError, lambda: score(data, path), f"{path}, line 3: ", '"prediction"')
 
 
-@pytest.mark.xfail(strict=True, reason="texts of rows lose the space around them, texts of lines keep it")
 def test_lines_and_rows_give_the_same_predictions(data, tmp_path):
     texts = [f"  {text} " for text in OUTPUTS]
     (tmp_path / "system.txt").write_text("".join(f"{text}\n" for text in texts))

@@ -23,7 +23,7 @@ SHOWN_TEXT = 300
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@options.metrics_option
+@options.metrics_option("those that all runs were scored with")
 @click.option(
     "--fail-if",
     "gates",
@@ -32,7 +32,7 @@ SHOWN_TEXT = 300
     help="Exit with code 3 if it holds of any run against the first: 'rougeL drops' (significantly), 'TER rises', 'BLEU"
     " drops by 0.5' (by more, tested or not). Repeatable.",
 )
-@options.resampling_options
+@options.resampling_options(least=2)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),

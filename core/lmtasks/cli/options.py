@@ -92,7 +92,8 @@ data_options = _group(
         multiple=True,
         callback=pairs,
         metavar="FIELD=COLUMN",
-        help="The data's column for a field, or for references, id or language. Repeatable.",
+        help="The data's column for a field, or for references, id or language; `score` also takes prediction=COLUMN,"
+        " of the outputs. Repeatable.",
     ),
     click.option("--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"),
 )
@@ -137,28 +138,37 @@ generation_options = _group(
 )
 
 limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples.")
-metrics_option = click.option(
-    "--metrics",
-    callback=_names,
-    metavar="NAME,...",
-    help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba), exact_match, f1,"
-    " PLUGIN/METRIC, evaluate:MODULE.  [default: the task's]",
-)
-resampling_options = _group(
-    click.option(
-        "--resamples",
-        type=click.IntRange(min=0),
-        default=1000,
-        show_default=True,
-        metavar="N",
-        help="Of the bootstrap, for intervals.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples."),
-)
+
+
+def metrics_option(default: str) -> Callable[[Command], Command]:
+    """Return the option that names metrics; `default` says which are taken without it."""
+    return click.option(
+        "--metrics",
+        callback=_names,
+        metavar="NAME,...",
+        help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba), exact_match,"
+        f" f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
+    )
+
+
+def resampling_options(least: int) -> Callable[[Command], Command]:
+    """Return the options of the bootstrap; `least` is the smallest number of resamples."""
+    return _group(
+        click.option(
+            "--resamples",
+            type=click.IntRange(min=least),
+            default=1000,
+            show_default=True,
+            metavar="N",
+            help="Of the bootstrap, for intervals.",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples."),
+    )
+
 
 run_options = _group(
     limit_option,
-    metrics_option,
+    metrics_option("the task's"),
     click.option("--loglikelihood", is_flag=True, help="Measure how likely the model finds the references, too."),
     click.option(
         "--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at once.  [default: by their length]"

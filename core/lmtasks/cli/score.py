@@ -26,8 +26,8 @@ from lmtasks.cli.results import examples, remarks_line, score_lines
     help="The data's column with the right answers.  [default: references, else as the task knows it]",
 )
 @options.limit_option
-@options.metrics_option
-@options.resampling_options
+@options.metrics_option("the task's, or the run's")
+@options.resampling_options(least=0)
 @click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),

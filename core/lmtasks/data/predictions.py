@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmtasks.data.columns import as_text, choose_column
+from lmtasks.data.columns import as_text, choose_column, lookup
 from lmtasks.data.rows import SUFFIXES, Row, read_rows
 from lmtasks.errors import DataError
 from lmtasks.task import Example
 
 PREDICTIONS = ("prediction", "hypothesis", "output", "completion", "generated", "answer", "text")
 """Columns that outputs are known by, best first."""
+TABLES = (".csv", ".tsv")
 _NAMED = 3
 """Ids that a message lists."""
 
@@ -32,6 +33,8 @@ def read_predictions(path: Path, examples: Sequence[Example], *, column: str | N
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file of predictions")
+    if path.suffix.lower() == ".json":
+        raise DataError(f'{path}: save it as .jsonl, a line {{"id": ..., "prediction": ...}} for each example')
     if path.suffix.lower() not in SUFFIXES:
         return _by_line(path, examples)
     return _by_id(path, list(read_rows(path)), examples, column)
@@ -43,7 +46,7 @@ def _by_line(path: Path, examples: Sequence[Example]) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
     # Only "\n" ends a line: other separators of Unicode, which splitlines() knows, may stand within an output.
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    lines = [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
     if len(lines) != len(examples):
         raise DataError(
             f"{path}: {len(lines)} lines, but the data has {len(examples)} examples; without ids each line answers the"
@@ -62,10 +65,13 @@ def _by_id(path: Path, rows: Sequence[Row], examples: Sequence[Example], column:
             raise DataError(f'{row.where}: no "id" to match it with an example; plain lines are matched by position')
         if id in found:
             raise DataError(f'{row.where}: id "{id}" has a prediction already; ids must be unique')
-        value = row.values.get(chosen)
-        text = "" if value is None else as_text(value)
+        value = lookup(row.values, chosen)
+        # Rows of a table lack their empty cells; in others only a null stands for nothing.
+        empty = value is None and (chosen in row.values or path.suffix.lower() in TABLES)
+        text = "" if empty else as_text(value)
         if text is None:
-            raise DataError(f'{row.where}: column "{chosen}" holds a {type(value).__name__}, expected text')
+            held = "is missing" if value is None else f"holds a {type(value).__name__}"
+            raise DataError(f'{row.where}: column "{chosen}" {held}, expected text')
         found[id] = text
     ids = [example.id for example in examples]
     for missing, what in (

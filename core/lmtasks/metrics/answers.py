@@ -66,7 +66,7 @@ class AnswerMetric:
             for name, inside in (("HasAns", ~np.array(unanswerable)), ("NoAns", np.array(unanswerable))):
                 if inside.any():
                     label = f"{name}_{self.part}"
-                    kind = ScoreKind(name=label, signature=f"{label}|{signature}", n=int(inside.sum()))
+                    kind = ScoreKind(name=label, signature=f"{label}|{signature}")
                     parts[kind] = np.where(inside, values, np.nan)
         return mean_measurement({whole: values, **parts})
 
@@ -88,9 +88,8 @@ def _definition(language: str, *, no_answers: bool) -> Definition:
         return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, lambda text: not _without_cmrc_punctuation(text))
     if is_unspaced(language):
         # A text of marks alone is compared with its marks, or an empty answer would count as right.
-        return Definition(
-            "chars1", *_by_tokens(lambda text: tokens(text) or text.split()), lambda text: not text.strip()
-        )
+        compare = _by_tokens(lambda text: tokens(text) or text.split(), of_nothing=1.0)
+        return Definition("chars1", *compare, lambda text: not text.strip())
     name = "squad2.0" if no_answers else "squad1.1"
     return Definition(name, *_by_tokens(squad_tokens), lambda text: not squad_tokens(text), drops_empty=no_answers)
 
@@ -104,14 +103,16 @@ def squad_tokens(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
-def _by_tokens(tokenize: Callable[[str], list[str]]) -> tuple[Compare, Compare]:
-    """Return exact match and F1 of tokens."""
+def _by_tokens(tokenize: Callable[[str], list[str]], *, of_nothing: float = 0.0) -> tuple[Compare, Compare]:
+    """Return exact match and F1 of tokens; `of_nothing` is the F1 of two texts without any."""
 
     def exact_match(prediction: str, reference: str) -> float:
         return float(tokenize(prediction) == tokenize(reference))
 
     def f1(prediction: str, reference: str) -> float:
         predicted, wanted = tokenize(prediction), tokenize(reference)
+        if not predicted and not wanted:
+            return of_nothing
         common = (Counter(predicted) & Counter(wanted)).total()
         return 2 * common / (len(predicted) + len(wanted)) if common else 0.0
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,12 @@ class EvaluateMetric:
     """With the prefix."""
 
     def check(self) -> None:
-        """Load the module, so that a missing one is found before a model is loaded.
+        """Load the module, so that a missing or unfit one is found before a model is loaded.
 
         Raises:
-            MetricError: it cannot be loaded.
+            MetricError: it cannot be loaded, or does not compare texts.
         """
-        _load(self.name)
+        _takes_several(self.name, _load(self.name))
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Compute as the protocol says.
@@ -52,7 +53,7 @@ class EvaluateMetric:
                 raise MetricError(f'metric "{self.name}" takes one reference per example, and some have several')
             references = [texts[0] for texts in references]
         result = module.compute(predictions=[sample.prediction for sample in samples], references=references)
-        numbers = {key: float(value) for key, value in result.items() if isinstance(value, (int, float))}
+        numbers = {key: float(value) for key, value in result.items() if isinstance(value, Real)}
         if not numbers:
             raise MetricError(f'metric "{self.name}" returned no number, but {", ".join(result)}')
         code = f"module:{(module._hash or 'unknown')[:12]}|evaluate:{version('evaluate')}"
@@ -99,13 +100,22 @@ def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
                 description=f"{metric.name} as lmtasks computes it",
                 citation="",
                 inputs_description="predictions: texts; references: for each a text, or a list of texts",
-                features=[
-                    datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
-                    datasets.Features({"predictions": text, "references": text}),
-                ],
+                features=datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
             )
 
-        def _compute(self, predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, object]:
+        def add_batch(
+            self, *, predictions: Sequence[str] | None = None, references: Sequence[str | Sequence[str]] | None = None
+        ) -> None:
+            """Add outputs and their references, a text or a list of texts each."""
+            listed = references and [[texts] if isinstance(texts, str) else texts for texts in references]
+            evaluate.Metric.add_batch(self, predictions=predictions, references=listed)
+
+        def add(self, *, prediction: str | None = None, reference: str | Sequence[str] | None = None) -> None:
+            """Add an output and its references, a text or a list of texts."""
+            listed = [reference] if isinstance(reference, str) else reference
+            evaluate.Metric.add(self, prediction=prediction, reference=listed)
+
+        def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, object]:
             return _computed(metric, predictions, references, language)
 
     Bridged.__name__ = "Lmtasks" + "".join(part.capitalize() for part in metric.name.replace("+", "p").split(":"))
@@ -113,14 +123,14 @@ def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
 
 
 def _computed(
-    metric: Metric, predictions: Sequence[str], references: Sequence[str | Sequence[str]], language: str | None
+    metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]], language: str | None
 ) -> dict[str, object]:
     samples = [
         Sample(
             index=index,
             id=str(index),
             inputs={},
-            references=(texts,) if isinstance(texts, str) else tuple(texts),
+            references=tuple(texts),
             prediction=prediction,
             language=language,
             finish="unknown",
@@ -139,11 +149,13 @@ def _load(name: str) -> Any:
     import evaluate
 
     path = name.removeprefix(PREFIX)
+    if not path:
+        raise MetricError(f'metric "{name}" names no module: write {PREFIX}ID or {PREFIX}PATH')
     try:
         return evaluate.load(path)
     # Whatever a foreign module or the way to it raises.
     except Exception as error:
-        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}"
         raise MetricError(
             f'metric "{name}" cannot be loaded: {cause}. An id needs the hub or its cache; a module on this machine is'
             f" named by its folder: {PREFIX}PATH"

@@ -52,12 +52,17 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
     )
     lengths = np.array([_lengths(sample) for sample in samples])
     ratio = ScoreKind(
-        name="length_ratio", signature="length_ratio|tok:lmtasks1|version:1", unit="1 is equal", higher_is_better=None
+        name="length_ratio",
+        signature="length_ratio|tok:lmtasks1|version:1",
+        unit="1 is equal",
+        higher_is_better=None,
+        n=sum(bool(sample.references) for sample in samples),
     )
 
     def combine(sums: FloatArray) -> FloatArray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = sums[..., -2] / sums[..., -1]
+        produced, wanted = sums[..., -2], sums[..., -1]
+        # Where nothing was wanted, no length is right or wrong.
+        ratios = np.divide(produced, wanted, out=np.full_like(wanted, np.nan), where=wanted > 0)
         return np.concatenate([means.combine(sums[..., :-2]), ratios[..., None]], axis=-1)
 
     return Measurement(statistics=np.hstack([means.statistics, lengths]), kinds=(*means.kinds, ratio), combine=combine)

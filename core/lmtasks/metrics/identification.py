@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 SURE = 0.9
 """Below this probability a language is not told: names, numbers and a few words fit many."""
 LONGEST = 20_000
-"""Characters that are looked at."""
+"""Characters of many texts that are looked at, or little more."""
 _KIN = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "pcm": "en"}
 """Languages that count as another one."""
 
 
+def identify_all(texts: Iterable[str]) -> str | None:
+    """Return the language that texts are in together, whatever their order, or None where that is not sure."""
+    ordered = sorted(texts)
+    step = max(1, sum(map(len, ordered)) // LONGEST)
+    return identify("\n".join(text[:LONGEST] for text in ordered[::step]))
+
+
 def identify(text: str) -> str | None:
     """Return the language that a text is in, a primary subtag, or None where that is not sure."""
-    language, probability = _identifier().classify(text[:LONGEST])
-    return canonical(language) if probability >= SURE and language != "zxx" else None
+    probabilities: Counter[str] = Counter()
+    for language, probability in _identifier().rank(text):
+        probabilities[canonical(language)] += probability
+    [(language, probability)] = probabilities.most_common(1)
+    return language if probability >= SURE and language != "zxx" else None
 
 
 def knows(language: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import regex
 
 from lmtasks.languages import primary, states_language
-from lmtasks.metrics.identification import identify
+from lmtasks.metrics.identification import identify_all
 from lmtasks.task import Example, Sample
 
 UNSPACED = {
@@ -120,6 +120,6 @@ def _looks_english(samples: Sequence[Sample]) -> bool:
     around = [text for sample in samples for text in sample.inputs.values()]
     names = sum(_words(sample, "und-Latn") <= NAME_WORDS for sample in samples) > len(samples) / 2
     for texts in (around, references) if names else (references, around):
-        if (language := identify("\n".join(texts))) is not None:
+        if (language := identify_all(texts)) is not None:
             return language == "en"
     return "\n".join(references).isascii()

@@ -65,7 +65,8 @@ class Likelihood:
             ]
 
         def combine(sums: FloatArray) -> FloatArray:
-            mean = sums[..., 0] / sums[..., 1]
+            with np.errstate(invalid="ignore"):  # 0 / 0: references without any text
+                mean = sums[..., 0] / sums[..., 1]
             return np.stack([mean, np.exp(-mean)][: len(kinds)], axis=-1)
 
         return Measurement(statistics=statistics, kinds=tuple(kinds), combine=combine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,10 @@ def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float] | FloatArray]) ->
     """
     values = np.array(list(kinds.values()), dtype=np.float64).T
     inside = ~np.isnan(values)
+    counted = [
+        kind if count == len(values) else replace(kind, n=int(count))
+        for kind, count in zip(kinds, inside.sum(axis=0), strict=True)
+    ]
 
     def combine(sums: FloatArray) -> FloatArray:
         totals, counts = np.split(sums, 2, axis=-1)
@@ -29,7 +34,7 @@ def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float] | FloatArray]) ->
         return means
 
     statistics = np.hstack([np.where(inside, values, 0.0), inside])
-    return Measurement(statistics=statistics, kinds=tuple(kinds), combine=combine)
+    return Measurement(statistics=statistics, kinds=tuple(counted), combine=combine)
 
 
 def reference_count(counts: Sequence[int]) -> str:

@@ -33,6 +33,8 @@ class Measured:
     def scores(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
         """Return the scores, with their intervals if there are resamples.
 
+        A score that is not defined on these samples (a length against references without any) is left out.
+
         Raises:
             PluginError: the metric failed.
         """
@@ -50,12 +52,13 @@ class Measured:
                     higher_is_better=kind.higher_is_better,
                     language=self.language,
                     n=len(self.samples) if kind.n is None else kind.n,
-                    low=low,
-                    high=high,
+                    low=_finite(low),
+                    high=_finite(high),
                 )
                 for place, (kind, value, (low, high)) in enumerate(
                     zip(self.measurement.kinds, values, bounds, strict=True)
                 )
+                if math.isfinite(value)
             ]
 
 
@@ -128,10 +131,11 @@ def score_outputs(samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed
         resamples: of the bootstrap for the intervals; 0: without intervals.
         seed: of the bootstrap.
     """
-    scores = [
-        score for measured in measure_outputs(samples) for score in measured.scores(resamples=resamples, seed=seed)
-    ]
-    return [score for score in scores if not math.isnan(score.value)]
+    return [score for measured in measure_outputs(samples) for score in measured.scores(resamples=resamples, seed=seed)]
+
+
+def _finite(bound: float | None) -> float | None:
+    return bound if bound is not None and math.isfinite(bound) else None
 
 
 class _blaming:
@@ -145,4 +149,5 @@ class _blaming:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, LmtasksError):
-            raise PluginError(f'metric "{self.metric}" failed: {type(error).__name__}: {error}') from error
+            said = " ".join(str(error).split())
+            raise PluginError(f'metric "{self.metric}" failed: {type(error).__name__}: {said}') from error

@@ -92,23 +92,32 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What the scores say together, in words."""
-        names: dict[Outcome, list[str]] = {}
+        mixed = len({score.language for score in self.scores}) > 1
+        named: dict[Outcome, list[str]] = {}
         for score in self.scores:
-            names.setdefault(score.outcome, []).append(score.name)
-        better, worse = names.get("better", []), names.get("worse", [])
-        if len(names.get("same", [])) == len(self.scores):
+            named.setdefault(score.outcome, []).append(f"{score.name} ({score.language})" if mixed else score.name)
+        if len(named.get("same", [])) == len(self.scores):
             return "The runs score the same."
+        better, worse = named.get("better", []), named.get("worse", [])
+        parts = []
         if better and worse:
-            return f"Mixed: B is significantly better in {', '.join(better)} and worse in {', '.join(worse)}."
-        for found, word in ((better, "better"), (worse, "worse")):
-            if found:
-                rest = (
-                    f"; no difference is shown in the other {rest}" if (rest := len(self.scores) - len(found)) else ""
+            parts.append(f"Mixed: B is significantly better in {', '.join(better)} and worse in {', '.join(worse)}")
+        elif found := better or worse:
+            parts.append(f"B is significantly {'better' if better else 'worse'} than A in {', '.join(found)}")
+        for outcome in ("rises", "falls"):
+            if outcome in named:
+                parts.append(f"{', '.join(named[outcome])} {outcome} significantly")
+        if untested := named.get("not tested"):
+            parts.append(f"not tested: {', '.join(untested)}")
+        if rest := len(named.get("no difference shown", [])) + len(named.get("same", [])):
+            if rest == len(self.scores):
+                parts.append(
+                    f"No significant difference is shown on these {self.n} examples; that does not prove there is none"
                 )
-                return f"B is significantly {word} than A in {', '.join(found)}{rest}."
-        if len(names.get("not tested", [])) == len(self.scores):
-            return "Not tested: these scores have no statistics per example."
-        return f"No significant difference is shown on these {self.n} examples; that does not prove there is none."
+            else:
+                parts.append(f"no difference is shown in the other {rest}")
+        text = "; ".join(parts)
+        return f"{text[:1].upper()}{text[1:]}."
 
 
 def compare_runs(
@@ -229,8 +238,8 @@ def _compare(ours: Measured, theirs: Measured, *, resamples: int, trials: int, s
         test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
 
     for at, kind in enumerate(ours.measurement.kinds):
-        if math.isnan(first[at]) or math.isnan(second[at]):
-            continue  # of health, what cannot be told of one of them
+        if not (math.isfinite(first[at]) and math.isfinite(second[at])):
+            continue  # a score that is not defined on the outputs of one of them
 
         def told(array: str, at: int = at) -> float | None:
             value = float(getattr(test, array)[at]) if test else math.nan

@@ -75,18 +75,12 @@ class RunOptions:
                 if not isinstance(number, (int, float)):
                     raise UsageError(f"{name} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
-        for name, least in (("limit", 1), ("batch_size", 1), ("num_fewshot", 0)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        for name in ("data", "fewshot_data"):
-            if not isinstance(getattr(self, name), (str, Path, NoneType)):
-                raise UsageError(f"{name} must be a name or a path, not {type(getattr(self, name)).__name__}")
+        check_counts(self, limit=1, batch_size=1, num_fewshot=0)
+        check_paths(self, "data", "fewshot_data")
         for name, choice in (("on_overlong", OnOverlong), ("device", Device), ("dtype", Dtype)):
             if getattr(self, name) not in get_args(choice):
                 raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
-        if self.language is not None and not states_language(self.language):
-            raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{self.language}"')
+        check_language(self.language)
         if self.fewshot_data is not None and not self.num_fewshot:
             raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
 
@@ -127,3 +121,37 @@ def with_changes(options: Options, changes: Mapping[str, object], kind: str) -> 
         if name not in known:
             raise unknown_name(kind, name, known)
     return replace(options, **changes)
+
+
+def check_counts(options: object, **least: int) -> None:
+    """Refuse options that are neither None nor a whole number of at least so many.
+
+    Raises:
+        UsageError: names the option.
+    """
+    for name, number in least.items():
+        value = getattr(options, name)
+        if value is not None and (not isinstance(value, int) or value < number):
+            raise UsageError(f"{name} must be a whole number of at least {number}, not {value!r}")
+
+
+def check_paths(options: object, *names: str) -> None:
+    """Refuse options that are neither None nor a name or path.
+
+    Raises:
+        UsageError: names the option.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not isinstance(value, (str, Path, NoneType)):
+            raise UsageError(f"{name} must be a name or a path, not {type(value).__name__}")
+
+
+def check_language(language: str | None) -> None:
+    """Refuse what is neither None nor a language tag.
+
+    Raises:
+        UsageError: says what is expected.
+    """
+    if language is not None and not states_language(language):
+        raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{language}"')

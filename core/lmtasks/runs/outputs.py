@@ -9,11 +9,11 @@ from typing import Any
 
 from lmtasks.data import Dataset, file_sha256
 from lmtasks.errors import UsageError
-from lmtasks.languages import states_language
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.plugins import FoundPlugin
 from lmtasks.runs.environment import environment
 from lmtasks.runs.folder import SCHEMA, Run, append_samples, claim_folder, write_record
+from lmtasks.runs.options import check_counts, check_language, check_paths
 from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
 from lmtasks.task import Metric, Sample, Score, Task, names
 
@@ -49,14 +49,15 @@ class ScoreOptions:
         """
         if self.metrics is not None:
             object.__setattr__(self, "metrics", names(self.metrics))
+        check_counts(self, limit=1, resamples=0)
+        check_paths(self, "predictions", "data", "output_dir")
+        check_language(self.language)
         if self.references is not None:
             if "references" in self.columns:
                 raise UsageError("the column of the references is named twice")
             object.__setattr__(self, "columns", {**self.columns, "references": self.references})
-        if self.resamples < 0 or self.resamples == 1:
-            raise UsageError(f"resamples must be 0 (no intervals) or at least 2, not {self.resamples}")
-        if self.language is not None and not states_language(self.language):
-            raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{self.language}"')
+        if self.resamples == 1:
+            raise UsageError("resamples must be 0 (no intervals) or at least 2, not 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def score_predictions(
         )
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
-    source = Path(str(options.predictions))
+    source = Path(str(options.predictions)).expanduser()
     columns = {name: column for name, column in options.columns.items() if name != "prediction"}
     record: dict[str, Any] = {
         "schema": SCHEMA,

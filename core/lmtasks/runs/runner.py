@@ -81,8 +81,7 @@ def run_plan(
     renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
     generation = stopping(plan.generation, renderer)
     answers = _render_answers(plan, renderer) if plan.options.loglikelihood else {}
-    room = room_for_prompt(model, generation, longest_answer=max(map(len, answers.values()), default=0))
-    prompts = _render(plan, renderer, room, on_progress)
+    prompts = _render(plan, renderer, model, generation, answers, on_progress)
     _warn_of_language(plan, model)
     record = _record(plan, renderer, model, generation, prompts)
     source = Path(model.info.name)
@@ -119,13 +118,8 @@ def stopping(generation: Generation, renderer: Renderer) -> Generation:
     return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
 
 
-def room_for_prompt(model: LanguageModel, generation: Generation, *, longest_answer: int = 0) -> int | None:
+def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
     """Return how many tokens a prompt may have; None: as many as it likes.
-
-    Args:
-        model: has a context of so many tokens.
-        generation: takes of them what an answer may have.
-        longest_answer: tokens of the longest text whose likelihood behind the prompt is to be measured.
 
     Raises:
         PromptError: the answer alone would fill the model's context.
@@ -133,32 +127,41 @@ def room_for_prompt(model: LanguageModel, generation: Generation, *, longest_ans
     context = model.info.context_length
     if context is None:
         return None
-    needed = max(generation.max_new_tokens, longest_answer)
-    if longest_answer >= context:
-        raise PromptError(
-            f"a reference of {longest_answer} tokens leaves no room for a prompt: {model.info.name} has a context of"
-            f" {context} tokens; run without --loglikelihood"
-        )
     if generation.max_new_tokens >= context:
         raise PromptError(
             f"max_new_tokens {generation.max_new_tokens} leaves no room for a prompt: {model.info.name} has a"
             f" context of {context} tokens"
         )
-    return context - needed
+    return context - generation.max_new_tokens
 
 
-def _render(plan: Plan, renderer: Renderer, room: int | None, on_progress: OnProgress) -> list[RenderedPrompt | None]:
+def _render(
+    plan: Plan,
+    renderer: Renderer,
+    model: LanguageModel,
+    generation: Generation,
+    answers: Mapping[str, Sequence[int]],
+    on_progress: OnProgress,
+) -> list[RenderedPrompt | None]:
     """Render all prompts; None stands for one that is skipped."""
+    room, context = room_for_prompt(model, generation), model.info.context_length
     prompts: list[RenderedPrompt | None] = []
     overlong: list[OverlongPromptError] = []
     for number, example in enumerate(plan.dataset.examples):
         if number and number % 1000 == 0:
             on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
+        # A reference whose likelihood is measured takes the place of an answer, and may be longer than one.
+        texts = _likely_texts(plan.task, example) if answers else ()
+        longest = max((len(answers[text]) for text in texts), default=0)
+        own_room = None if room is None or context is None else max(0, min(room, context - longest))
         try:
-            prompts.append(renderer.render_within(example, room, on_overlong=plan.options.on_overlong))
+            prompts.append(renderer.render_within(example, own_room, on_overlong=plan.options.on_overlong))
         except OverlongPromptError as error:
             prompts.append(None)
-            overlong.append(error)
+            beside = ""
+            if own_room != room:
+                beside = f" of {context} beside a reference of {longest} tokens (--loglikelihood)"
+            overlong.append(OverlongPromptError(f"{error}{beside}"))
     if overlong and plan.options.on_overlong != "skip":
         ways = "skip" if plan.options.on_overlong == "cut" else "cut or --on-overlong skip"
         raise PromptError(
