@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmtasks.data import DataRequest, load_dataset, load_fewshot, read_predictions
 from lmtasks.errors import RunError, UnknownNameError, UsageError, unknown_name
-from lmtasks.metrics import find_metrics
+from lmtasks.metrics import check_references, find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
@@ -129,6 +129,7 @@ def plan_run(task: str | Task, options: RunOptions) -> Plan:
         language=options.language,
     )
     dataset = load_dataset(found, request)
+    check_references(metrics, dataset.examples)
     fewshot = None
     if options.num_fewshot:
         fewshot = load_fewshot(found, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data)
@@ -287,11 +288,12 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("nothing to compare: name at least two runs")
-    if resamples < 2 or trials < 1:
-        raise UsageError("a comparison needs at least 2 resamples and 1 trial")
+    for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
     found = _metrics_of_runs(loaded, metrics, Registry())
-    return compare_runs(loaded, found, resamples=resamples, trials=trials, seed=seed)
+    return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
 
 
 def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
@@ -374,6 +376,8 @@ def _metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry:
     left_out = sorted({name for own in recorded for name in own} - set(common))
     if left_out and common:
         log.warning("not all runs were scored with %s; name metrics with --metrics", ", ".join(left_out))
+    if not common and len(runs) == 1:
+        raise RunError(f"{runs[0].path}: it was scored with no metric; name some with --metrics")
     if not common:
         used = "; ".join(f"{run.path}: {', '.join(own) or 'none'}" for run, own in zip(runs, recorded, strict=True))
         raise RunError(f"no metric in common ({used}); name some with --metrics, and all are scored alike")

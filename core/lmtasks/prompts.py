@@ -133,10 +133,19 @@ class Renderer:
         marker = _unused_marker([text])
         # What a base model writes behind its cue begins with a space, as in the examples that the prompt shows.
         lead = " " if self.prompt.cue and not self.chat else ""
-        ids = array("i")
-        for piece in self._guard.broken(lead + text, marker).split(marker):
+        first, *rest = self._guard.broken(lead + text, marker).split(marker)
+        ids = array("i", self._encode_behind(first))
+        for piece in rest:
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
         return ids
+
+    def _encode_behind(self, text: str) -> list[int]:
+        """Return the token ids of a text that follows another: some tokenizers put a space before a first word."""
+        before = self._tokenizer.encode("\n", add_special_tokens=False)
+        both = self._tokenizer.encode("\n" + text, add_special_tokens=False)
+        if both[: len(before)] == before:
+            return both[len(before) :]
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def render_within(self, example: Example, max_tokens: int | None, *, on_overlong: OnOverlong) -> RenderedPrompt:
         """Return the prompt of an example if it has at most `max_tokens` (None: no limit), or cut it to that.

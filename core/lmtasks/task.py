@@ -42,7 +42,7 @@ class Example:
     inputs: Mapping[str, str]
     """Text by field name; optional fields may be missing."""
     references: tuple[str, ...] = ()
-    """Every right answer; "" says that giving no answer is right; empty for data without references."""
+    """Every right answer; "" alone says that giving no answer is right; empty for data without references."""
     target: str | None = None
     """What a few-shot answer shows and training learns to write; None: the first reference."""
     language: str | None = None

@@ -235,13 +235,19 @@ def test_likelihoods_cannot_be_computed_from_texts(name):
 
 
 @pytest.mark.parametrize(
-    ("predictions", "references"),
-    [(["a", "b"], ["a"]), (["a"], [["a"], ["b"]]), ([1], ["a"]), (["a"], [1])],
+    ("name", "predictions", "references"),
+    [
+        # A metric each: evaluate waits a second for the lock of one that has failed.
+        ("bleu", ["a", "b"], ["a"]),
+        ("chrf", ["a"], [["a"], ["b"]]),
+        ("ter", [1], ["a"]),
+        ("f1", ["a"], [1]),
+    ],
     ids=["too few references", "too many", "a number", "a number as reference"],
 )
-def test_what_is_no_pair_of_texts_is_refused(predictions, references):
+def test_what_is_no_pair_of_texts_is_refused(name, predictions, references):
     with pytest.raises(ValueError, match="Mismatch|don't match"):
-        lmtasks.as_evaluate("bleu").compute(predictions=predictions, references=references)
+        lmtasks.as_evaluate(name).compute(predictions=predictions, references=references)
 
 
 def test_lists_behind_texts_are_never_scored_as_their_spelling():

@@ -12,7 +12,7 @@ from sacrebleu.metrics import CHRF, TER
 
 import lmtasks
 from lmtasks import Example, Generation, Measurement, Prompt, Run, Sample, ScoreKind, Task
-from lmtasks.errors import MetricError, RunError, UnknownNameError, UsageError
+from lmtasks.errors import MetricError, PluginError, RunError, UnknownNameError, UsageError
 from lmtasks.metrics.statistics import holm, paired_test
 from lmtasks.runs.gates import Gate
 from lmtasks.testing import FakeModel
@@ -220,7 +220,8 @@ def test_more_runs_are_all_compared_with_the_first_and_all_tests_corrected_at_on
     [alone] = compare(runs[wrong_once], runs[wrong])
     for score, among in zip(alone.scores, comparisons[2].scores, strict=True):
         assert among.p_corrected > score.p_corrected
-        assert replace(among, p_corrected=None) == replace(score, p_corrected=None)
+        assert among.smallest_p > score.smallest_p
+        assert replace(among, p_corrected=None, smallest_p=0) == replace(score, p_corrected=None, smallest_p=0)
 
 
 def test_a_difference_that_is_significant_alone_may_not_be_among_many(runs, run):
@@ -331,6 +332,11 @@ def test_a_verdict_tells_of_a_score_that_falls_without_being_worse(runs):
     assert "No significant difference" not in comparison.verdict
     [comparison] = compare(runs[right], runs[wrong], metrics=(Length(), "chrf"))
     assert "no difference is shown" not in comparison.verdict
+
+
+def test_a_verdict_keeps_the_names_of_scores(runs):
+    [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
+    assert re.search(r"\blength\b", comparison.verdict)
 
 
 def test_a_single_metric_may_be_a_plain_text(runs):
@@ -475,8 +481,9 @@ def by_another_version(run: Run) -> Run:
 
 def test_a_score_that_was_computed_differently_is_refused(runs, run):
     other = by_another_version(run(wrong))
-    for metrics in (None, ("chrf", "exact_match")):
-        refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", metrics=metrics)
+    refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", "--metrics")
+    # Named metrics are computed anew for both, in the same way.
+    assert compare(runs[right], other, metrics=("chrf", "exact_match"))[0].scores
     [comparison] = compare(runs[right], other, metrics=("chrf", "ter"))
     assert comparison.verdict == "B is significantly worse than A in chrF, TER."
     [comparison] = compare(other, other)
@@ -543,8 +550,9 @@ def test_data_without_references_has_no_scores_to_compare(run):
     [
         (0, {}, "at least two"),
         (1, {}, "at least two"),
-        (2, {"resamples": 1}, "2 resamples"),
-        (2, {"trials": 0}, "1 trial"),
+        (2, {"resamples": 1}, "resamples must be a whole number of at least 2"),
+        (2, {"trials": 0}, "trials must be a whole number of at least 1"),
+        (2, {"seed": -1}, "seed must be a whole number of at least 0"),
     ],
 )
 def test_too_few_runs_resamples_or_trials_are_refused(runs, count, changes, told):
@@ -696,3 +704,70 @@ def test_a_condition_in_other_words_is_refused_with_those_that_count(condition):
         Gate.parse(condition)
     assert f'"{condition}"' in str(caught.value)
     assert "SCORE drops by NUMBER" in str(caught.value)
+
+
+# What cannot be told
+
+
+def test_examples_that_changed_are_found_beside_parts_without_an_answer(run):
+    unanswerable = [Example(id=f"u{n}", inputs={"text": f"number {n}"}, references=("",)) for n in range(N, 2 * N)]
+    task = make_task([*EXAMPLES, *unanswerable], metrics=("exact_match", "f1"), no_answer="none")
+    first = run(lambda n: right(n) if n < N else "", task)
+    second = run(lambda n: (wrong(n) if n in (3, 7) else right(n)) if n < N else "", task)
+    [comparison] = compare(first, second)
+    assert {example.id for example in comparison.changed} == {"e3", "e7"}
+
+
+def test_examples_that_changed_are_found_where_lower_is_better(runs):
+    [comparison] = compare(runs[right], runs[wrong_once], metrics=("ter",))
+    assert (comparison.changed_by, [example.id for example in comparison.changed]) == ("TER", ["e5"])
+
+
+def test_five_examples_cannot_pass_a_test_and_a_gate_on_them_is_refused(run):
+    five = make_task(EXAMPLES[:5], metrics=("exact_match",))
+    [comparison] = compare(run(right, five), run(wrong, five))
+    [score] = comparison.scores
+    # All five have to be swapped, or none: 2 of 32 ways.
+    assert score.p_randomisation == score.smallest_p == 2 / 32
+    assert "too few" in comparison.verdict
+    with pytest.raises(UsageError, match="cannot be told on 5 examples.*by NUMBER"):
+        Gate.parse("exact_match drops").failing(comparison)
+    assert Gate.parse("exact_match drops by 50").failing(comparison)
+
+
+def test_equal_scores_of_other_answers_are_not_said_to_be_the_same(run):
+    task = make_task(metrics=("exact_match",))
+    first, second = run(wrong_half, task), run(lambda n: right(n) if n % 2 else wrong(n), task)
+    [comparison] = compare(first, second)
+    assert comparison.scores[0].difference == 0
+    assert comparison.scores[0].outcome == "no difference shown"
+    assert comparison.verdict != SAME
+
+
+class Undefined(Length):
+    """A metric that is not defined on these examples."""
+
+    name = "undefined"
+
+    def measure(self, samples, language):
+        measurement = super().measure(samples, language)
+        return replace(measurement, combine=lambda sums: np.full((*sums.shape[:-1], 1), np.nan))
+
+
+def test_scores_that_are_not_defined_are_said_and_not_equal(runs, caplog):
+    [comparison] = compare(runs[right], runs[wrong], metrics=(Undefined(),))
+    assert comparison.verdict.startswith("Nothing to compare")
+    scored = lmtasks.score(runs[right], metrics=(Undefined(), "chrf"))
+    assert [score.name for score in scored.scores] == ["chrF"]
+    assert "not defined" in caplog.text
+
+
+def test_a_metric_that_fails_in_a_comparison_is_named(runs):
+    class Failing(Length):
+        name = "failing"
+
+        def measure(self, samples, language):
+            return replace(super().measure(samples, language), combine=lambda sums: 1 / 0)
+
+    with pytest.raises(PluginError, match='"failing" failed: ZeroDivisionError'):
+        compare(runs[right], runs[wrong], metrics=(Failing(),))

@@ -427,3 +427,11 @@ def test_health_survives_any_text(rows: list[tuple[str, list[str], str]]):
         assert value >= 0
         assert value <= 100 or name == "length_ratio"
     assert found["empty"] == pytest.approx(100 * np.mean([not text.strip() for text, _, _ in rows]))
+
+
+def test_an_answer_from_a_text_is_no_copy_where_the_right_one_is_a_copy_too():
+    text = "渡轮每天早上九点离开港口，晚上六点返回，船长已经在船上工作了三十多年，从来没有迟到过一次。"
+    wanted = text[14:40]
+    extracted = sample(wanted[1:], wanted, source=text, language="zh")
+    assert not is_copying(extracted)
+    assert is_copying(sample(wanted[1:], "船长很准时。", source=text, language="zh"))

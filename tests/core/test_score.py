@@ -12,7 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 import lmtasks
 from lmtasks import Example, Run, ScoreOptions, Task
-from lmtasks.errors import DataError, LmtasksError, MetricError, RunError, UnknownNameError, UsageError
+from lmtasks.errors import DataError, LmtasksError, MetricError, PluginError, RunError, UnknownNameError, UsageError
 from lmtasks.testing import FakeModel
 
 IDS = ("a", "b", "c", "d")
@@ -641,3 +641,65 @@ def test_lines_and_rows_give_the_same_predictions(data, tmp_path):
     rows = [{"id": id, "prediction": text} for id, text in zip(IDS, texts, strict=True)]
     lines, by_id = (score(data, path) for path in (tmp_path / "system.txt", jsonl(tmp_path / "system.jsonl", rows)))
     assert predictions(lines) == predictions(by_id)
+
+
+# Runs that were damaged, and folders that cannot be written
+
+
+@pytest.fixture
+def finished(data, tmp_path) -> Run:
+    return lmtasks.run(make_task(), data=data, model=answers(), output_dir=tmp_path / "runs")
+
+
+def test_a_run_that_lost_samples_is_refused(finished):
+    samples = finished.path / "samples.jsonl"
+    lines = samples.read_text(encoding="utf-8").splitlines(keepends=True)
+    for kept in (lines[:2], [*lines[:3], lines[0]], []):
+        samples.write_text("".join(kept), encoding="utf-8")
+        refused(RunError, lambda: lmtasks.score(finished), samples, "damaged", "of 4")
+    samples.unlink()
+    refused(RunError, lambda: lmtasks.score(finished), samples, "0 samples of 4")
+
+
+def test_a_line_that_is_not_utf8_is_named(finished):
+    samples = finished.path / "samples.jsonl"
+    content = samples.read_bytes()
+    samples.write_bytes(content.replace(b"nobody", b"\xff\xfe\xfd", 1))
+    refused(RunError, lambda: lmtasks.score(finished), samples, "line ", "damaged")
+
+
+def test_a_file_is_no_run_folder(finished):
+    refused(RunError, lambda: lmtasks.compare(finished.path / "run.json", finished), "no run folder")
+
+
+def test_nothing_half_written_stays_behind(data, outputs, tmp_path, monkeypatch):
+    def full(*_):
+        raise RunError("No space left on device")
+
+    monkeypatch.setattr("lmtasks.runs.outputs.write_record", full)
+    refused(RunError, lambda: score(data, outputs, output_dir=tmp_path / "runs"), "No space left")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_hides_no_earlier_error(data, tmp_path, monkeypatch):
+    task = make_task(parse=lambda text: 1 / 0)
+    monkeypatch.setattr("lmtasks.api.write_report", full_report)
+    refused(PluginError, lambda: lmtasks.run(task, data=data, model=answers(), output_dir=tmp_path / "runs"), "parser")
+
+
+def full_report(run: Run) -> None:
+    raise RunError(f"{run.path / 'report.md'}: cannot be written")
+
+
+def test_health_and_its_intervals_are_those_of_the_run_in_whatever_order_it_finished(data, tmp_path):
+    class Backwards(FakeModel):
+        def generate(self, requests, generation, **settings):
+            yield from reversed(list(super().generate(requests, generation, **settings)))
+
+    model = Backwards(answers()._answers)
+    run = lmtasks.run(make_task(), data=data, model=model, output_dir=tmp_path / "runs")
+    assert lmtasks.score(run).health == run.health
+
+
+def test_a_column_for_plain_lines_is_refused(data, outputs):
+    refused(DataError, lambda: score(data, outputs, columns={"prediction": "text"}), outputs, '"text"')

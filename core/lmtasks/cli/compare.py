@@ -62,6 +62,7 @@ def command(
     """
     from lmtasks import api
     from lmtasks.cli.main import GATE
+    from lmtasks.runs.compare import ALPHA
     from lmtasks.runs.gates import Gate
 
     checks = [Gate.parse(text) for text in gates]
@@ -75,7 +76,15 @@ def command(
     if as_json:
         result = {
             "runs": [str(comparisons[0].first.path), *(str(comparison.second.path) for comparison in comparisons)],
-            "tests": {"resamples": resamples, "trials": trials, "seed": seed, "correction": "Holm"},
+            "tests": {
+                "p": "paired approximate randomisation",
+                "p_bootstrap": "paired bootstrap",
+                "correction": "Holm, for scores and for health each",
+                "alpha": ALPHA,
+                "resamples": resamples,
+                "trials": trials,
+                "seed": seed,
+            },
             "comparisons": [_as_json(comparison) for comparison in comparisons],
             "failed": failed,
         }
@@ -158,7 +167,7 @@ def _probability(p: float | None) -> str:
 
 def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:
     tests = sum(score.p_randomisation is not None for comparison in comparisons for score in comparison.scores)
-    signatures = signature_lines((score.name, score.signature) for score in comparisons[0].scores)
+    signatures = signature_lines(score.signature for score in comparisons[0].scores)
     return "\n".join(
         [
             f"p: paired approximate randomisation, {trials} trials; corrected by Holm for {tests} tests."

@@ -162,7 +162,7 @@ def resampling_options(least: int) -> Callable[[Command], Command]:
             metavar="N",
             help="Of the bootstrap, for intervals.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples."),
     )
 
 

@@ -31,13 +31,13 @@ def score_lines(scores: Sequence[Score]) -> str:
         for score in scores
     ]
     lines = [table(header, rows, right=(1, len(header) - 1)), ""]
-    return "\n".join([*lines, *signature_lines((score.name, score.signature) for score in scores)])
+    return "\n".join([*lines, *signature_lines(score.signature for score in scores)])
 
 
-def signature_lines(signatures: Iterable[tuple[str, str]]) -> list[str]:
+def signature_lines(signatures: Iterable[str]) -> list[str]:
     """Return signatures, those of one metric in one line: they differ in their first word alone, the score's name."""
     shared: dict[str, list[str]] = {}
-    for _, signature in signatures:
+    for signature in signatures:
         name, _, rest = signature.partition("|")
         shared.setdefault(rest, []).append(name)
     return [f"{', '.join(names)}: {rest}" for rest, names in shared.items()]

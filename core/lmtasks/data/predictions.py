@@ -36,6 +36,8 @@ def read_predictions(path: Path, examples: Sequence[Example], *, column: str | N
     if path.suffix.lower() == ".json":
         raise DataError(f'{path}: save it as .jsonl, a line {{"id": ..., "prediction": ...}} for each example')
     if path.suffix.lower() not in SUFFIXES:
+        if column:
+            raise DataError(f'{path}: has lines and no column "{column}"; columns are read from {", ".join(SUFFIXES)}')
         return _by_line(path, examples)
     return _by_id(path, list(read_rows(path)), examples, column)
 

@@ -1,12 +1,13 @@
 """Metrics: statistics per example, scores with signatures, the tokenizer chosen by the references' language."""
 
-from lmtasks.metrics.catalogue import CORE, find_metrics
+from lmtasks.metrics.catalogue import CORE, check_references, find_metrics
 from lmtasks.metrics.language import language_of
 from lmtasks.metrics.scoring import Measured, measure_outputs, measure_samples, score_outputs, score_samples
 
 __all__ = [
     "CORE",
     "Measured",
+    "check_references",
     "find_metrics",
     "language_of",
     "measure_outputs",

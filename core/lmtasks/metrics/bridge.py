@@ -40,6 +40,15 @@ class EvaluateMetric:
         """
         _takes_several(self.name, _load(self.name))
 
+    def check_references(self, most: int) -> None:
+        """See that the module takes as many references per example as the data has.
+
+        Raises:
+            MetricError: it takes one, and there are several.
+        """
+        if most > 1 and not _takes_several(self.name, _load(self.name)):
+            raise MetricError(f'metric "{self.name}" takes one reference per example, and some have {most}')
+
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Compute as the protocol says.
 
@@ -47,10 +56,9 @@ class EvaluateMetric:
             MetricError: the module cannot be loaded, or takes no text, or one reference where there are several.
         """
         module = _load(self.name)
+        self.check_references(max(len(sample.references) for sample in samples))
         references: list[Any] = [list(sample.references) for sample in samples]
         if not _takes_several(self.name, module):
-            if any(len(texts) > 1 for texts in references):
-                raise MetricError(f'metric "{self.name}" takes one reference per example, and some have several')
             references = [texts[0] for texts in references]
         result = module.compute(predictions=[sample.prediction for sample in samples], references=references)
         numbers = {key: float(value) for key, value in result.items() if isinstance(value, Real)}
@@ -125,6 +133,9 @@ def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
 def _computed(
     metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]], language: str | None
 ) -> dict[str, object]:
+    for index, texts in enumerate(references):
+        if not texts:
+            raise MetricError(f"references[{index}] is empty: every prediction needs at least one reference")
     samples = [
         Sample(
             index=index,

@@ -10,7 +10,7 @@ from lmtasks.metrics.bridge import PREFIX, EvaluateMetric
 from lmtasks.metrics.likelihood import Likelihood
 from lmtasks.metrics.rouge import Rouge
 from lmtasks.metrics.translation import bleu, chrf, ter
-from lmtasks.task import Metric
+from lmtasks.task import Example, Metric
 
 CORE: dict[str, Metric] = {
     metric.name: metric
@@ -52,6 +52,18 @@ def find_metrics(names: Iterable[str | Metric], from_plugin: Callable[[str], Met
             check()
         found.setdefault(metric.name, metric)
     return tuple(found.values())
+
+
+def check_references(metrics: Iterable[Metric], examples: Iterable[Example]) -> None:
+    """See that metrics take as many references per example as the data has, before a model is loaded.
+
+    Raises:
+        MetricError: one does not.
+    """
+    most = max((len(example.references) for example in examples), default=0)
+    for metric in metrics:
+        if isinstance(metric, EvaluateMetric):
+            metric.check_references(most)
 
 
 def _find(name: str, from_plugin: Callable[[str], Metric]) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,8 @@ LOOP_GRAM, LOOP_TOKENS, LOOP_SHARE = 4, 12, 1 / 3
 al. 2020, "Neural text generation with unlikelihood training". Ordinary text stays under a tenth."""
 COPY_RUN, COPY_TOKENS, COPY_SHARE = 8, 16, 0.8
 """An output of so many tokens is copied when this share of them stand in runs of 8 that an input has too (fragment
-coverage of Grusky et al. 2018, "Newsroom", without short fragments). Shorter ones when they are the whole input."""
+coverage of Grusky et al. 2018, "Newsroom", without short fragments), and of no reference so much. A shorter one when
+it is the whole input."""
 
 
 def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None]) -> Measurement:
@@ -35,13 +37,14 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
     Returns:
         The same kinds for all samples, so that any two runs can be paired; what cannot be told of any is NaN.
     """
+    read = [_Read.of(sample) for sample in samples]
     shares: dict[str, list[float]] = {
         "empty": [float(not sample.prediction.strip()) for sample in samples],
         "unfinished": [
             np.nan if sample.finish == "unknown" else float(sample.finish == "length") for sample in samples
         ],
-        "repeating": [float(is_repeating(sample.prediction)) for sample in samples],
-        "copying": [float(is_copying(sample)) if sample.inputs else np.nan for sample in samples],
+        "repeating": [float(_loops(words.prediction)) for words in read],
+        "copying": [float(_copies_unasked(words)) if words.inputs else np.nan for words in read],
         "wrong_language": [_in_wrong_language(sample.prediction, languages[sample.id]) for sample in samples],
     }
     means = mean_measurement(
@@ -50,7 +53,7 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
             for name, values in shares.items()
         }
     )
-    lengths = np.array([_lengths(sample) for sample in samples])
+    lengths = np.array([words.lengths() for words in read])
     ratio = ScoreKind(
         name="length_ratio",
         signature="length_ratio|tok:lmtasks1|version:1",
@@ -70,42 +73,68 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
 
 def is_repeating(text: str) -> bool:
     """Tell whether a text goes round in a loop."""
-    words = tokens(text)
+    return _loops(tokens(text))
+
+
+def is_copying(sample: Sample) -> bool:
+    """Tell whether an output is mostly a copy of an input, and no reference is."""
+    return _copies_unasked(_Read.of(sample))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The tokens of a sample's texts."""
+
+    prediction: list[str]
+    references: list[list[str]]
+    inputs: list[list[str]]
+
+    @classmethod
+    def of(cls, sample: Sample) -> _Read:
+        return cls(
+            tokens(sample.prediction),
+            [tokens(text) for text in sample.references],
+            [tokens(text) for text in sample.inputs.values()],
+        )
+
+    def lengths(self) -> tuple[float, float]:
+        """Return the length of the output, and of the references on average; both 0 where there are none."""
+        if not self.references:
+            return 0, 0
+        return len(self.prediction), sum(map(len, self.references)) / len(self.references)
+
+
+def _loops(words: Sequence[str]) -> bool:
     if len(words) < LOOP_TOKENS:
         return False
     grams = Counter(zip(*(words[at:] for at in range(LOOP_GRAM)), strict=False))
     return 1 - len(grams) / grams.total() >= LOOP_SHARE
 
 
-def is_copying(sample: Sample) -> bool:
-    """Tell whether an output is mostly a copy of an input, and not what was wanted."""
-    words = tokens(sample.prediction)
-    if not words or any(words == tokens(text) for text in sample.references):
+def _copies_unasked(read: _Read) -> bool:
+    """Tell whether the output copies an input where the references do not: answers from a text are copies of it."""
+    if not read.prediction or read.prediction in read.references:
         return False
-    for text in sample.inputs.values():
-        source = tokens(text)
-        if words == source:
-            return True
-        if len(words) >= COPY_TOKENS:
-            runs = {tuple(source[at : at + COPY_RUN]) for at in range(len(source) - COPY_RUN + 1)}
-            covered = {
-                at + step
-                for at in range(len(words) - COPY_RUN + 1)
-                if tuple(words[at : at + COPY_RUN]) in runs
-                for step in range(COPY_RUN)
-            }
-            if len(covered) >= COPY_SHARE * len(words):
-                return True
+    for source in read.inputs:
+        if _copies(read.prediction, source):
+            return not any(_copies(words, source) for words in read.references)
     return False
+
+
+def _copies(words: Sequence[str], source: Sequence[str]) -> bool:
+    if words == source or len(words) < COPY_TOKENS:
+        return words == source
+    runs = {tuple(source[at : at + COPY_RUN]) for at in range(len(source) - COPY_RUN + 1)}
+    covered = {
+        at + step
+        for at in range(len(words) - COPY_RUN + 1)
+        if tuple(words[at : at + COPY_RUN]) in runs
+        for step in range(COPY_RUN)
+    }
+    return len(covered) >= COPY_SHARE * len(words)
 
 
 def _in_wrong_language(text: str, wanted: str | None) -> float:
     """Return 1 or 0, or NaN where the language that is wanted cannot be told."""
     language = primary(wanted)
     return float(identify(text) not in (None, canonical(language))) if knows(language) else np.nan
-
-
-def _lengths(sample: Sample) -> tuple[float, float]:
-    """Return the tokens of the output, and of the references on average; both 0 where there are no references."""
-    wanted = [len(tokens(text)) for text in sample.references]
-    return (len(tokens(sample.prediction)), sum(wanted) / len(wanted)) if wanted else (0, 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lmtasks.errors import LmtasksError, PluginError
@@ -11,6 +13,8 @@ from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import group_by_language
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
 from lmtasks.task import Measurement, Metric, Sample, Score
+
+log = logging.getLogger("lmtasks.metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,28 +42,36 @@ class Measured:
         Raises:
             PluginError: the metric failed.
         """
-        with _blaming(self.metric):
+        with blaming(self.metric):
             values = corpus_values(self.measurement)
-            bounds: Sequence[Sequence[float | None]] = [(None, None)] * len(values)
+            bounds: Sequence[Sequence[float]] = [(math.nan, math.nan)] * len(values)
             if resamples and can_be_resampled(self.measurement):
                 bounds = bootstrap_intervals(self.measurement, resamples=resamples, seed=seed).tolist()
-            return [
-                Score(
-                    name=kind.name,
-                    value=float(value),
-                    unit=kind.unit,
-                    signature=self.signature(place),
-                    higher_is_better=kind.higher_is_better,
-                    language=self.language,
-                    n=len(self.samples) if kind.n is None else kind.n,
-                    low=_finite(low),
-                    high=_finite(high),
+            scores = []
+            for place, (kind, value, (low, high)) in enumerate(
+                zip(self.measurement.kinds, values, bounds, strict=True)
+            ):
+                n = len(self.samples) if kind.n is None else kind.n
+                if not math.isfinite(value):
+                    # Of health that is nothing to tell: no inputs, no references.
+                    if self.origin:
+                        log.warning("%s is not defined on these %d examples, and left out", kind.name, n)
+                    continue
+                bounded = n > 1 and math.isfinite(low) and math.isfinite(high)
+                scores.append(
+                    Score(
+                        name=kind.name,
+                        value=float(value),
+                        unit=kind.unit,
+                        signature=self.signature(place),
+                        higher_is_better=kind.higher_is_better,
+                        language=self.language,
+                        n=n,
+                        low=low if bounded else None,
+                        high=high if bounded else None,
+                    )
                 )
-                for place, (kind, value, (low, high)) in enumerate(
-                    zip(self.measurement.kinds, values, bounds, strict=True)
-                )
-                if math.isfinite(value)
-            ]
+        return scores
 
 
 def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[Measured]:
@@ -79,7 +91,7 @@ def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> lis
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
         for metric in metrics:
-            with _blaming(metric.name):
+            with blaming(metric.name):
                 measurement = metric.measure(members, language)
                 if len(measurement.statistics) != len(members):
                     raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
@@ -91,7 +103,7 @@ def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> lis
 
 def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:
     """Measure the health of all outputs, those without references too; nothing for no outputs."""
-    made = [sample for sample in samples if sample.finish != "skipped"]
+    made = sorted((sample for sample in samples if sample.finish != "skipped"), key=lambda sample: sample.index)
     if not made:
         return []
     languages = {
@@ -134,20 +146,17 @@ def score_outputs(samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed
     return [score for measured in measure_outputs(samples) for score in measured.scores(resamples=resamples, seed=seed)]
 
 
-def _finite(bound: float | None) -> float | None:
-    return bound if bound is not None and math.isfinite(bound) else None
+@contextmanager
+def blaming(metric: str) -> Iterator[None]:
+    """Turn what a metric raises into an error that names it; what core itself has to say stays as it is.
 
-
-class _blaming:
-    """Turns what a metric raises into an error that names it; what core itself has to say stays as it is."""
-
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, LmtasksError):
-            said = " ".join(str(error).split())
-            raise PluginError(f'metric "{self.metric}" failed: {type(error).__name__}: {said}') from error
+    Raises:
+        PluginError: the metric failed.
+    """
+    try:
+        yield
+    except LmtasksError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise PluginError(f'metric "{metric}" failed: {type(error).__name__}: {said}') from error

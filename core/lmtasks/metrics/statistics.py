@@ -78,7 +78,7 @@ def paired_test(
     The interval and `p_bootstrap` are by paired bootstrap (Koehn 2004, "Statistical significance tests for machine
     translation evaluation"), its distribution moved to a difference of 0 for the probability; `p_randomisation` is by
     approximate randomisation (Noreen 1989; Riezler and Maxwell 2005), which changes outputs between the systems and
-    assumes less.
+    assumes less. Where there are no more than `trials` ways to swap, all of them are tried: the probability is exact.
 
     Raises:
         ValueError: the measurements are of different examples or statistics.
@@ -89,15 +89,22 @@ def paired_test(
     difference = corpus_values(second) - corpus_values(first)
     drawn = second.combine(_bootstrap_sums(b, resamples, seed)) - first.combine(_bootstrap_sums(a, resamples, seed))
     interval = _percentiles(drawn)
-    swapped = _swapped_sums(b - a, trials, seed)
+    exact = 2 ** len(a) <= trials
+    swapped = _every_swap(b - a) if exact else _swapped_sums(b - a, trials, seed)
     changed = second.combine(b.sum(axis=0) - swapped) - first.combine(a.sum(axis=0) + swapped)
     return PairedTest(
         difference=difference,
         low=interval[:, 0],
         high=interval[:, 1],
-        p_bootstrap=_probability(drawn - difference, difference),
-        p_randomisation=_probability(changed, difference),
+        p_bootstrap=_probability(drawn - difference, difference, drawn_too=1),
+        # All swaps hold the observed one; a sample of them has it added.
+        p_randomisation=_probability(changed, difference, drawn_too=0 if exact else 1),
     )
+
+
+def smallest_probability(examples: int, trials: int) -> float:
+    """Return the smallest `p_randomisation` that so many examples and trials can give, before any correction."""
+    return 2.0 ** (1 - examples) if 2**examples <= trials else max(2.0 ** (1 - examples), 1 / (trials + 1))
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
@@ -138,6 +145,14 @@ def _swapped_sums(differences: FloatArray, trials: int, seed: int) -> FloatArray
     return np.concatenate(sums)
 
 
+def _every_swap(differences: FloatArray) -> FloatArray:
+    """Return what changes hands for each set of examples that could be swapped, shape [2 ** examples, statistics]."""
+    n = len(differences)
+    swapped = np.arange(2**n)[:, None] >> np.arange(n) & 1
+    sums: FloatArray = swapped.astype(np.float64) @ differences
+    return sums
+
+
 def _chunks(rows: int, width: int) -> Iterator[int]:
     size = max(1, _CELLS // width)
     for start in range(0, rows, size):
@@ -154,10 +169,16 @@ def _percentiles(values: FloatArray) -> FloatArray:
     return np.array(bounds)
 
 
-def _probability(under_null: FloatArray, difference: FloatArray) -> FloatArray:
-    """Return the share of values, the observed one among them, that lie as far from 0 as the observed difference."""
+def _probability(under_null: FloatArray, difference: FloatArray, *, drawn_too: int) -> FloatArray:
+    """Return the share of values that lie as far from 0 as the observed difference.
+
+    Args:
+        under_null: values where there is no difference, shape [values, kinds].
+        difference: observed, shape [kinds].
+        drawn_too: how often the observed one is counted in beside them.
+    """
     scale = _ROUNDING * np.maximum(1.0, np.abs(difference))
     # A value that is not defined speaks for no difference.
     as_far = ~(np.abs(under_null) < np.abs(difference) - scale)
-    p: FloatArray = (as_far.sum(axis=0) + 1) / (len(under_null) + 1)
+    p: FloatArray = (as_far.sum(axis=0) + drawn_too) / (len(under_null) + drawn_too)
     return np.where(np.isnan(difference), np.nan, p)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmtasks.errors import RunError
 from lmtasks.runs import Run
 from lmtasks.task import Sample, Score
 
@@ -23,8 +24,16 @@ HEALTH = {
 
 
 def write_report(run: Run) -> None:
-    """Write report.md into a run folder."""
-    (run.path / FILE).write_text(markdown_report(run), encoding="utf-8")
+    """Write report.md into a run folder.
+
+    Raises:
+        RunError: the run is damaged, or the folder cannot be written.
+    """
+    report = markdown_report(run)
+    try:
+        (run.path / FILE).write_text(report, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 
 
 def markdown_report(run: Run) -> str:

@@ -11,7 +11,15 @@ import numpy as np
 
 from lmtasks.errors import RunError
 from lmtasks.metrics import Measured, measure_outputs, measure_samples
-from lmtasks.metrics.statistics import PairedTest, can_be_resampled, corpus_values, holm, paired_test
+from lmtasks.metrics.scoring import blaming
+from lmtasks.metrics.statistics import (
+    PairedTest,
+    can_be_resampled,
+    corpus_values,
+    holm,
+    paired_test,
+    smallest_probability,
+)
 from lmtasks.runs.folder import Run
 from lmtasks.task import Metric, Sample
 
@@ -44,6 +52,14 @@ class ComparedScore:
     p_corrected: float | None
     """`p_randomisation` after Holm's correction over all scores and runs that are compared at once."""
 
+    smallest_p: float
+    """The smallest `p_corrected` that so many examples and trials, and so many scores at once, can give."""
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether any difference could be significant."""
+        return self.smallest_p < ALPHA
+
     @property
     def significant(self) -> bool:
         """Whether the corrected probability is below `ALPHA`."""
@@ -52,7 +68,7 @@ class ComparedScore:
     @property
     def outcome(self) -> Outcome:
         """What the second is, seen from the first."""
-        if self.difference == 0:
+        if self.difference == 0 and self.low in (0, None) and self.high in (0, None):
             return "same"
         if self.p_corrected is None:
             return "not tested"
@@ -90,8 +106,15 @@ class Comparison:
     """Those that gained most, then those that lost most."""
 
     @property
+    def can_tell(self) -> bool:
+        """Whether any difference could be significant."""
+        return any(score.can_tell for score in self.scores)
+
+    @property
     def verdict(self) -> str:
         """What the scores say together, in words."""
+        if not self.scores:
+            return "Nothing to compare: no score is defined on the outputs of both."
         mixed = len({score.language for score in self.scores}) > 1
         named: dict[Outcome, list[str]] = {}
         for score in self.scores:
@@ -111,23 +134,31 @@ class Comparison:
             parts.append(f"not tested: {', '.join(untested)}")
         if rest := len(named.get("no difference shown", [])) + len(named.get("same", [])):
             if rest == len(self.scores):
-                parts.append(
-                    f"No significant difference is shown on these {self.n} examples; that does not prove there is none"
-                )
+                n = max(score.n for score in self.scores)
+                few = "" if self.can_tell else ", too few to show one"
+                parts.append(f"No significant difference is shown on these {n} examples{few}")
+                parts.append("that does not prove there is none")
             else:
                 parts.append(f"no difference is shown in the other {rest}")
         text = "; ".join(parts)
-        return f"{text[:1].upper()}{text[1:]}."
+        return f"N{text[1:]}." if text.startswith("not tested") else f"{text}."
 
 
 def compare_runs(
-    runs: Sequence[Run], metrics: Iterable[Metric], *, resamples: int, trials: int, seed: int
+    runs: Sequence[Run],
+    metrics: Iterable[Metric],
+    *,
+    scored_alike: bool,
+    resamples: int,
+    trials: int,
+    seed: int,
 ) -> list[Comparison]:
     """Compare runs with the first of them, on the same examples.
 
     Args:
         runs: at least two, finished, of the same data.
         metrics: to be computed anew for all.
+        scored_alike: whether how the runs were scored before does not matter, for the metrics were named.
         resamples: of the paired bootstrap.
         trials: of the approximate randomisation.
         seed: of both.
@@ -144,7 +175,7 @@ def compare_runs(
         raise RunError(f"{runs[0].path}: its data has no references, so that there are no scores to compare")
     measured = [measure_samples(own, metrics) for own in samples]
     health = [measure_outputs(own) for own in samples]
-    _refuse_other_signatures(runs, measured)
+    _refuse_other_signatures(runs, measured, scored_alike=scored_alike)
 
     def pair(kind: Sequence[Sequence[Measured]]) -> list[tuple[ComparedScore, ...]]:
         compared = [
@@ -210,45 +241,46 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _refuse_other_signatures(runs: Sequence[Run], measured: Sequence[Sequence[Measured]]) -> None:
-    """Refuse scores under one name that were not computed alike, by the runs themselves or now."""
-    asked = {kind.name for one in measured[0] for kind in one.measurement.kinds}
-    kinds: list[dict[tuple[str, str | None], str]] = [
-        {(score.name, score.language): score.signature for score in run.scores if score.name in asked} for run in runs
-    ]
+def _refuse_other_signatures(
+    runs: Sequence[Run], measured: Sequence[Sequence[Measured]], *, scored_alike: bool
+) -> None:
+    """Refuse scores under one name that are made in different ways, by what is computed now or was when they ran."""
     now = [
         {(kind.name, one.language): one.signature(at) for one in own for at, kind in enumerate(one.measurement.kinds)}
         for own in measured
     ]
-    for signatures, when in ((kinds, "was scored"), (now, "is scored")):
+    then = [{(score.name, score.language): score.signature for score in run.scores} for run in runs]
+    for signatures in (now,) if scored_alike else (now, then):
         for run, own in zip(runs[1:], signatures[1:], strict=True):
-            for (name, language), signature in own.items():
-                other = signatures[0].get((name, language))
-                if other is not None and other != signature:
+            for key in now[0].keys() & own.keys() & signatures[0].keys():
+                if own[key] != signatures[0][key]:
                     raise RunError(
-                        f"{runs[0].path} and {run.path} cannot be compared by {name}, which {when} differently: {other}"
-                        f" and {signature}; leave it out, or score both alike, with --metrics"
+                        f"{runs[0].path} and {run.path} cannot be compared by {key[0]}, which is scored differently:"
+                        f" {signatures[0][key]} and {own[key]}; name the metrics to compare with --metrics"
                     )
 
 
 def _compare(ours: Measured, theirs: Measured, *, resamples: int, trials: int, seed: int) -> Iterable[ComparedScore]:
-    first, second = corpus_values(ours.measurement), corpus_values(theirs.measurement)
     test: PairedTest | None = None
-    if can_be_resampled(ours.measurement):
-        test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
+    with blaming(ours.metric):
+        first, second = corpus_values(ours.measurement), corpus_values(theirs.measurement)
+        if can_be_resampled(ours.measurement):
+            test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
 
     for at, kind in enumerate(ours.measurement.kinds):
         if not (math.isfinite(first[at]) and math.isfinite(second[at])):
             continue  # a score that is not defined on the outputs of one of them
 
-        def told(array: str, at: int = at) -> float | None:
-            value = float(getattr(test, array)[at]) if test else math.nan
+        n = len(ours.samples) if kind.n is None else kind.n
+
+        def told(array: str, at: int = at, n: int = n) -> float | None:
+            value = float(getattr(test, array)[at]) if test and n > 1 else math.nan
             return None if math.isnan(value) else value
 
         yield ComparedScore(
             name=kind.name,
             language=ours.language,
-            n=len(ours.samples) if kind.n is None else kind.n,
+            n=n,
             unit=kind.unit,
             higher_is_better=kind.higher_is_better,
             signature=ours.signature(at),
@@ -260,36 +292,47 @@ def _compare(ours: Measured, theirs: Measured, *, resamples: int, trials: int, s
             p_bootstrap=told("p_bootstrap"),
             p_randomisation=told("p_randomisation"),
             p_corrected=None,
+            smallest_p=smallest_probability(n, trials),
         )
 
 
 def _corrected(compared: Sequence[Sequence[ComparedScore]]) -> list[tuple[ComparedScore, ...]]:
     """Correct all tests that were made at once, of all runs together."""
-    flat = [score for scores in compared for score in scores]
-    corrected = iter(holm([math.nan if score.p_randomisation is None else score.p_randomisation for score in flat]))
+    tested = [score.p_randomisation for scores in compared for score in scores if score.p_randomisation is not None]
+    corrected = iter(holm(tested))
     return [
-        tuple(replace(score, p_corrected=None if math.isnan(p := next(corrected)) else p) for score in scores)
+        tuple(
+            replace(
+                score,
+                p_corrected=None if score.p_randomisation is None else next(corrected),
+                smallest_p=min(1.0, len(tested) * score.smallest_p),
+            )
+            for score in scores
+        )
         for scores in compared
     ]
 
 
 def _changed(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[str | None, tuple[ChangedExample, ...]]:
     """Return the examples that changed most, by the score that tells most of them apart."""
-    name, most = None, 0
+    name, most, sign = None, 0, 1
     values: list[tuple[float, float, Sample, Sample]] = []
     for mine, other in zip(ours, theirs, strict=True):
         if not can_be_resampled(mine.measurement):
             continue
-        first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
+        with blaming(mine.metric):
+            first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
+        told = np.isfinite(first) & np.isfinite(second)
         for at, kind in enumerate(mine.measurement.kinds):
-            apart = int(np.nansum(first[:, at] != second[:, at]))
+            apart = int((told & (first != second))[:, at].sum())
             # Scores of what was written: a likelihood has nothing to show.
-            if apart > most and kind.unit == "0-100" and kind.higher_is_better:
-                name, most = kind.name, apart
-                values = list(zip(first[:, at], second[:, at], mine.samples, other.samples, strict=True))
-    gained = sorted(values, key=lambda value: value[0] - value[1])
-    chosen = [value for value in gained[:SHOWN] if value[1] > value[0]]
-    chosen += [value for value in reversed(gained[-SHOWN:]) if value[1] < value[0]]
+            if apart > most and kind.unit == "0-100" and kind.higher_is_better is not None:
+                name, most, sign = kind.name, apart, 1 if kind.higher_is_better else -1
+                rows = zip(first[:, at], second[:, at], mine.samples, other.samples, told[:, at], strict=True)
+                values = [(a, b, sample, changed) for a, b, sample, changed, known in rows if known]
+    gained = sorted(values, key=lambda value: sign * (value[0] - value[1]))
+    chosen = [value for value in gained[:SHOWN] if sign * (value[1] - value[0]) > 0]
+    chosen += [value for value in reversed(gained[-SHOWN:]) if sign * (value[1] - value[0]) < 0]
     return name, tuple(
         ChangedExample(id=a.id, first=float(first), second=float(second), predictions=(a.prediction, b.prediction))
         for first, second, a, b in chosen

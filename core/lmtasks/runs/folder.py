@@ -54,12 +54,22 @@ class Run:
         counts = self.record["counts"]
         if counts["skipped"] == counts["examples"]:
             return "every example was skipped"
-        return "no metric was asked for" if counts["scored"] else "the data has no references"
+        if not counts["scored"]:
+            return "the data has no references"
+        return "they are not defined on these examples" if self.record.get("metrics") else "no metric was asked for"
 
     @property
     def samples(self) -> list[Sample]:
-        """The samples, in the order of the data."""
-        return sorted(read_samples(self.path), key=lambda sample: sample.index)
+        """The samples, in the order of the data.
+
+        Raises:
+            RunError: the file is damaged, or a finished run lacks some.
+        """
+        samples = sorted(read_samples(self.path), key=lambda sample: sample.index)
+        expected = self.record["data"]["count"]
+        if self.status == "finished" and len({sample.id for sample in samples}) != expected:
+            raise RunError(f"{self.path / SAMPLES}: damaged (it holds {len(samples)} samples of {expected})")
+        return samples
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -71,8 +81,10 @@ def read_record(path: Path) -> dict[str, Any]:
     file = path / RECORD
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path}: no run folder (it has no {RECORD})") from None
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error})") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{file}: damaged ({error})") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
@@ -89,7 +101,7 @@ def write_record(path: Path, record: Mapping[str, object]) -> None:
     """
     aside = path / f"{RECORD}.tmp"
     with _writing(path):
-        aside.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(aside, path / RECORD)
 
 
@@ -110,14 +122,14 @@ def read_samples(path: Path) -> Iterator[Sample]:
     file = path / SAMPLES
     if not file.is_file():
         return
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                values = json.loads(line)
+                values = json.loads(line.decode("utf-8"))
                 values["references"] = tuple(values["references"])
                 values["loglikelihoods"] = tuple(LogLikelihood(**item) for item in values.get("loglikelihoods", ()))
                 yield Sample(**values)
-            except (json.JSONDecodeError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError) as error:  # ValueError: no JSON, or no UTF-8
                 raise RunError(f"{file}, line {number}: damaged ({error})") from error
 
 
@@ -162,7 +174,7 @@ def _write_lines(file: Path, mode: Literal["a", "w"], samples: Iterable[Sample])
             for name in ("inputs", "meta", "cut"):
                 values[name] = dict(values[name])
             values["loglikelihoods"] = [asdict(item) for item in sample.loglikelihoods]
-            lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+            lines.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager

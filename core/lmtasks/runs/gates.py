@@ -51,8 +51,18 @@ class Gate:
         for score in scores:
             if self.amount is None and score.p_corrected is None and score.difference:
                 raise UsageError(f'{score.name} has no test; say by how much: "{score.name} {self.change} by NUMBER"')
+            if self.amount is None and not score.can_tell:
+                raise UsageError(
+                    f'"{self.score} {self.change}" cannot be told on {score.n} examples: p is never below'
+                    f" {score.smallest_p:.3f} here; take more examples or --trials, or say by how much:"
+                    f' "{score.name} {self.change} by NUMBER"'
+                )
             moved = -score.difference if self.change == "drops" else score.difference
             if moved > (self.amount or 0) and (self.amount is not None or score.significant):
                 p = "" if score.p_corrected is None else f", p = {score.p_corrected:.4f} corrected"
-                return f"{score.name} {self.change} by {moved:.2f}, from {score.first:.2f} to {score.second:.2f}{p}"
+                digits = 2 if score.unit == "0-100" else 4
+                return (
+                    f"{score.name} {self.change} by {moved:.{digits}f}, from {score.first:.{digits}f} to"
+                    f" {score.second:.{digits}f}{p}"
+                )
         return None

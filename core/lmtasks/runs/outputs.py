@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, file_sha256
-from lmtasks.errors import UsageError
+from lmtasks.errors import RunError, UsageError
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.plugins import FoundPlugin
 from lmtasks.runs.environment import environment
@@ -49,7 +50,7 @@ class ScoreOptions:
         """
         if self.metrics is not None:
             object.__setattr__(self, "metrics", names(self.metrics))
-        check_counts(self, limit=1, resamples=0)
+        check_counts(self, limit=1, resamples=0, seed=0)
         check_paths(self, "predictions", "data", "output_dir")
         check_language(self.language)
         if self.references is not None:
@@ -136,8 +137,12 @@ def score_predictions(
     path = None
     if options.output_dir is not None:
         with claim_folder(Path(options.output_dir), f"{task.name}-{source.stem}", key=None) as (path, _):
-            append_samples(path, samples)
-            write_record(path, record)
+            try:
+                append_samples(path, samples)
+                write_record(path, record)
+            except RunError:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
     return Scored(record=record, samples=samples, path=path)
 
 

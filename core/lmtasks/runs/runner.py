@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from array import array
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, FewShot
-from lmtasks.errors import PluginError, PromptError
+from lmtasks.errors import LmtasksError, ModelError, PluginError, PromptError
 from lmtasks.inference import Completion, Continuation, LanguageModel, Request
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
@@ -94,23 +95,33 @@ def run_plan(
         try:
             reused = _take_over(plan.task, path)
             _generate(plan, model, generation, prompts, answers, reused, path, record, on_progress)
-            record |= scores_record(list(read_samples(path)), plan.metrics, resamples=RESAMPLES, seed=SEED)
+            samples = sorted(read_samples(path), key=lambda sample: sample.index)
+            record |= scores_record(samples, plan.metrics, resamples=RESAMPLES, seed=SEED)
             record["status"] = "finished"
-        except KeyboardInterrupt:
-            record["status"] = "interrupted"
-            raise
         except BaseException as error:
-            record["status"] = "failed"
-            record["error"] = f"{type(error).__name__}: {error}"
+            interrupted = isinstance(error, KeyboardInterrupt)
+            record["status"] = "interrupted" if interrupted else "failed"
+            record["error"] = None if interrupted else f"{type(error).__name__}: {error}"
+            try:
+                _close(path, record, reused, started, on_end)
+            except LmtasksError as further:
+                log.warning("%s", further)  # what went wrong first is what has to be told
             raise
-        finally:
-            record |= totals_record(list(read_samples(path)), reused)
-            record["finished"] = now()
-            record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
-            record["peak_memory_bytes"] = peak_memory_bytes()
-            write_record(path, record)
-            on_end(path)
+        _close(path, record, reused, started, on_end)
     return Run(path)
+
+
+def _close(
+    path: Path, record: dict[str, Any], reused: set[str], started: float, on_end: Callable[[Path], None]
+) -> None:
+    """Complete the record of a run that has ended, and tell of it."""
+    record["finished"] = now()
+    record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
+    record["peak_memory_bytes"] = peak_memory_bytes()
+    write_record(path, record)  # how it ended is kept, even if its samples cannot be read
+    record |= totals_record(list(read_samples(path)), reused)
+    write_record(path, record)
+    on_end(path)
 
 
 def stopping(generation: Generation, renderer: Renderer) -> Generation:
@@ -174,7 +185,7 @@ def _render(
 def _render_answers(plan: Plan, renderer: Renderer) -> dict[str, array[int]]:
     """Return the token ids of every text whose likelihood is to be measured."""
     texts = {text for example in plan.dataset.examples for text in _likely_texts(plan.task, example)}
-    return {text: renderer.render_answer(text) for text in texts}
+    return {text: renderer.render_answer(text) if text else array("i") for text in texts}
 
 
 def _likely_texts(task: Task, example: Example) -> tuple[str, ...]:
@@ -250,7 +261,14 @@ def _measure_likelihoods(
     measured: dict[tuple[int, str], float] = {}
     asked = [Continuation(todo[at][1].token_ids, answers[text]) for at, text in places]
     for together in model.loglikelihood(asked, batch_size=plan.options.batch_size) if asked else ():
-        measured |= {places[place]: logprob for place, logprob in together}
+        for place, logprob in together:
+            if not math.isfinite(logprob):
+                example = plan.dataset.examples[todo[places[place][0]][0]]
+                raise ModelError(
+                    f'{model.info.name} gives no number for the likelihood of a reference of example "{example.id}":'
+                    f" computing in {model.info.dtype} overflowed; try --dtype float32"
+                )
+            measured[places[place]] = logprob
     return [
         tuple(
             # A text without any token is certain.
