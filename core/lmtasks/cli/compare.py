@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.results import interval, number, signature_lines
+from lmtasks.cli.results import signature_lines
 from lmtasks.cli.terminal import table
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def _how(run: Run) -> str:
 
 
 def _scores(scores: Any) -> str:
+    from lmtasks.reports.values import interval, number
+
     rows = [
         (
             score.name if len({other.language for other in scores}) == 1 else f"{score.name} ({score.language})",

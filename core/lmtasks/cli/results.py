@@ -13,11 +13,14 @@ REMARKS = {
     "cut": "with a prompt that was cut",
     "skipped": "skipped as too long",
 }
-HEALTH = {"repeating": "in a loop", "copying": "copied from the input", "wrong_language": "in another language"}
+SHARES = ("repeating", "copying", "wrong_language")
+"""Of the health of outputs, what is told as a number of them beside the remarks."""
 
 
 def score_lines(scores: Sequence[Score]) -> str:
     """Return a table of scores with their intervals, and the signatures below."""
+    from lmtasks.reports.values import interval, number
+
     with_intervals = any(score.low is not None for score in scores)
     header = ("score", "value", *(["95% interval"] if with_intervals else []), "language", "n")
     rows = [
@@ -45,11 +48,13 @@ def signature_lines(signatures: Iterable[str]) -> list[str]:
 
 def remarks_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:
     """Return what happened to some of the outputs, and how long they are; nothing where there is nothing to say."""
+    from lmtasks.reports.values import HEALTH
+
     remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts[name]]
     by_name = {score.name: score for score in health}
-    for name, meaning in HEALTH.items():
+    for name in SHARES:
         if name in by_name and (count := round(by_name[name].value * by_name[name].n / 100)):
-            remarks.append(f"{count} {meaning}")
+            remarks.append(f"{count} {HEALTH[name]}")
     parts = [f"of {counts['examples']}: {', '.join(remarks)}"] if remarks else []
     if "length_ratio" in by_name:
         parts.append(f"outputs are {by_name['length_ratio'].value:.2f} times as long as the references")
@@ -59,15 +64,3 @@ def remarks_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:
 def examples(count: int) -> str:
     """Return how many examples there are, in words."""
     return "1 example" if count == 1 else f"{count} examples"
-
-
-def number(value: float | None, unit: str, *, sign: bool = False) -> str:
-    """Return a value with the decimals that its scale has use for: two of 100, four of anything else."""
-    return "" if value is None else f"{value:{'+' if sign else ''}.{2 if unit == '0-100' else 4}f}"
-
-
-def interval(low: float | None, high: float | None, unit: str, *, sign: bool = False) -> str:
-    """Return the bounds of an interval, or nothing where there is none."""
-    if low is None or high is None:
-        return ""
-    return f"{number(low, unit, sign=sign)} to {number(high, unit, sign=sign)}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmtasks.errors import RunError
+from lmtasks.reports.values import HEALTH, interval, number
 from lmtasks.runs import Run
 from lmtasks.task import Sample, Score
 
@@ -13,14 +14,6 @@ SHOWN_SAMPLES = 5
 LONGEST_QUOTE = 600
 """Characters of a text that a report quotes."""
 FILE = "report.md"
-HEALTH = {
-    "empty": "empty",
-    "unfinished": "ended by the limit of new tokens",
-    "repeating": "in a loop",
-    "copying": "copied from the input",
-    "wrong_language": "in another language",
-    "length_ratio": "length, against the references",
-}
 
 
 def write_report(run: Run) -> None:
@@ -65,8 +58,8 @@ def score_table(scores: Sequence[Score]) -> str:
     for score in scores:
         signature = score.signature.replace("|", "\\|")
         rows.append(
-            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {_number(score, score.value)} |"
-            f" {_interval(score)} | {_better(score)} | `{signature}` |"
+            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {number(score.value, score.unit)} |"
+            f" {interval(score.low, score.high, score.unit)} | {_better(score)} | `{signature}` |"
         )
     return "\n".join(rows)
 
@@ -75,20 +68,11 @@ def _health_table(scores: Sequence[Score]) -> str:
     rows = ["| outputs | value | 95% interval | better |", "|---|--:|---|---|"]
     for score in scores:
         share = "%" if score.unit == "0-100" else ""
+        bounds = interval(score.low, score.high, score.unit)
         rows.append(
-            f"| {HEALTH[score.name]} | {_number(score, score.value)}{share} | {_interval(score)} | {_better(score)} |"
+            f"| {HEALTH[score.name]} | {number(score.value, score.unit)}{share} | {bounds} | {_better(score)} |"
         )
     return "\n".join(rows)
-
-
-def _number(score: Score, value: float) -> str:
-    return f"{value:.{2 if score.unit == '0-100' else 4}f}"
-
-
-def _interval(score: Score) -> str:
-    if score.low is None or score.high is None:
-        return ""
-    return f"{_number(score, score.low)} to {_number(score, score.high)}"
 
 
 def _better(score: Score) -> str:

@@ -234,10 +234,10 @@ def _generate(
     timings, begun = record["timings"], time.perf_counter()
     completions = model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size)
     for together in completions:
-        timings["generate_seconds"] = round(timings["generate_seconds"] + time.perf_counter() - begun, 3)
+        timings["generate_seconds"] = round(timings["generate_seconds"] + time.perf_counter() - begun, 6)
         begun = time.perf_counter()
         likelihoods = _measure_likelihoods(plan, model, answers, [todo[at] for at, _ in together])
-        timings["loglikelihood_seconds"] = round(timings["loglikelihood_seconds"] + time.perf_counter() - begun, 3)
+        timings["loglikelihood_seconds"] = round(timings["loglikelihood_seconds"] + time.perf_counter() - begun, 6)
         begun = time.perf_counter()
         append_samples(
             path,

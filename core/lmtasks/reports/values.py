@@ -1,0 +1,25 @@
+"""Scores as people read them, in reports and on the terminal: how many decimals, and what an output can be."""
+
+from __future__ import annotations
+
+HEALTH = {
+    "empty": "empty",
+    "unfinished": "ended by the limit of new tokens",
+    "repeating": "in a loop",
+    "copying": "copied from the input",
+    "wrong_language": "in another language",
+    "length_ratio": "length, against the references",
+}
+"""What each score of the health of outputs tells of them."""
+
+
+def number(value: float, unit: str, *, sign: bool = False) -> str:
+    """Return a value with the decimals that its scale has use for: two of 100, four of anything else."""
+    return f"{value:{'+' if sign else ''}.{2 if unit == '0-100' else 4}f}"
+
+
+def interval(low: float | None, high: float | None, unit: str, *, sign: bool = False) -> str:
+    """Return the bounds of an interval, or nothing where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"{number(low, unit, sign=sign)} to {number(high, unit, sign=sign)}"
