@@ -119,7 +119,7 @@ def plan_run(task: str | Task, options: RunOptions) -> Plan:
     named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]
     metrics = find_metrics(named, registry.metric)
     if not options.loglikelihood and any(metric.name in LIKELIHOOD for metric in metrics):
-        raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured by a run with --loglikelihood alone")
+        raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured only by a run with --loglikelihood")
     generation = options.generation(found.generation)
     request = DataRequest(
         data=options.data,

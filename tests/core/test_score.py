@@ -218,13 +218,13 @@ def test_data_without_ids_is_numbered_from_one(tmp_path):
     assert predictions(score(data, system)) == list(OUTPUTS)
 
 
-@pytest.mark.parametrize("name", ["prediction", "hypothesis", "output", "completion", "generated", "answer", "text"])
+@pytest.mark.parametrize("name", ["prediction", "hypothesis", "output", "completion", "generated"])
 def test_outputs_are_known_by_usual_names(data, tmp_path, name):
     assert predictions(score(data, jsonl(tmp_path / "system.jsonl", shuffled(name=name)))) == list(OUTPUTS)
 
 
 def test_a_column_called_prediction_comes_before_all_others(data, tmp_path):
-    rows = [{"text": "an input", "answer": "a right answer", **row} for row in shuffled()]
+    rows = [{"output": "an input", "generated": "a right answer", **row} for row in shuffled()]
     assert predictions(score(data, jsonl(tmp_path / "system.jsonl", rows))) == list(OUTPUTS)
 
 
@@ -251,7 +251,7 @@ def changed(which: str, **values: object) -> list[dict]:
 BAD_ROWS = {
     "missing id": (changed("c")[:2] + changed("c")[3:], "", ["no prediction for c"]),
     "all ids missing": ([], "", ["a, b, c", "4"]),
-    "unknown id": ([*changed("a"), {"id": "z", "prediction": "z"}], "", ["z", "does not have"]),
+    "unknown id": ([*changed("a"), {"id": "z", "prediction": "z"}], "", ["the data has no example for z"]),
     "duplicate id": ([*changed("a"), {"id": "b", "prediction": "again"}], ", line 5", ['"b"', "unique"]),
     "no id column": ([{"prediction": text} for text in OUTPUTS], ", line 1", ['"id"']),
     "no id in one row": (changed("c", id=None), ", line 3", ['"id"']),
@@ -282,7 +282,7 @@ def test_a_line_that_is_no_json_is_named(data, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
-        ("system.txt", "one\nGröße\n", ""),
+        ("system.txt", "one\nGröße\n", ", line 2"),
         ("system.jsonl", '{"id": "a", "prediction": "Größe"}\n', ", line 1"),
         ("system.csv", "id,prediction\na,Größe\n", ", line 2"),
     ],

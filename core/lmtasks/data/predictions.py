@@ -10,8 +10,8 @@ from lmtasks.data.rows import SUFFIXES, Row, read_rows
 from lmtasks.errors import DataError
 from lmtasks.task import Example
 
-PREDICTIONS = ("prediction", "hypothesis", "output", "completion", "generated", "answer", "text")
-"""Columns that outputs are known by, best first."""
+PREDICTIONS = ("prediction", "hypothesis", "output", "completion", "generated")
+"""Columns that outputs are known by, best first; none that inputs or references are known by too."""
 TABLES = (".csv", ".tsv")
 _NAMED = 3
 """Ids that a message lists."""
@@ -46,7 +46,8 @@ def _by_line(path: Path, examples: Sequence[Example]) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
     # Only "\n" ends a line: other separators of Unicode, which splitlines() knows, may stand within an output.
     lines = [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
     if len(lines) != len(examples):
@@ -76,11 +77,11 @@ def _by_id(path: Path, rows: Sequence[Row], examples: Sequence[Example], column:
             raise DataError(f'{row.where}: column "{chosen}" {held}, expected text')
         found[id] = text
     ids = [example.id for example in examples]
-    for missing, what in (
-        ([id for id in ids if id not in found], "no prediction for"),
-        (sorted(found.keys() - set(ids)), "predictions for examples that the data does not have:"),
+    for wrong, what, of in (
+        ([id for id in ids if id not in found], "no prediction for", f"{len(ids)} examples"),
+        (sorted(found.keys() - set(ids)), "the data has no example for", f"{len(found)} predictions"),
     ):
-        if missing:
-            listed = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
-            raise DataError(f"{path}: {what} {listed} ({len(missing)} of {len(ids)} examples)")
+        if wrong:
+            listed = ", ".join(wrong[:_NAMED]) + (", ..." if len(wrong) > _NAMED else "")
+            raise DataError(f"{path}: {what} {listed} ({len(wrong)} of {of})")
     return [found[id] for id in ids]

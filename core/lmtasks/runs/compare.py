@@ -252,8 +252,8 @@ def _refuse_other_signatures(
     then = [{(score.name, score.language): score.signature for score in run.scores} for run in runs]
     for signatures in (now,) if scored_alike else (now, then):
         for run, own in zip(runs[1:], signatures[1:], strict=True):
-            for key in now[0].keys() & own.keys() & signatures[0].keys():
-                if own[key] != signatures[0][key]:
+            for key in now[0]:
+                if key in own and key in signatures[0] and own[key] != signatures[0][key]:
                     raise RunError(
                         f"{runs[0].path} and {run.path} cannot be compared by {key[0]}, which is scored differently:"
                         f" {signatures[0][key]} and {own[key]}; name the metrics to compare with --metrics"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.errors import UnknownNameError, UsageError
 from lmtasks.runs.compare import Comparison
 
 _CONDITION = re.compile(r"(?P<score>\S+)\s+(?P<change>drops|rises)(\s+by\s+(?P<amount>\d+(\.\d+)?))?")
@@ -47,7 +47,8 @@ class Gate:
         compared = (*comparison.scores, *comparison.health)
         scores = [score for score in compared if score.name.lower() == self.score.lower()]
         if not scores:
-            raise unknown_name("score of the comparison", self.score, {score.name for score in compared})
+            known = ", ".join(dict.fromkeys(score.name for score in compared))
+            raise UnknownNameError(f'no score of the comparison is called "{self.score}"; it has {known}')
         for score in scores:
             if self.amount is None and score.p_corrected is None and score.difference:
                 raise UsageError(f'{score.name} has no test; say by how much: "{score.name} {self.change} by NUMBER"')
@@ -61,8 +62,9 @@ class Gate:
             if moved > (self.amount or 0) and (self.amount is not None or score.significant):
                 p = "" if score.p_corrected is None else f", p = {score.p_corrected:.4f} corrected"
                 digits = 2 if score.unit == "0-100" else 4
+                where = f" in {score.language}" if len(scores) > 1 else ""
                 return (
-                    f"{score.name} {self.change} by {moved:.{digits}f}, from {score.first:.{digits}f} to"
+                    f"{score.name}{where} {self.change} by {moved:.{digits}f}, from {score.first:.{digits}f} to"
                     f" {score.second:.{digits}f}{p}"
                 )
         return None
