@@ -237,6 +237,16 @@ def test_what_was_wanted_is_no_copy_even_if_it_stands_in_the_input():
     assert not is_copying(sample("Paris", "Paris", source="Paris"))
 
 
+def test_a_long_extractive_answer_is_no_copy_where_references_are_copies_too():
+    text = PARAGRAPHS["en"]
+    first, second = text[: len(text) // 3], text[len(text) // 3 : len(text) // 3 * 2]
+    assert is_copying(sample(first, SUMMARIES["en"], source=text))
+    assert not is_copying(sample(first, second, source=text))
+    assert not is_copying(sample(first, SUMMARIES["en"], second, source=text))
+    # What the reference has of its own words does not excuse a copy of the rest.
+    assert is_copying(sample(first, f"{SUMMARIES['en']} {second[:60]}", source=text))
+
+
 @pytest.mark.parametrize("text", ["The ferry leaves at nine.", "Nine.", "渡轮九点离开港口。", "Größe"])
 def test_an_untranslated_short_sentence_is_a_copy(text: str):
     assert is_copying(sample(text, "Le ferry part à neuf heures.", source=text))
