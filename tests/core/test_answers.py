@@ -273,8 +273,8 @@ def test_english_answers_keep_the_golden_values_of_squad_1_1(
 
 
 def test_a_set_with_unanswerable_questions_keeps_the_golden_values_of_squad_2():
-    # The functions of the official evaluation script of SQuAD 2.0 (evaluate-v2.0.py), run once on these rows, "no
-    # answer" being an empty list there.
+    # The scoring functions of the official evaluation script of SQuAD 2.0 (evaluate-v2.0.py, as copies of it on GitHub
+    # have them), retyped and run once on these rows, "no answer" being an empty list there.
     rows = [
         ("Normans", ["Normans", "the Normans"]),
         ("in the 10th century", ["10th and 11th centuries"]),
@@ -301,8 +301,9 @@ def test_a_set_with_unanswerable_questions_keeps_the_golden_values_of_squad_2():
 
 @pytest.mark.parametrize(
     ("prediction", "reference", "exact_match", "f1"),
-    # Values of the official evaluation script of CMRC 2018 (squad-style-data/cmrc2018_evaluate.py, its calc_em_score
-    # and calc_f1_score under Python 3, NLTK 3.9), run once; times 100.
+    # Values of the official evaluation script of CMRC 2018 (squad-style-data/cmrc2018_evaluate.py, "v5 - special", its
+    # calc_em_score and calc_f1_score), run once, times 100. It was made to run under Python 3, and word_tokenize was
+    # called with preserve_line=True, because NLTK's sentence model would have to be downloaded.
     [
         ("《红楼梦》。", "红楼梦", 100, 100),
         ("北京", "北京市", 0, 80),

@@ -113,7 +113,7 @@ def _loops(words: Sequence[str]) -> bool:
 
 def _copies_unasked(read: _Read) -> bool:
     """Tell whether the output copies an input where the references do not: answers from a text are copies of it."""
-    if not read.prediction or read.prediction in read.references:
+    if not read.prediction:
         return False
     for source in read.inputs:
         if _copies(read.prediction, source):
