@@ -363,7 +363,7 @@ def _loaded(model: str | Path | LanguageModel, options: RunOptions, on_progress:
 def _run_to_score(target: str | Path | Task) -> Run:
     if isinstance(target, Task) or not Path(target).is_dir():
         name = target.name if isinstance(target, Task) else target
-        raise UsageError(f'"{name}" is no run folder; to score outputs for a task, name their file with --predictions')
+        raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
     return Run(Path(target))
 
 

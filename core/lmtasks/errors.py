@@ -55,7 +55,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         known: every name that would have been right.
     """
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or difflib.get_close_matches(name.lower(), known)
     if nearest:
         hint = f"Did you mean {' or '.join(nearest)}?"
     elif known:

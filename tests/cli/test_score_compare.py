@@ -271,7 +271,7 @@ def test_score_of_a_run_prints_its_scores_again(call, runs):
     for score in Run(runs["half"]).scores:
         row = rf"^{score.name} +{score.value:.2f} +{score.low:.2f} to {score.high:.2f} "
         assert re.search(row, outcome.out, re.MULTILINE)
-    assert outcome.out.endswith(f"run: {runs['half']}\n")
+    assert outcome.out.endswith(f"run: {runs['half']} (its own scores stay as they are)\n")
     result = only_json(call("score", runs["half"], "--metrics", "ter", "--json"))
     assert [score["name"] for score in result["scores"]] == ["TER"]
     assert result["run"] == str(runs["half"])

@@ -703,3 +703,11 @@ def test_health_and_its_intervals_are_those_of_the_run_in_whatever_order_it_fini
 
 def test_a_column_for_plain_lines_is_refused(data, outputs):
     refused(DataError, lambda: score(data, outputs, columns={"prediction": "text"}), outputs, '"text"')
+
+
+def test_the_report_of_outputs_made_elsewhere_says_nothing_that_nobody_knows(data, outputs, tmp_path):
+    scored = score(data, outputs, output_dir=tmp_path / "runs")
+    report = (scored.path / "report.md").read_text(encoding="utf-8")
+    assert "- 4 of 4 have references and were scored\n- 0 of 4 outputs are empty" in report
+    for unknown in ("limit of new tokens", "prompts lost", "interrupted run", "(unknown)"):
+        assert unknown not in report

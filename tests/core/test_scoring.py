@@ -441,7 +441,7 @@ def test_find_metrics_lets_a_metric_see_that_it_can_run():
         ("rogue", "Did you mean rouge or rouge:jieba?"),
         ("rouge:nosten", "Did you mean rouge:nostem"),
         ("exactmatch", "Did you mean exact_match?"),
-        ("BLEU", "Known: bleu, bleu:ja-mecab, bleu:ko-mecab, chrf, chrf++,"),
+        ("BLEU", "Did you mean bleu?"),
         ("xyzxyz", "Known: bleu, bleu:ja-mecab, bleu:ko-mecab, chrf, chrf++,"),
     ],
 )
@@ -515,3 +515,33 @@ def test_a_fresh_process_scores_without_network_and_home(corpus: Corpus, tmp_pat
     # Without inputs, there is nothing to copy from.
     health = ("empty", "unfinished", "repeating", "wrong_language", "length_ratio")
     assert int(done.stdout) == len(LANGUAGES) * (len(NAMES) + len(health))
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "told"),
+    [
+        ("cn", "渡轮九点离开港口。", '"cn", but look like zh'),
+        ("en", "渡轮九点离开港口。", '"en", but look like zh'),
+        ("zh", "The ferry leaves at nine.", '"zh", but look like Latn'),
+    ],
+)
+def test_a_stated_language_that_the_references_do_not_look_like_is_doubted(
+    language: str, reference: str, told: str, caplog: pytest.LogCaptureFixture
+):
+    score_samples([sample("x", reference, language=language)], [CORE["chrf"]], resamples=0)
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("language", "reference"),
+    [("zh", "渡轮"), ("ja", "九時出発"), ("ko", "여섯 시"), ("de", "Die Fähre"), ("zh", "1943"), ("th", "เรือ")],
+)
+def test_a_stated_language_that_fits_is_not_doubted(language: str, reference: str, caplog: pytest.LogCaptureFixture):
+    score_samples([sample("x", reference, language=language)], [CORE["chrf"]], resamples=0)
+    assert caplog.text == ""
+
+
+def test_a_set_that_is_taken_for_a_mixed_one_is_told(caplog: pytest.LogCaptureFixture):
+    english = [sample("x", "The ferry leaves at nine every morning.", index=at) for at in range(3)]
+    score_samples([*english, sample("x", "渡轮九点离开港口。", index=3)], [CORE["chrf"]], resamples=0)
+    assert "3 as en, 1 as zh, each scored for itself; --language scores all as one" in caplog.text

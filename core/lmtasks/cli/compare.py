@@ -168,11 +168,15 @@ def _probability(p: float | None) -> str:
 
 
 def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:
-    tests = sum(score.p_randomisation is not None for comparison in comparisons for score in comparison.scores)
+    tests, of_health = (
+        sum(score.p_randomisation is not None for comparison in comparisons for score in getattr(comparison, family))
+        for family in ("scores", "health")
+    )
     signatures = signature_lines(score.signature for score in comparisons[0].scores)
     return "\n".join(
         [
-            f"p: paired approximate randomisation, {trials} trials; corrected by Holm for {tests} tests."
+            f"p: paired approximate randomisation, {trials} trials; corrected by Holm for {tests} tests"
+            f" of scores, and for {of_health} of outputs."
             f" Interval of the difference: paired bootstrap, {resamples} resamples. Seed {seed}.",
             *signatures,
         ]

@@ -54,11 +54,12 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
         return
     data = record["data"]
     split = f" ({data['split']})" if data["split"] else ""
+    remark = "" if settings["predictions"] else " (its own scores stay as they are)"
     source = f"{record['task']['name']}, outputs of {record['model']['name']}"
     parts = [
         f"{source}: {examples(data['count'])} of {data['name']}{split}",
         score_lines(scored.scores) if scored.scores else "no scores: the data has no references",
         remarks_line(record["counts"], scored.health),
-        f"run: {scored.path}" if scored.path else "",
+        f"run: {scored.path}{remark}" if scored.path else "",
     ]
     click.echo("\n\n".join(part for part in parts if part))

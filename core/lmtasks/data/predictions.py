@@ -31,8 +31,11 @@ def read_predictions(path: Path, examples: Sequence[Example], *, column: str | N
     Raises:
         DataError: there are more or fewer outputs than examples, ids do not match, or the file cannot be read.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file of predictions")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise DataError(f"{path}: {what}; predictions are read from a file, so that its hash can be kept")
     if path.suffix.lower() == ".json":
         raise DataError(f'{path}: save it as .jsonl, a line {{"id": ..., "prediction": ...}} for each example')
     if path.suffix.lower() not in SUFFIXES:

@@ -133,6 +133,8 @@ def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
 def _computed(
     metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]], language: str | None
 ) -> dict[str, object]:
+    if not predictions:
+        raise MetricError("no predictions: there is nothing to score")
     for index, texts in enumerate(references):
         if not texts:
             raise MetricError(f"references[{index}] is empty: every prediction needs at least one reference")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import regex
 
@@ -95,6 +95,29 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
     if latin:
         groups["en" if _looks_english(latin) else "und-Latn", False] = latin
     return {key: sorted(members, key=lambda sample: sample.index) for key, members in groups.items()}
+
+
+def doubt(groups: Mapping[tuple[str | None, bool], Sequence[Sample]]) -> str | None:
+    """Return what may be wrong with the languages of a set, for people; None where nothing seems to be.
+
+    Args:
+        groups: as `group_by_language` divides them.
+    """
+    for (language, stated), members in groups.items():
+        script = _script(text for sample in members for text in sample.references)
+        # Text without any letter fits every language; Korean and Japanese may be all Chinese characters.
+        if stated and script and is_unspaced(script) != is_unspaced(primary(language)):
+            return (
+                f'the references are stated to be in "{language}", but look like {script.removeprefix("und-")}: are'
+                " their column and --language right?"
+            )
+    if len(groups) > 1 and not all(stated for _, stated in groups):
+        largest_first = sorted(
+            ((len(members), language or "unknown") for (language, _), members in groups.items()), reverse=True
+        )
+        counts = ", ".join(f"{count} as {language}" for count, language in largest_first)
+        return f"the references are taken {counts}, each scored for itself; --language scores all as one"
+    return None
 
 
 def _words(item: Example | Sample, tag: str | None) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lmtasks.errors import LmtasksError, PluginError
 from lmtasks.metrics.health import measure_health
-from lmtasks.metrics.language import group_by_language
+from lmtasks.metrics.language import doubt, group_by_language
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
 from lmtasks.task import Measurement, Metric, Sample, Score
 
@@ -86,6 +86,8 @@ def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> lis
     """
     usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
     groups = group_by_language(usable)
+    if (complaint := doubt(groups)) is not None:
+        log.warning("%s", complaint)
     metrics = tuple(metrics)
     found = []
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):

@@ -99,8 +99,10 @@ def _outputs(record: Mapping[str, Any]) -> str:
         "skipped": "examples were skipped as too long, and are in no score",
         "reused": "samples were taken over from an interrupted run",
     }
+    if record["prompt"] is None:  # made elsewhere: nothing more is known of them
+        said = {name: said[name] for name in ("scored", "empty")}
     lines = [f"- {counts.get(name, 0)} of {record['data']['count']} {text}" for name, text in said.items()]
-    if "timings" not in record:
+    if record["prompt"] is None:
         return "\n".join(lines)
     seconds, tokens = record["timings"]["generate_seconds"], record["tokens"]
     made = counts["examples"] - counts["skipped"]
@@ -157,7 +159,8 @@ def _samples(samples: Sequence[Sample]) -> list[str]:
     for sample in samples[::step][:SHOWN_SAMPLES]:
         parts.append(f"### {_inline(sample.id)}")
         parts += [f"{name}:\n\n{_quote(text)}" for name, text in sample.inputs.items()]
-        parts.append(f"prediction ({sample.finish}):\n\n{_quote(sample.prediction)}")
+        ended = "" if sample.finish == "unknown" else f" ({sample.finish})"
+        parts.append(f"prediction{ended}:\n\n{_quote(sample.prediction)}")
         parts += [f"reference:\n\n{_quote(text)}" for text in sample.references[:1]]
     return parts
 

@@ -135,7 +135,7 @@ class Comparison:
         if rest := len(named.get("no difference shown", [])) + len(named.get("same", [])):
             if rest == len(self.scores):
                 n = max(score.n for score in self.scores)
-                few = "" if self.can_tell else ", too few to show one"
+                few = "" if self.can_tell else ", too few of them or of trials to show one"
                 parts.append(f"No significant difference is shown on these {n} examples{few}")
                 parts.append("that does not prove there is none")
             else:

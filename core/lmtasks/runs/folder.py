@@ -81,7 +81,9 @@ def read_record(path: Path) -> dict[str, Any]:
     file = path / RECORD
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError:
+        raise RunError(f"{path}: no run folder but a file; name the folder that it is in") from None
+    except FileNotFoundError:
         raise RunError(f"{path}: no run folder (it has no {RECORD})") from None
     except OSError as error:
         raise RunError(f"{file}: cannot be read ({error})") from error
