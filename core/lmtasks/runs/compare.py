@@ -132,14 +132,14 @@ class Comparison:
                 parts.append(f"{', '.join(named[outcome])} {outcome} significantly")
         if untested := named.get("not tested"):
             parts.append(f"not tested: {', '.join(untested)}")
-        if rest := len(named.get("no difference shown", [])) + len(named.get("same", [])):
-            if rest == len(self.scores):
+        if rest := [*named.get("no difference shown", []), *named.get("same", [])]:
+            if len(rest) == len(self.scores):
                 n = max(score.n for score in self.scores)
                 few = "" if self.can_tell else ", too few of them or of trials to show one"
                 parts.append(f"No significant difference is shown on these {n} examples{few}")
                 parts.append("that does not prove there is none")
             else:
-                parts.append(f"no difference is shown in the other {rest}")
+                parts.append(f"no difference is shown in {', '.join(rest)}")
         text = "; ".join(parts)
         return f"N{text[1:]}." if text.startswith("not tested") else f"{text}."
 
