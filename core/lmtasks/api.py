@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtasks.data import DataRequest, load_dataset, load_fewshot, read_predictions
-from lmtasks.errors import RunError, UnknownNameError, UsageError, unknown_name
+from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
@@ -20,7 +20,8 @@ from lmtasks.prompts import Renderer
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import RECORD, Run
 from lmtasks.runs.options import RunOptions, with_changes
-from lmtasks.task import Example, Metric, Task, names
+from lmtasks.runs.recorded import metrics_of_runs
+from lmtasks.task import Example, Metric, Task
 
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
@@ -234,7 +235,7 @@ def score(
                 raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
-        return score_run(run, _metrics_of_runs([run], options.metrics, registry), options)
+        return score_run(run, metrics_of_runs([run], options.metrics, registry), options)
     if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
     found, plugin = _find_task(registry, target if isinstance(target, Task) else str(target))
@@ -292,7 +293,7 @@ def compare(
         if not isinstance(number, int) or number < least:
             raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
-    found = _metrics_of_runs(loaded, metrics, Registry())
+    found = metrics_of_runs(loaded, metrics, Registry())
     return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
 
 
@@ -365,36 +366,6 @@ def _run_to_score(target: str | Path | Task) -> Run:
         name = target.name if isinstance(target, Task) else target
         raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
     return Run(Path(target))
-
-
-def _metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: Registry) -> tuple[Metric, ...]:
-    """Return the metrics that are asked for, or those that all the runs were scored with."""
-    if asked:
-        return find_metrics(names(asked), registry.metric)
-    recorded = [_recorded_metrics(run, registry) for run in runs]
-    common = [name for name in recorded[0] if all(name in others for others in recorded)]
-    left_out = sorted({name for own in recorded for name in own} - set(common))
-    if left_out and common:
-        log.warning("not all runs were scored with %s; name metrics with --metrics", ", ".join(left_out))
-    if not common and len(runs) == 1:
-        raise RunError(f"{runs[0].path}: it was scored with no metric; name some with --metrics")
-    if not common:
-        used = "; ".join(f"{run.path}: {', '.join(own) or 'none'}" for run, own in zip(runs, recorded, strict=True))
-        raise RunError(f"no metric in common ({used}); name some with --metrics, and all are scored alike")
-    try:
-        return find_metrics(common, registry.metric)
-    except UnknownNameError as error:
-        raise UnknownNameError(
-            f"{runs[0].path}: {error} The run was scored from Python; name others with --metrics"
-        ) from error
-
-
-def _recorded_metrics(run: Run, registry: Registry) -> list[str]:
-    recorded: list[str] | None = run.record.get("metrics")
-    if recorded is None:  # runs of the first version do not say
-        task, _ = registry.task(run.record["task"]["name"])
-        recorded = [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
-    return recorded
 
 
 def _find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:

@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -512,3 +513,22 @@ def test_a_module_is_loaded_only_when_it_is_named(tmp_path):
     assert not loaded("lazy")
     assert lmtasks.score(run, metrics=name).scores
     assert loaded("lazy")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "told"),
+    [(["a", "b"], [[], ["b"]], r"references\[0\] is empty"), ([], [], "no predictions")],
+)
+def test_examples_without_references_are_refused_and_not_left_out(predictions, references, told):
+    with pytest.raises(MetricError, match=told):
+        lmtasks.as_evaluate("f1").compute(predictions=predictions, references=references)
+
+
+def test_a_module_of_one_reference_is_refused_before_a_model_is_asked(tmp_path):
+    name = module(tmp_path, "single")
+    model = FakeModel(list(OUTPUTS))
+    several = [replace(example, references=("good", "better")) for example in make_task().datasets["demo"]("test")]
+    task = make_task(metrics=(name,), datasets={"demo": lambda split: iter(several if split == "test" else [])})
+    with pytest.raises(MetricError, match="one reference per example"):
+        lmtasks.run(task, model=model, output_dir=tmp_path / "runs")
+    assert model.prompts == []

@@ -11,7 +11,7 @@ import torch
 
 import lmtasks
 from lmtasks import Example, Generation, LogLikelihood, Prompt, Run, Task
-from lmtasks.errors import MetricError, PromptError, RunError, UsageError
+from lmtasks.errors import MetricError, ModelError, PromptError, RunError, UsageError
 from lmtasks.inference import Continuation, LanguageModel
 from lmtasks.prompts import Renderer
 from lmtasks.testing import CHAT_TEMPLATE, Architecture, CharacterTokenizer, FakeModel, tiny_model
@@ -449,3 +449,31 @@ def test_a_reference_that_spells_a_control_token_is_measured_as_text(tmp_path):
     assert likely.logprob != pytest.approx(
         directly(model, renderer.render(example).token_ids, [*ids(model, "so"), end]), abs=TOLERANCE
     )
+
+
+# Tokenizers and models that are not as they should be
+
+
+def test_a_tokenizer_that_puts_a_space_before_a_text_does_not_put_one_before_an_answer():
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    # As SentencePiece does for Llama 2: "▁" before every text, and for every space.
+    vocabulary = {piece: id for id, piece in enumerate(["<unk>", "▁", "\n", "P", "a", "r", "i", "s"])}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    renderer = Renderer(make_task(EXAMPLES), tokenizer)
+    assert tokenizer.convert_ids_to_tokens(list(renderer.render_answer("Paris"))) == ["▁", "P", "a", "r", "i", "s"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_likelihood_that_is_no_number_ends_the_run_in_plain_words(tmp_path, number):
+    class Overflowing(FakeModel):
+        def loglikelihood(self, continuations, *, batch_size=None):
+            yield [(place, number) for place in range(len(continuations))]
+
+    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try --dtype float32'):
+        model = Overflowing(lambda prompt: "x")
+        lmtasks.run(make_task(EXAMPLES), model=model, output_dir=tmp_path, loglikelihood=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, FewShot
-from lmtasks.errors import LmtasksError, ModelError, PluginError, PromptError
-from lmtasks.inference import Completion, Continuation, LanguageModel, Request
+from lmtasks.errors import LmtasksError, PluginError, PromptError
+from lmtasks.inference import Completion, LanguageModel, Request
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
 from lmtasks.metrics.statistics import RESAMPLES, SEED
@@ -34,6 +32,7 @@ from lmtasks.runs.folder import (
     rewrite_samples,
     write_record,
 )
+from lmtasks.runs.likelihood import likely_texts, measure_likelihoods, render_answers
 from lmtasks.runs.options import RunOptions
 from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
 from lmtasks.task import Example, Generation, LogLikelihood, Metric, Sample, Task
@@ -81,7 +80,7 @@ def run_plan(
     fewshot = plan.fewshot.examples if plan.fewshot else ()
     renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
     generation = stopping(plan.generation, renderer)
-    answers = _render_answers(plan, renderer) if plan.options.loglikelihood else {}
+    answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
     prompts = _render(plan, renderer, model, generation, answers, on_progress)
     _warn_of_language(plan, model)
     record = _record(plan, renderer, model, generation, prompts)
@@ -162,7 +161,7 @@ def _render(
         if number and number % 1000 == 0:
             on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
         # A reference whose likelihood is measured takes the place of an answer, and may be longer than one.
-        texts = _likely_texts(plan.task, example) if answers else ()
+        texts = likely_texts(plan.task, example) if answers else ()
         longest = max((len(answers[text]) for text in texts), default=0)
         own_room = None if room is None or context is None else max(0, min(room, context - longest))
         try:
@@ -180,17 +179,6 @@ def _render(
             f" {ways}, fewer few-shot examples, or a model with a longer context"
         )
     return prompts
-
-
-def _render_answers(plan: Plan, renderer: Renderer) -> dict[str, array[int]]:
-    """Return the token ids of every text whose likelihood is to be measured."""
-    texts = {text for example in plan.dataset.examples for text in _likely_texts(plan.task, example)}
-    return {text: renderer.render_answer(text) if text else array("i") for text in texts}
-
-
-def _likely_texts(task: Task, example: Example) -> tuple[str, ...]:
-    """Return the references of an example as a model would write them."""
-    return tuple(text or task.no_answer or "" for text in example.references)
 
 
 def _take_over(task: Task, path: Path) -> set[str]:
@@ -236,7 +224,8 @@ def _generate(
     for together in completions:
         timings["generate_seconds"] = round(timings["generate_seconds"] + time.perf_counter() - begun, 6)
         begun = time.perf_counter()
-        likelihoods = _measure_likelihoods(plan, model, answers, [todo[at] for at, _ in together])
+        asked = [(examples[todo[at][0]], todo[at][1]) for at, _ in together]
+        likelihoods = measure_likelihoods(plan.task, asked, model, answers, batch_size=plan.options.batch_size)
         timings["loglikelihood_seconds"] = round(timings["loglikelihood_seconds"] + time.perf_counter() - begun, 6)
         begun = time.perf_counter()
         append_samples(
@@ -250,35 +239,6 @@ def _generate(
         finished += len(together)
         write_record(path, record)  # a kill must not lose the time that these samples took
         on_progress(what, finished, len(examples))
-
-
-def _measure_likelihoods(
-    plan: Plan, model: LanguageModel, answers: Mapping[str, Sequence[int]], todo: Sequence[tuple[int, RenderedPrompt]]
-) -> list[tuple[LogLikelihood, ...]]:
-    """Return for each example how likely the model finds its references; nothing where that was not asked for."""
-    texts = [_likely_texts(plan.task, plan.dataset.examples[index]) if answers else () for index, _ in todo]
-    places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
-    measured: dict[tuple[int, str], float] = {}
-    asked = [Continuation(todo[at][1].token_ids, answers[text]) for at, text in places]
-    for together in model.loglikelihood(asked, batch_size=plan.options.batch_size) if asked else ():
-        for place, logprob in together:
-            if not math.isfinite(logprob):
-                example = plan.dataset.examples[todo[places[place][0]][0]]
-                raise ModelError(
-                    f'{model.info.name} gives no number for the likelihood of a reference of example "{example.id}":'
-                    f" computing in {model.info.dtype} overflowed; try --dtype float32"
-                )
-            measured[places[place]] = logprob
-    return [
-        tuple(
-            # A text without any token is certain.
-            LogLikelihood(
-                logprob=measured.get((at, text), 0.0), tokens=len(answers[text]), bytes=len(text.encode("utf-8"))
-            )
-            for text in own
-        )
-        for at, own in enumerate(texts)
-    ]
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
