@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtasks.data import DataRequest, load_dataset, load_fewshot, read_predictions
-from lmtasks.errors import RunError, UsageError, unknown_name
+from lmtasks.errors import AdapterError, RunError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.model.adapter import find_adapter
 from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
@@ -25,6 +26,7 @@ from lmtasks.task import Example, Metric, Task
 
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
+    from lmtasks.runs.adapters import AdapterChoice
     from lmtasks.runs.compare import Comparison
     from lmtasks.runs.outputs import Scored, ScoreOptions
     from lmtasks.runs.runner import Plan
@@ -142,6 +144,7 @@ def plan_run(task: str | Task, options: RunOptions) -> Plan:
         metrics=metrics,
         options=options,
         generation=generation,
+        adapter=_choose_adapter(found, options),
     )
 
 
@@ -174,6 +177,7 @@ def ask(
         LmtasksError: its children name what was wrong with task, inputs, model or settings.
     """
     from lmtasks.inference import Request
+    from lmtasks.runs.adapters import put_on
     from lmtasks.runs.runner import parse_completion, room_for_prompt, stopping
 
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
@@ -189,15 +193,16 @@ def ask(
         ).examples
     loaded = _loaded(model, options, on_progress)
     renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
-    generation = stopping(generation, renderer)
+    adapter = put_on(_choose_adapter(found, options), loaded, found, renderer)
+    generation = stopping(generation, renderer, adapter)
     room = room_for_prompt(loaded, generation)
     prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)
     for name, count in prompt.cut.items():
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
 
     hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
-    requests = [Request(example.id, prompt.token_ids)]
-    [(_, completion)] = next(iter(loaded.generate(requests, generation, seed=options.seed, on_text=hear)))
+    requests = [Request(example.id, prompt.token_ids, generation, adapter and adapter.sha256)]
+    [(_, completion)] = next(iter(loaded.generate(requests, seed=options.seed, on_text=hear)))
     answer = parse_completion(found, completion.text, example.id)
     if on_text:
         on_text(answer)
@@ -370,6 +375,20 @@ def _run_to_score(target: str | Path | Task) -> Run:
 
 def _find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:
     return registry.task(task) if isinstance(task, str) else (task, None)
+
+
+def _choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
+    """Return the adapter that was asked for, or else the one that the task brings."""
+    from lmtasks.runs.adapters import AdapterChoice
+
+    if options.adapter == "none" or (options.adapter is None and task.adapter is None):
+        return None
+    if options.adapter is not None:
+        return AdapterChoice(find_adapter(options.adapter), shipped=False)
+    try:
+        return AdapterChoice(find_adapter(task.adapter or ""), shipped=True)
+    except AdapterError as error:
+        raise AdapterError(f'task "{task.name}" brings an adapter: {error}; --adapter none runs without it') from error
 
 
 def _check_prompt(task: Task, prompt: str | None) -> None:

@@ -42,6 +42,14 @@ class RunError(LmtasksError):
     """A run folder cannot be written, read or continued."""
 
 
+class AdapterError(LmtasksError):
+    """An adapter cannot be read, or does not belong to this model."""
+
+
+class TrainingError(LmtasksError):
+    """A training cannot be begun, continued or go on."""
+
+
 class UsageError(LmtasksError):
     """Settings that contradict each other or are out of range; exit code 2 on the command line."""
 

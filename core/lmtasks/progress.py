@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is (0: unknown)."""
+from typing import Protocol
 
 
-def no_progress(_: str, _done: int, _total: int) -> None:
+class OnProgress(Protocol):
+    """Hears how far work is."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Hear of some progress.
+
+        Args:
+            what: is being done.
+            done: how much of it is done.
+            total: how much there is; 0: unknown.
+            note: what else there is to say, such as the loss of a training.
+        """
+        ...
+
+
+def no_progress(what: str, done: int, total: int, note: str = "") -> None:
     """Tell nobody."""

@@ -63,6 +63,16 @@ class RenderedPrompt:
         return hashlib.sha256(",".join(map(str, self.token_ids)).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedPair:
+    """What a model reads and learns to write for one example."""
+
+    prompt: RenderedPrompt
+    """Exactly what inference renders."""
+    answer_ids: array[int]
+    """The answer and its end token."""
+
+
 class OverlongPromptError(PromptError):
     """A prompt and the room for its answer exceed the model's context."""
 
@@ -101,6 +111,16 @@ class Renderer:
         """What ends an answer beside the model's own end tokens: the plain form's separator."""
         return () if self.chat else (self.prompt.separator.rstrip() or self.prompt.separator,)
 
+    def fingerprint(self) -> str | None:
+        """Return a hash of the prompt as such, by which an adapter knows it again.
+
+        Every field is filled with its own name; None: a function of the prompt does not take such inputs.
+        """
+        try:
+            return self.render(Example(id="fingerprint", inputs={name: name for name in self.task.fields})).sha256
+        except PromptError:
+            return None
+
     def render(self, example: Example) -> RenderedPrompt:
         """Return the prompt of an example, however long.
 
@@ -138,6 +158,34 @@ class Renderer:
         for piece in rest:
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
         return ids
+
+    def render_pair(
+        self, example: Example, max_tokens: int | None, end_id: int, *, on_overlong: OnOverlong
+    ) -> RenderedPair:
+        """Return the prompt of an example with the answer that is to be learned.
+
+        Together they have at most `max_tokens` (None: no limit); what is too long loses text of its prompt, as in
+        `render_within`, and never of its answer.
+
+        Args:
+            example: has an answer, or the task says what is written where there is none.
+            max_tokens: of prompt and answer together.
+            end_id: the token that ends the answer.
+            on_overlong: as in `render_within`.
+
+        Raises:
+            OverlongPromptError: the pair is longer, and may not be cut or is longer still.
+            PromptError: as for `render`.
+        """
+        text = (example.answer or "").strip() or self.task.no_answer or ""
+        answer_ids = self.render_answer(text) if text else array("i")
+        answer_ids.append(end_id)
+        room = None if max_tokens is None else max(0, max_tokens - len(answer_ids))
+        try:
+            prompt = self.render_within(example, room, on_overlong=on_overlong)
+        except OverlongPromptError as error:
+            raise OverlongPromptError(f"{error} of {max_tokens} beside its answer of {len(answer_ids)}") from None
+        return RenderedPair(prompt=prompt, answer_ids=answer_ids)
 
     def _encode_behind(self, text: str) -> list[int]:
         """Return the token ids of a text that follows another: some tokenizers put a space before a first word."""

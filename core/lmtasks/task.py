@@ -293,6 +293,7 @@ class Task:
     language: str | None
     no_answer: str | None
     expects: Mapping[str, str]
+    adapter: str | Path | None
 
     def __init__(
         self,
@@ -310,6 +311,7 @@ class Task:
         language: str | None = None,
         no_answer: str | None = None,
         expects: Mapping[str, str] | None = None,
+        adapter: str | Path | None = None,
     ) -> None:
         """Describe a task. Cheap: nothing is opened or read.
 
@@ -329,6 +331,8 @@ class Task:
             no_answer: what the model should write where the data has an empty list of references; None: such
                 data is an error. `parse` must turn it into "".
             expects: columns that must hold this value where the data has them, such as {"target_lang": "zh"}.
+            adapter: a LoRA adapter for this task, as a folder of the package or a hub id; it is used where the model
+                is the one that it was trained on.
 
         Raises:
             ValueError: a part is missing or contradicts another; the message names it.
@@ -349,6 +353,7 @@ class Task:
             "language": language,
             "no_answer": no_answer,
             "expects": dict(expects or {}),
+            "adapter": adapter,
         }
         for attribute in dataclasses.fields(type(self)):
             object.__setattr__(self, attribute.name, values[attribute.name])

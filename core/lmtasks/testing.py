@@ -15,12 +15,13 @@ from lmtasks.data.load import TAUGHT, NoSplitError
 from lmtasks.errors import PluginError
 from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request
 from lmtasks.metrics import find_metrics, score_samples
+from lmtasks.model.adapter import Adapter
 from lmtasks.model.info import ModelInfo
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer, Tokenizer
 from lmtasks.runs import RunOptions
 from lmtasks.runs.runner import parse_completion
-from lmtasks.task import Example, Generation, Sample, Task
+from lmtasks.task import Example, Sample, Task
 
 Architecture = Literal["llama", "gpt2", "gpt_neox", "qwen3", "gemma3"]
 
@@ -93,10 +94,13 @@ class FakeModel:
             languages=languages,
         )
 
+    def attach(self, adapter: Adapter) -> float:
+        """Take any adapter; it changes nothing that was scripted."""
+        return 1.0
+
     def generate(
         self,
         requests: Sequence[Request],
-        generation: Generation,
         *,
         seed: int,
         batch_size: int | None = None,
@@ -107,7 +111,7 @@ class FakeModel:
             prompt = self.tokenizer.decode(list(request.token_ids))
             answer = self._answers(prompt) if callable(self._answers) else self._answers[len(self.prompts)]
             self.prompts.append(prompt)
-            ends = [at for at in (answer.find(stop) for stop in generation.stop) if at >= 0]
+            ends = [at for at in (answer.find(stop) for stop in request.generation.stop) if at >= 0]
             text = answer[: min(ends, default=len(answer))]
             if on_text:
                 for length in range(1, len(text) + 1):

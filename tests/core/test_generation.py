@@ -22,11 +22,11 @@ def model() -> LanguageModel:
 
 def ask(model: LanguageModel, generation: Generation, *, batch_size: int | None = None, seed: int = 0, rows=LENGTHS):
     requests = [
-        Request(str(row), tuple(model.tokenizer.encode("ferry at nine " * row, add_special_tokens=False)))
+        Request(str(row), tuple(model.tokenizer.encode("ferry at nine " * row, add_special_tokens=False)), generation)
         for row in rows
     ]
     answers: dict[int, Completion] = {}
-    for finished in model.generate(requests, generation, seed=seed, batch_size=batch_size):
+    for finished in model.generate(requests, seed=seed, batch_size=batch_size):
         answers.update(finished)
     return [answers[place] for place in range(len(requests))]
 
@@ -118,11 +118,9 @@ def test_tokens_are_drawn_from_the_softmax():
 
 def test_text_grows_for_a_listener_and_ends_as_the_answer(model):
     heard: list[str] = []
-    request = Request("a", tuple(model.tokenizer.encode("ferry", add_special_tokens=False)))
-    stop = "zzzz"
-    [[(_, answer)]] = list(
-        model.generate([request], Generation(max_new_tokens=16, stop=(stop,)), seed=0, on_text=heard.append)
-    )
+    generation = Generation(max_new_tokens=16, stop=("zzzz",))
+    request = Request("a", tuple(model.tokenizer.encode("ferry", add_special_tokens=False)), generation)
+    [[(_, answer)]] = list(model.generate([request], seed=0, on_text=heard.append))
     assert len(heard) == 16
     assert heard[-1] == answer.text.rstrip("\ufffd")
     assert all(len(before) <= len(after) for before, after in zip(heard, heard[1:], strict=False))
@@ -132,8 +130,8 @@ def test_long_prompts_come_in_smaller_batches(model, monkeypatch):
     from lmtasks.inference import transformers_model
 
     monkeypatch.setattr(transformers_model, "BATCH_TOKENS", 300)
-    requests = [Request(str(row), tuple(range(5, 5 + 90))) for row in range(7)]
-    sizes = [len(finished) for finished in model.generate(requests, Generation(max_new_tokens=10), seed=0)]
+    requests = [Request(str(row), tuple(range(5, 5 + 90)), Generation(max_new_tokens=10)) for row in range(7)]
+    sizes = [len(finished) for finished in model.generate(requests, seed=0)]
     assert sizes == [3, 3, 1]
 
 

@@ -693,8 +693,8 @@ def full_report(run: Run) -> None:
 
 def test_health_and_its_intervals_are_those_of_the_run_in_whatever_order_it_finished(data, tmp_path):
     class Backwards(FakeModel):
-        def generate(self, requests, generation, **settings):
-            yield from reversed(list(super().generate(requests, generation, **settings)))
+        def generate(self, requests, **settings):
+            yield from reversed(list(super().generate(requests, **settings)))
 
     model = Backwards(answers()._answers)
     run = lmtasks.run(make_task(), data=data, model=model, output_dir=tmp_path / "runs")

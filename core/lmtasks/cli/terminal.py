@@ -38,13 +38,13 @@ def _bars() -> Iterator[OnProgress]:
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         shown: dict[str, TaskID] = {}
 
-        def on_progress(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int, note: str = "") -> None:
             for other, bar in shown.items():
                 if other != what and not bars.tasks[bar].finished:
                     bars.update(bar, total=1, completed=1)
             if what not in shown:
                 shown[what] = bars.add_task(what, total=None, amount="")
-            bars.update(shown[what], completed=done, total=total or None, amount=_amount(done, total))
+            bars.update(shown[what], completed=done, total=total or None, amount=_amount(done, total, note))
 
         yield on_progress
         for bar in shown.values():
@@ -55,7 +55,7 @@ def _bars() -> Iterator[OnProgress]:
 def _plain_lines() -> OnProgress:
     current, told, begun, before, complete = "", 0.0, 0.0, 0, False
 
-    def on_progress(what: str, done: int, total: int) -> None:
+    def on_progress(what: str, done: int, total: int, note: str = "") -> None:
         nonlocal current, told, begun, before, complete
         now = time.monotonic()
         if what != current:
@@ -66,15 +66,13 @@ def _plain_lines() -> OnProgress:
         left = ""
         if before < done < total:
             left = f", about {(now - begun) / (done - before) * (total - done):.0f} s left"
-        click.echo(f"{what}{': ' if total else ''}{_amount(done, total)}{left}", err=True)
+        click.echo(f"{what}{': ' if total else ''}{_amount(done, total, note)}{left}", err=True)
 
     return on_progress
 
 
-def _amount(done: int, total: int) -> str:
-    if not total:
-        return ""
-    return f"{done}/{total}"
+def _amount(done: int, total: int, note: str) -> str:
+    return ", ".join(part for part in (f"{done}/{total}" if total else "", note) if part)
 
 
 def complain(errors: Iterable[LmtasksError]) -> None:

@@ -29,6 +29,7 @@ class DataRequest:
     data: str | Path | None = None
     """A named set of the task, a file, or hub:ID[@REVISION][#CONFIG]; None: the task's demo."""
     split: str | None = None
+    """None: the first of `prefer` that the data has."""
     limit: int | None = None
     """At most this many examples, the first ones."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class DataRequest:
     """Of all references, over what the data and the task say."""
     lenient: bool = False
     """Whether `columns` were meant for other data, and count only where this has them."""
+    prefer: tuple[str, ...] = SCORED
     need_inputs: bool = True
     """Whether every example needs what its task requires; only references are scored."""
 
@@ -80,7 +82,7 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     name, source = _find_source(task, request.data)
     split: str | None
     if isinstance(source, HubDataset):
-        split = _choose_split(name, source.splits(), request.split)
+        split = _choose_split(name, source.splits(), request)
         rows = source.rows(split)
         columns: Mapping[str, str] = request.columns
         sha256 = None
@@ -169,9 +171,10 @@ def _find_source(task: Task, data: str | Path | None) -> tuple[str, DataSource |
     raise unknown_name(f'data set of task "{task.name}" (or file)', data, task.datasets)
 
 
-def _choose_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
+def _choose_split(name: str, splits: Sequence[str], request: DataRequest) -> str:
+    wanted = request.split
     if wanted is None:
-        wanted = next((split for split in SCORED if split in splits), None)
+        wanted = next((split for split in request.prefer if split in splits), None)
         if wanted is None:
             raise NoSplitError(f"{name}: choose one of its splits with --split: {', '.join(splits)}")
     elif wanted not in splits:
@@ -194,7 +197,7 @@ def _split_rows(name: str, rows: Iterator[Row], request: DataRequest) -> tuple[s
         if row.values.get(SPLIT) is None:
             raise DataError(f'{row.where}: no value in column "{SPLIT}", though other rows have one')
     splits = list(dict.fromkeys(str(row.values[SPLIT]) for row in every))
-    split = _choose_split(name, splits, request.split) if splits else None
+    split = _choose_split(name, splits, request) if splits else None
     return split, (row for row in every if str(row.values[SPLIT]) == split)
 
 
@@ -203,13 +206,13 @@ def _from_function(
 ) -> tuple[str, tuple[Example, ...]]:
     if request.columns and not request.lenient:
         raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
-    for split in [request.split] if request.split else SCORED:
+    for split in [request.split] if request.split else request.prefer:
         examples = _checked(task, name, source, split, request.limit)
         if examples:
             if request.language is not None:
                 examples = tuple(replace(example, language=request.language) for example in examples)
             return split, examples
-    wanted = f'in split "{request.split}"' if request.split else f"in any of {', '.join(SCORED)}"
+    wanted = f'in split "{request.split}"' if request.split else f"in any of {', '.join(request.prefer)}"
     raise NoSplitError(f'task "{task.name}": its data set "{name}" has no examples {wanted}')
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lmtasks.model.adapter import Adapter
 from lmtasks.model.info import ModelInfo
 from lmtasks.prompts import Tokenizer
 from lmtasks.task import Generation
@@ -21,6 +22,10 @@ class Request:
     key: str
     """Decides, with the seed, what is drawn when sampling: the same key gives the same text in any company."""
     token_ids: Sequence[int]
+    generation: Generation
+    """How its answer is drawn; requests of one call may differ in it."""
+    adapter: str | None = None
+    """The `sha256` of an attached adapter that answers; None: the base model does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Continuation:
     """Of the prompt; at least one."""
     answer_ids: Sequence[int]
     """At least one."""
+    adapter: str | None = None
+    """As in Request."""
 
 
 class LanguageModel(Protocol):
@@ -57,10 +64,21 @@ class LanguageModel(Protocol):
         """What prompts are rendered with."""
         ...
 
+    def attach(self, adapter: Adapter) -> float:
+        """Take an adapter into memory, for requests that name it; one that is there already stays.
+
+        Returns:
+            By how much it changes what the model says behind a few words: the largest difference of logits. 0: it
+            changes nothing.
+
+        Raises:
+            AdapterError: it belongs to another base model, or not all of its weights find their place.
+        """
+        ...
+
     def generate(
         self,
         requests: Sequence[Request],
-        generation: Generation,
         *,
         seed: int,
         batch_size: int | None = None,
@@ -69,8 +87,8 @@ class LanguageModel(Protocol):
         """Answer prompts, and yield the answers as they are finished.
 
         Args:
-            requests: in any order; they are worked on in an order of the model's own.
-            generation: how all of them are drawn.
+            requests: in any order; they are worked on in an order of the model's own. Those of several adapters
+                share batches where the adapters can.
             seed: of the draws.
             batch_size: prompts at once; None: as many as fit the model's budget of tokens.
             on_text: hears the text grow; only for a single request.

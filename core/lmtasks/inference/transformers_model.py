@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
 from lmtasks.inference.sampling import logits_processors
+from lmtasks.model.adapter import Adapter
+from lmtasks.model.attach import adapter_name, attach, effect
 from lmtasks.model.info import ModelInfo
 from lmtasks.model.loading import LoadedModel
+from lmtasks.model.quiet import quiet
 from lmtasks.task import Generation
 
 BATCH_ROWS = 16
 """Rows at once, unless asked otherwise: measured best for short prompts on two CPU cores."""
 BATCH_TOKENS = 16_384
 """Prompt and answer tokens of a batch at most, so that long prompts come in smaller batches."""
+PROBE = "The ferry leaves the harbour at nine, and the last one returns at"
+"""What an adapter is tried on."""
 BATCH_LOGITS = 2**27
 """Logits of a batch at most (512 MiB in float32): answers times their length times the vocabulary."""
 
@@ -27,6 +35,8 @@ class TransformersModel:
     def __init__(self, loaded: LoadedModel) -> None:
         """Take a loaded model."""
         self._loaded = loaded
+        self._peft: PeftModel | None = None
+        self._adapters: dict[str, tuple[Adapter, float]] = {}
 
     @property
     def info(self) -> ModelInfo:
@@ -38,20 +48,30 @@ class TransformersModel:
         """The model's own tokenizer."""
         return self._loaded.tokenizer
 
+    def attach(self, adapter: Adapter) -> float:
+        """Take an adapter into memory as the door says."""
+        if adapter.sha256 not in self._adapters:
+            with quiet():
+                self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
+            words = self.tokenizer.encode(PROBE, add_special_tokens=False)
+            self._adapters[adapter.sha256] = adapter, effect(self._peft, adapter, words)
+        return self._adapters[adapter.sha256][1]
+
     def generate(
         self,
         requests: Sequence[Request],
-        generation: Generation,
         *,
         seed: int,
         batch_size: int | None = None,
         on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Answer prompts as the door says, the longest first: memory that lacks, lacks at the start."""
-        widths = [len(request.token_ids) + generation.max_new_tokens for request in requests]
-        for places in _batches(widths, batch_size):
-            completions = self._answer([requests[place] for place in places], generation, seed, on_text)
-            yield list(zip(places, completions, strict=True))
+        for alike in self._alike([(_sampling(request.generation), request.adapter) for request in requests]):
+            widths = [len(requests[place].token_ids) + requests[place].generation.max_new_tokens for place in alike]
+            for batch in _batches(widths, batch_size):
+                places = [alike[at] for at in batch]
+                completions = self._answer([requests[place] for place in places], seed, on_text)
+                yield list(zip(places, completions, strict=True))
 
     @torch.inference_mode()
     def loglikelihood(
@@ -59,22 +79,52 @@ class TransformersModel:
     ) -> Iterator[list[tuple[int, float]]]:
         """Measure texts behind prompts as the door says, the longest first."""
         vocabulary = self._loaded.module.get_output_embeddings().weight.shape[0]
-        widths = [len(item.token_ids) + len(item.answer_ids) for item in continuations]
-        for places in _batches(widths, batch_size):
-            longest = max(len(continuations[place].answer_ids) for place in places)
-            rows = max(1, BATCH_LOGITS // (longest * vocabulary))
-            for start in range(0, len(places), rows):
-                part = places[start : start + rows]
-                yield list(zip(part, self._measure([continuations[place] for place in part]), strict=True))
+        for alike in self._alike([(None, item.adapter) for item in continuations]):
+            widths = [len(continuations[at].token_ids) + len(continuations[at].answer_ids) for at in alike]
+            for batch in _batches(widths, batch_size):
+                longest = max(len(continuations[alike[at]].answer_ids) for at in batch)
+                rows = max(1, BATCH_LOGITS // (longest * vocabulary))
+                for start in range(0, len(batch), rows):
+                    places = [alike[at] for at in batch[start : start + rows]]
+                    yield list(zip(places, self._measure([continuations[place] for place in places]), strict=True))
+
+    def _alike(self, kinds: Sequence[tuple[object, str | None]]) -> Iterator[list[int]]:
+        """Yield the places of what may share batches: drawn alike, and no adapter among them that must be alone."""
+        groups: dict[object, list[int]] = {}
+        for place, (kind, adapter) in enumerate(kinds):
+            alone = adapter is not None and not self._adapters[adapter][0].shares_batches
+            groups.setdefault((kind, adapter if alone else None), []).append(place)
+        yield from groups.values()
+
+    @contextmanager
+    def _adapted(self, adapters: Sequence[str | None]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Give the model that answers rows with these adapters, and what it has to be told beside its inputs."""
+        if self._peft is None:
+            yield self._loaded.module, {}
+        elif set(adapters) == {None}:
+            with self._peft.disable_adapter():
+                yield self._peft, {}
+        elif len(set(adapters)) == 1:
+            self._peft.set_adapter(adapter_name(str(adapters[0])), inference_mode=True)
+            yield self._peft, {}
+        else:
+            names = ["__base__" if adapter is None else adapter_name(adapter) for adapter in adapters]
+            yield self._peft, {"adapter_names": names}
 
     def _measure(self, batch: Sequence[Continuation]) -> list[float]:
         ids, mask = self._left_padded([[*item.token_ids, *item.answer_ids] for item in batch])
         longest = max(len(item.answer_ids) for item in batch)
         # Padded on the left, all answers end at the last place; what predicts a token stands one place before it.
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
-        output = self._loaded.module(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
-        )
+        with self._adapted([item.adapter for item in batch]) as (model, told):
+            output = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=longest + 1,
+                **told,
+            )
         measured = []
         for row, item in enumerate(batch):
             length = len(item.answer_ids)
@@ -95,24 +145,28 @@ class TransformersModel:
         return ids.to(device), mask.to(device)
 
     @torch.inference_mode()
-    def _answer(
-        self, batch: Sequence[Request], generation: Generation, seed: int, on_text: OnText | None
-    ) -> list[Completion]:
+    def _answer(self, batch: Sequence[Request], seed: int, on_text: OnText | None) -> list[Completion]:
         loaded = self._loaded
         ids, mask = self._left_padded([request.token_ids for request in batch])
         width = ids.shape[1]
-        watch = _TextWatch(loaded.tokenizer, width, generation.stop, on_text)
-        output = loaded.module.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=generation.max_new_tokens,
-            do_sample=False,  # the draw, if any, is in the processors
-            logits_processor=logits_processors(generation, [request.key for request in batch], seed),
-            stopping_criteria=StoppingCriteriaList([watch] if watch.needed else []),
-        )
-        return [self._completion(row, generation) for row in output[:, width:].tolist()]
+        generations = [request.generation for request in batch]
+        longest = max(generation.max_new_tokens for generation in generations)
+        watch = _TextWatch(loaded.tokenizer, width, generations, on_text)
+        with self._adapted([request.adapter for request in batch]) as (model, told):
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=longest,
+                do_sample=False,  # the draw, if any, is in the processors
+                logits_processor=logits_processors(generations[0], [request.key for request in batch], seed),
+                stopping_criteria=StoppingCriteriaList([watch] if watch.needed else []),
+                **told,
+            )
+        rows = output[:, width:].tolist()
+        return [self._completion(row, generation) for row, generation in zip(rows, generations, strict=True)]
 
     def _completion(self, new_ids: list[int], generation: Generation) -> Completion:
+        new_ids = new_ids[: generation.max_new_tokens]  # others of the batch may have been allowed more
         end = next((at for at, token in enumerate(new_ids) if token in self._loaded.end_ids), None)
         count = len(new_ids) if end is None else end + 1
         text = _decode(self._loaded.tokenizer, new_ids[:end])
@@ -126,30 +180,42 @@ class TransformersModel:
 
 
 class _TextWatch(StoppingCriteria):
-    """Ends rows whose new text holds a stop string, and tells a listener how the text of a single row grows."""
+    """Ends rows whose new text holds a stop string or is long enough, and tells a listener how a single row grows."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt_length: int, stop: tuple[str, ...], on_text: OnText | None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_length: int,
+        generations: Sequence[Generation],
+        on_text: OnText | None,
     ) -> None:
-        self.tokenizer, self.prompt_length, self.stop, self.on_text = tokenizer, prompt_length, stop, on_text
+        self.tokenizer, self.prompt_length, self.on_text = tokenizer, prompt_length, on_text
+        self.stops = [generation.stop for generation in generations]
+        self.limits = [generation.max_new_tokens for generation in generations]
         # A stop string spans at most as many tokens as it has bytes; one more holds a character's first half.
-        self.tail = max((len(text.encode()) for text in stop), default=0) + 4
+        self.tail = max((len(text.encode()) for stop in self.stops for text in stop), default=0) + 4
 
     @property
     def needed(self) -> bool:
-        return bool(self.stop or self.on_text)
+        return bool(any(self.stops) or self.on_text or len(set(self.limits)) > 1)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
         new = input_ids[:, self.prompt_length :]
-        done = torch.zeros(len(new), dtype=torch.bool)
-        if self.stop:
-            tails = new[:, -self.tail :].tolist()
-            done = torch.tensor([_first_stop(_decode(self.tokenizer, tail), self.stop) is not None for tail in tails])
+        done = [new.shape[1] >= limit for limit in self.limits]
+        if any(self.stops):
+            for row, tail in enumerate(new[:, -self.tail :].tolist()):
+                if self.stops[row] and not done[row]:
+                    done[row] = _first_stop(_decode(self.tokenizer, tail), self.stops[row]) is not None
         if self.on_text:
-            text = _decode(self.tokenizer, new[0].tolist())
-            at = _first_stop(text, self.stop)
-            self.on_text(_settled(text, self.stop) if at is None else text[:at])
-        return done.to(input_ids.device)
+            text, stop = _decode(self.tokenizer, new[0].tolist()), self.stops[0]
+            at = _first_stop(text, stop)
+            self.on_text(_settled(text, stop) if at is None else text[:at])
+        return torch.tensor(done, device=input_ids.device)
+
+
+def _sampling(generation: Generation) -> tuple[float, float, int]:
+    """Return what all rows of a batch must have in common."""
+    return generation.temperature, generation.top_p, generation.top_k
 
 
 def _batches(widths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:

@@ -40,6 +40,8 @@ class LoadedModel:
     end_ids: tuple[int, ...]
     """Tokens that end an answer."""
     pad_id: int
+    end_id: int
+    """The one of them that training teaches: the template's end of a turn, else the tokenizer's end of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
         languages=place.languages,
         remote_code=trust_remote_code,
     )
-    return LoadedModel(module, tokenizer, info, end_ids, pad_id)
+    taught = [token for token in (_turn_end(tokenizer), tokenizer.eos_token_id, end_ids[0]) if token is not None]
+    return LoadedModel(module, tokenizer, info, end_ids, pad_id, taught[0])
 
 
 def _find(name: str, on_progress: OnProgress) -> _Place:

@@ -14,6 +14,8 @@ PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
+    "peft",
+    "accelerate",
     "sacrebleu",
     "rouge-score",
     "nltk",

@@ -29,6 +29,7 @@ def measure_likelihoods(
     model: LanguageModel,
     answers: Mapping[str, Sequence[int]],
     *,
+    adapter: str | None,
     batch_size: int | None,
 ) -> list[tuple[LogLikelihood, ...]]:
     """Return for each example how likely the model finds its references; nothing where that was not asked for.
@@ -38,6 +39,7 @@ def measure_likelihoods(
         asked: examples with their rendered prompts.
         model: measures.
         answers: what `render_answers` returned; empty: nothing is measured.
+        adapter: that measures, as in Continuation.
         batch_size: texts at once, as in `LanguageModel.loglikelihood`.
 
     Raises:
@@ -46,7 +48,7 @@ def measure_likelihoods(
     texts = [likely_texts(task, example) if answers else () for example, _ in asked]
     places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
     measured: dict[tuple[int, str], float] = {}
-    continuations = [Continuation(asked[at][1].token_ids, answers[text]) for at, text in places]
+    continuations = [Continuation(asked[at][1].token_ids, answers[text], adapter) for at, text in places]
     for together in model.loglikelihood(continuations, batch_size=batch_size) if continuations else ():
         for place, logprob in together:
             if not math.isfinite(logprob):

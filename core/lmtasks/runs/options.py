@@ -56,6 +56,8 @@ class RunOptions:
     device: Device = "auto"
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
+    adapter: str | Path | None = None
+    """A folder or hub id of a LoRA adapter; "none": not even one that the task brings."""
     output_dir: str | Path = "runs"
     """The folder that holds run folders."""
 
@@ -76,7 +78,7 @@ class RunOptions:
                     raise UsageError(f"{name} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
         check_counts(self, limit=1, batch_size=1, num_fewshot=0)
-        check_paths(self, "data", "fewshot_data")
+        check_paths(self, "data", "fewshot_data", "adapter")
         for name, choice in (("on_overlong", OnOverlong), ("device", Device), ("dtype", Dtype)):
             if getattr(self, name) not in get_args(choice):
                 raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")

@@ -8,7 +8,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from lmtasks.inference import Completion, LanguageModel, Request
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
 from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.model.adapter import Adapter
 from lmtasks.plugins import FoundPlugin
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
+from lmtasks.runs.adapters import AdapterChoice, adapter_record, put_on
 from lmtasks.runs.environment import environment, package_versions, peak_memory_bytes
 from lmtasks.runs.folder import (
     SCHEMA,
@@ -56,75 +59,123 @@ class Plan:
     metrics: tuple[Metric, ...]
     options: RunOptions
     generation: Generation
+    adapter: AdapterChoice | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """A run under way."""
+
+    plan: Plan
+    adapter: Adapter | None
+    generation: Generation
+    prompts: Sequence[RenderedPrompt | None]
+    answers: Mapping[str, Sequence[int]]
+    record: dict[str, Any]
+    path: Path = Path()
+    reused: set[str] = field(default_factory=set)
+    finished: int = 0
+    """Examples that are done."""
 
 
 def run_plan(
     plan: Plan, model: LanguageModel, *, on_progress: OnProgress, on_end: Callable[[Path], None] = lambda _: None
 ) -> Run:
-    """Run a task with a model, into a run folder.
+    """Run a task with a model, into a run folder; see `run_plans`."""
+    return run_plans([plan], model, on_progress=on_progress, on_end=on_end)[0]
+
+
+def run_plans(
+    plans: Sequence[Plan],
+    model: LanguageModel,
+    *,
+    on_progress: OnProgress,
+    on_end: Callable[[Path], None] = lambda _: None,
+) -> list[Run]:
+    """Run tasks with a model and an adapter each, into a run folder each; their examples share batches.
 
     An unfinished run of the same plan in the same output folder is continued: its samples are not made again.
 
     Args:
-        plan: what was checked before.
+        plans: what was checked before; of one seed and batch size.
         model: answers the prompts.
         on_progress: hears how far it is.
-        on_end: hears of the run folder when the run has ended, in whatever way.
+        on_end: hears of each run folder when its run has ended, in whatever way.
 
     Raises:
+        AdapterError: an adapter does not fit the model.
         PromptError: prompts do not fit the model and may not be cut or skipped; nothing was generated.
-        PluginError: the task's parser or a metric failed; the samples made so far are kept.
-        RunError: the run folder cannot be written.
+        PluginError: a task's parser or a metric failed; the samples made so far are kept.
+        RunError: a run folder cannot be written.
     """
     started = time.perf_counter()
-    fewshot = plan.fewshot.examples if plan.fewshot else ()
-    renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
-    generation = stopping(plan.generation, renderer)
-    answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
-    prompts = _render(plan, renderer, model, generation, answers, on_progress)
-    _warn_of_language(plan, model)
-    record = _record(plan, renderer, model, generation, prompts)
+    jobs = [_prepare(plan, model, on_progress) for plan in plans]
+    alone = [job.adapter.source for job in jobs if job.adapter and not job.adapter.shares_batches]
+    if alone and len(jobs) > 1:
+        log.warning("an adapter with DoRA cannot share batches with others: %s runs alone", ", ".join(alone))
     source = Path(model.info.name)
-    name = f"{plan.task.name}-{source.name or source.resolve().name}"
-    with claim_folder(Path(plan.options.output_dir), name, str(record["key"])) as (path, before):
-        if before:
-            record["timings"] |= {name: before["timings"].get(name, 0.0) for name in MEASURING}
-        write_record(path, record)
-        reused: set[str] = set()
+    with ExitStack() as folders:
+        ending: list[_Job] = []
         try:
-            reused = _take_over(plan.task, path)
-            _generate(plan, model, generation, prompts, answers, reused, path, record, on_progress)
-            samples = sorted(read_samples(path), key=lambda sample: sample.index)
-            record |= scores_record(samples, plan.metrics, resamples=RESAMPLES, seed=SEED)
-            record["status"] = "finished"
+            for job in jobs:
+                name = f"{job.plan.task.name}-{source.name or source.resolve().name}"
+                claimed = claim_folder(Path(job.plan.options.output_dir), name, str(job.record["key"]))
+                job.path, before = folders.enter_context(claimed)
+                ending.append(job)
+                if before:
+                    job.record["timings"] |= {name: before["timings"].get(name, 0.0) for name in MEASURING}
+                write_record(job.path, job.record)
+            for job in jobs:
+                job.reused = _take_over(job.plan.task, job.path)
+            _generate(jobs, model, on_progress)
+            while ending:
+                job = ending[0]
+                samples = sorted(read_samples(job.path), key=lambda sample: sample.index)
+                job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED)
+                job.record["status"] = "finished"
+                _close(ending.pop(0), started, on_end)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            record["status"] = "interrupted" if interrupted else "failed"
-            record["error"] = None if interrupted else f"{type(error).__name__}: {error}"
-            try:
-                _close(path, record, reused, started, on_end)
-            except LmtasksError as further:
-                log.warning("%s", further)  # what went wrong first is what has to be told
+            for job in ending:
+                job.record["status"] = "interrupted" if interrupted else "failed"
+                job.record["error"] = None if interrupted else f"{type(error).__name__}: {error}"
+                try:
+                    _close(job, started, on_end)
+                except LmtasksError as further:
+                    log.warning("%s", further)  # what went wrong first is what has to be told
             raise
-        _close(path, record, reused, started, on_end)
-    return Run(path)
+    return [Run(job.path) for job in jobs]
 
 
-def _close(
-    path: Path, record: dict[str, Any], reused: set[str], started: float, on_end: Callable[[Path], None]
-) -> None:
+def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
+    """Render the prompts of a run, and say what will be recorded of it."""
+    fewshot = plan.fewshot.examples if plan.fewshot else ()
+    renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
+    adapter = put_on(plan.adapter, model, plan.task, renderer)
+    generation = stopping(plan.generation, renderer, adapter)
+    answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
+    prompts = _render(plan, renderer, model, generation, answers, on_progress)
+    _warn_of_language(plan, model, adapter)
+    record = _record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
+    return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
+
+
+def _close(job: _Job, started: float, on_end: Callable[[Path], None]) -> None:
     """Complete the record of a run that has ended, and tell of it."""
+    path, record = job.path, job.record
     record["finished"] = now()
     record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
     record["peak_memory_bytes"] = peak_memory_bytes()
     write_record(path, record)  # how it ended is kept, even if its samples cannot be read
-    record |= totals_record(list(read_samples(path)), reused)
+    record |= totals_record(list(read_samples(path)), job.reused)
     write_record(path, record)
     on_end(path)
 
 
-def stopping(generation: Generation, renderer: Renderer) -> Generation:
+def stopping(generation: Generation, renderer: Renderer, adapter: Adapter | None) -> Generation:
     """Return a way to draw completions that also stops where the prompt's form ends an answer."""
+    if adapter and adapter.record:
+        return generation  # it has learned to end its answers, which may hold what separates examples
     return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
 
 
@@ -199,46 +250,66 @@ def _take_over(task: Task, path: Path) -> set[str]:
     return {sample.id for sample in samples}
 
 
-def _generate(
-    plan: Plan,
-    model: LanguageModel,
-    generation: Generation,
-    prompts: Sequence[RenderedPrompt | None],
-    answers: Mapping[str, Sequence[int]],
-    done: set[str],
-    path: Path,
-    record: dict[str, Any],
-    on_progress: OnProgress,
-) -> None:
-    examples = plan.dataset.examples
-    left = [index for index, example in enumerate(examples) if example.id not in done]
-    skipped = [index for index in left if prompts[index] is None]
-    append_samples(path, [_sample(plan.task, index, examples[index], None, None) for index in skipped])
-    todo = [(index, prompt) for index in left if (prompt := prompts[index]) is not None]
-    requests = [Request(examples[index].id, prompt.token_ids) for index, prompt in todo]
-    finished = len(examples) - len(todo)
-    what = f"running {plan.task.name}"
-    on_progress(what, finished, len(examples))
-    timings, begun = record["timings"], time.perf_counter()
-    completions = model.generate(requests, generation, seed=plan.options.seed, batch_size=plan.options.batch_size)
-    for together in completions:
-        timings["generate_seconds"] = round(timings["generate_seconds"] + time.perf_counter() - begun, 6)
-        begun = time.perf_counter()
-        asked = [(examples[todo[at][0]], todo[at][1]) for at, _ in together]
-        likelihoods = measure_likelihoods(plan.task, asked, model, answers, batch_size=plan.options.batch_size)
-        timings["loglikelihood_seconds"] = round(timings["loglikelihood_seconds"] + time.perf_counter() - begun, 6)
-        begun = time.perf_counter()
-        append_samples(
-            path,
-            # One by one, so that those before one that cannot be parsed are kept.
-            (
-                _sample(plan.task, todo[at][0], examples[todo[at][0]], todo[at][1], completion, likely)
-                for (at, completion), likely in zip(together, likelihoods, strict=True)
-            ),
+def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgress) -> None:
+    """Answer all prompts that are left, and keep each sample as it finishes."""
+    todo: list[tuple[_Job, int, RenderedPrompt]] = []
+    for job in jobs:
+        examples = job.plan.dataset.examples
+        left = [index for index, example in enumerate(examples) if example.id not in job.reused]
+        skipped = [index for index in left if job.prompts[index] is None]
+        append_samples(job.path, [_sample(job.plan.task, index, examples[index], None, None) for index in skipped])
+        own = [(job, index, prompt) for index in left if (prompt := job.prompts[index]) is not None]
+        job.finished = len(examples) - len(own)
+        todo += own
+    options = jobs[0].plan.options
+    requests = [
+        Request(
+            job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter and job.adapter.sha256
         )
-        finished += len(together)
-        write_record(path, record)  # a kill must not lose the time that these samples took
-        on_progress(what, finished, len(examples))
+        for job, index, prompt in todo
+    ]
+    what = f"running {', '.join(job.plan.task.name for job in jobs)}"
+    total = sum(len(job.prompts) for job in jobs)
+    on_progress(what, total - len(todo), total)
+    begun = time.perf_counter()
+    for together in model.generate(requests, seed=options.seed, batch_size=options.batch_size):
+        seconds = (time.perf_counter() - begun) / len(together)
+        for job in jobs:
+            own_places = [(at, completion) for at, completion in together if todo[at][0] is job]
+            if own_places:
+                _add_seconds(job, "generate_seconds", seconds * len(own_places))
+                _keep(job, [(*todo[at][1:], completion) for at, completion in own_places], model)
+        on_progress(what, sum(job.finished for job in jobs), total)
+        begun = time.perf_counter()
+
+
+def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]], model: LanguageModel) -> None:
+    """Measure what else is asked of examples that were answered, and write their samples."""
+    task, examples = job.plan.task, job.plan.dataset.examples
+    begun = time.perf_counter()
+    likelihoods = measure_likelihoods(
+        task,
+        [(examples[index], prompt) for index, prompt, _ in answered],
+        model,
+        job.answers,
+        adapter=job.adapter and job.adapter.sha256,
+        batch_size=job.plan.options.batch_size,
+    )
+    _add_seconds(job, "loglikelihood_seconds", time.perf_counter() - begun)
+    append_samples(
+        job.path,
+        # One by one, so that those before one that cannot be parsed are kept.
+        (
+            _sample(task, index, examples[index], prompt, completion, likely)
+            for (index, prompt, completion), likely in zip(answered, likelihoods, strict=True)
+        ),
+    )
+    job.finished += len(answered)
+    write_record(job.path, job.record)  # a kill must not lose the time that these samples took
+
+
+def _add_seconds(job: _Job, name: str, seconds: float) -> None:
+    job.record["timings"][name] = round(job.record["timings"][name] + seconds, 6)
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
@@ -295,9 +366,9 @@ def _sample(
     )
 
 
-def _warn_of_language(plan: Plan, model: LanguageModel) -> None:
+def _warn_of_language(plan: Plan, model: LanguageModel, adapter: Adapter | None) -> None:
     known = model.info.languages
-    if not known:
+    if not known or adapter:  # an adapter may have taught it another
         return
     # A look at some of them is enough for a warning.
     examples = plan.dataset.examples[:: max(1, len(plan.dataset.examples) // LOOKED_AT)]
@@ -322,6 +393,7 @@ def _record(
     model: LanguageModel,
     generation: Generation,
     prompts: Sequence[RenderedPrompt | None],
+    adapter: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return run.json as it stands before the first sample."""
     rendered = hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode())
@@ -343,6 +415,7 @@ def _record(
         },
         "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
         "model": asdict(model.info),
+        "adapter": adapter,
         "generation": asdict(generation),
         "seed": options.seed,
         "batch_size": options.batch_size,

@@ -1,0 +1,113 @@
+"""Adapter folders: what they are, read and checked without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtasks.errors import AdapterError
+from lmtasks.model.info import ModelInfo
+
+WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "lmtasks.json"
+SCHEMA = 1
+"""Of lmtasks.json; raised when a field changes its meaning or goes."""
+HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter in a folder."""
+
+    source: str
+    """As the user named it: a folder or a hub id."""
+    path: Path
+    sha256: str
+    """Of its weights: its identity."""
+    config: Mapping[str, Any]
+    """peft's: rank, target modules and so on."""
+    record: Mapping[str, Any] | None
+    """What lmtasks recorded of its training; None: it was made by something else."""
+
+    @property
+    def shares_batches(self) -> bool:
+        """Whether examples with other adapters, or none, may stand in a batch with it: not with DoRA."""
+        return not self.config.get("use_dora")
+
+    @property
+    def task(self) -> str | None:
+        """The task that it was trained for, if that is recorded."""
+        return str(self.record["task"]["name"]) if self.record else None
+
+    def belongs_to(self, model: ModelInfo) -> bool:
+        """Tell whether it was trained on these very weights; where that is not recorded, it may have been."""
+        return self.record is None or self.record["base"]["revision"] == model.revision
+
+
+def find_adapter(source: str | Path) -> Adapter:
+    """Return an adapter by its folder or its hub id ("org/name[@revision]").
+
+    Raises:
+        AdapterError: there is none, it is damaged, of another kind than LoRA, or pickled.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read(str(source), path)
+    hub = HUB_ID.fullmatch(str(source))
+    if hub is None or str(source).startswith((".", "/", "~")):
+        raise AdapterError(f"{source}: no such adapter folder")
+    return _read(str(source), _fetch(str(source), hub["id"], hub["revision"]))
+
+
+def _fetch(source: str, repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[WEIGHTS, CONFIG, RECORD]))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise AdapterError(
+            f"{source}: there is no such adapter folder, and the hub has no such adapter or cannot be reached"
+            f" ({' '.join(str(error).split())[:160]})"
+        ) from error
+
+
+def _read(source: str, path: Path) -> Adapter:
+    if not (path / CONFIG).is_file():
+        unfinished = " (its training has not finished: go on with --resume)" if (path / "training").is_dir() else ""
+        raise AdapterError(f"{path}: no adapter folder, it has no {CONFIG}{unfinished}")
+    if not (path / WEIGHTS).is_file():
+        raise AdapterError(f"{path}: no {WEIGHTS}; pickled weights (.bin) are not read, save the adapter anew with peft")
+    config = _json(path / CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(f"{path / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA adapters are used")
+    record = None
+    if (path / RECORD).is_file():
+        record = _json(path / RECORD)
+        if record.get("schema") != SCHEMA:
+            raise AdapterError(
+                f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the lmtasks"
+                " that wrote it"
+            )
+    with (path / WEIGHTS).open("rb") as weights:
+        sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+    if record and record["weights_sha256"] != sha256:
+        raise AdapterError(
+            f"{path / WEIGHTS}: damaged, or exchanged: its SHA-256 is {sha256[:12]}..., and {RECORD} says"
+            f" {record['weights_sha256'][:12]}..."
+        )
+    return Adapter(source=source, path=path, sha256=sha256, config=config, record=record)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{file}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise AdapterError(f"{file}: damaged, expected an object")
+    return content

@@ -1,0 +1,81 @@
+"""An adapter for a run: put on the model, checked against the run's task and prompt."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from lmtasks.inference import LanguageModel
+from lmtasks.model.adapter import Adapter
+from lmtasks.prompts import Renderer
+from lmtasks.task import Task
+
+log = logging.getLogger("lmtasks.runs")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterChoice:
+    """Which adapter a run uses."""
+
+    adapter: Adapter
+    shipped: bool
+    """Whether the task brought it: then it is used only where the base matches."""
+
+
+def put_on(choice: AdapterChoice | None, model: LanguageModel, task: Task, renderer: Renderer) -> Adapter | None:
+    """Put the adapter of a run on the model, and warn of what may spoil its answers.
+
+    Returns:
+        The adapter that answers; None: the base model does.
+
+    Raises:
+        AdapterError: it does not fit the model.
+    """
+    if choice is None:
+        return None
+    adapter = choice.adapter
+    if choice.shipped and not adapter.belongs_to(model.info):
+        base = adapter.record["base"]["name"] if adapter.record else "another base"
+        log.warning('the adapter that task "%s" brings is for %s: %s runs without it', task.name, base, model.info.name)
+        return None
+    if model.attach(adapter) == 0:
+        log.warning("%s changes nothing of what %s says: is it trained?", adapter.source, model.info.name)
+    if adapter.record is None:
+        log.warning("%s does not say which weights and prompt it was trained with: nothing could be checked", adapter.source)
+        return adapter
+    trained = adapter.record["prompt"]
+    if adapter.task != task.name:
+        log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
+    elif trained["name"] != renderer.name:
+        log.warning(
+            '%s was trained with the prompt "%s", and is asked with "%s": see --prompt',
+            adapter.source,
+            trained["name"],
+            renderer.name,
+        )
+    elif trained["sha256"] != renderer.fingerprint():
+        log.warning(
+            'the prompt "%s" of task "%s" is no longer the one that %s was trained with: train it again',
+            renderer.name,
+            task.name,
+            adapter.source,
+        )
+    return adapter
+
+
+def adapter_record(adapter: Adapter | None, model: LanguageModel) -> dict[str, Any] | None:
+    """Return what a run records of its adapter."""
+    if adapter is None:
+        return None
+    config = adapter.config
+    return {
+        "source": adapter.source,
+        "sha256": adapter.sha256,
+        "task": adapter.task,
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "rslora": bool(config.get("use_rslora")),
+        "dora": bool(config.get("use_dora")),
+        "effect": model.attach(adapter),
+    }

@@ -1,0 +1,68 @@
+"""Checkpoints that are whole or not there: written aside, renamed, and removed when a newer one stands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lmtasks.errors import TrainingError
+
+PREFIX = "checkpoint-"
+"""As transformers calls them."""
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is."""
+    return folder / f"{PREFIX}{step}"
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints of a training by their step, the oldest first."""
+    found = {
+        int(path.name.removeprefix(PREFIX)): path
+        for path in folder.glob(f"{PREFIX}*")
+        if path.name.removeprefix(PREFIX).isdigit()
+    }
+    return dict(sorted(found.items()))
+
+
+@contextmanager
+def writing_aside(path: Path, *, main: bool, wait: object) -> Iterator[Path]:
+    """Give a folder beside `path` that takes its place once it is complete.
+
+    Args:
+        path: of the checkpoint; it must not be there.
+        main: whether this process is the one that makes and renames folders.
+        wait: called without arguments, waits for all processes.
+
+    Raises:
+        TrainingError: the disk is full or not to be written; nothing half-written stays.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        if main:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        wait()  # type: ignore[operator]
+        yield aside
+        wait()  # type: ignore[operator]
+        if main:
+            os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeErrors of their own on a full disk
+        shutil.rmtree(aside, ignore_errors=True)
+        raise TrainingError(
+            f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one is kept. Make room and"
+            " go on with --resume"
+        ) from error
+
+
+def remove_old(folder: Path, keep: set[int]) -> None:
+    """Remove all checkpoints but those of these steps, and what a kill left half-written."""
+    for step, path in checkpoints(folder).items():
+        if step not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f".{PREFIX}*.part"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""What is learned, what it is validated and scored on: read, divided and checked before a model is loaded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmtasks.data import DataRequest, Dataset, load_dataset
+from lmtasks.data.load import SCORED, NoSplitError
+from lmtasks.errors import DataError
+from lmtasks.plugins import FoundPlugin
+from lmtasks.task import Example, Task
+from lmtasks.training.options import TrainOptions
+
+LEARNED = ("train", "dev", "validation", "test")
+"""Where no split is asked for, the first of these that the data has is learned."""
+EVAL_SHARE, EVAL_MOST = 0.1, 250
+"""Of the data that are held out to be scored, where there is nothing else to score."""
+VALIDATION_SHARE, VALIDATION_MOST = 0.05, 100
+SHOWN_LEAKS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """A training with everything that can be checked before a model is loaded."""
+
+    task: Task
+    plugin: FoundPlugin | None
+    options: TrainOptions
+    data: Dataset
+    """As it was read, before anything was held out."""
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    evaluation: Dataset
+
+
+def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions) -> TrainingPlan:
+    """Read the data of a training, hold out what is needed, and refuse what would falsify its result.
+
+    Raises:
+        DataError: data cannot be read, examples have no answer or stand in both parts, or there are too few.
+        UnknownNameError: the task has no set of that name.
+    """
+    request = DataRequest(
+        data=options.data,
+        split=options.split,
+        limit=options.limit,
+        columns=options.columns,
+        language=options.language,
+        prefer=LEARNED,
+    )
+    data = load_dataset(task, request)
+    _refuse_unanswered(task, data)
+    evaluation = _evaluation(task, data, options)
+    learned = data.examples
+    if evaluation is None:
+        count = options.eval_limit or max(1, min(EVAL_MOST, round(EVAL_SHARE * len(learned))))
+        learned, held_out = _hold_out(learned, count, options.seed)
+        split = f"{data.split + ', ' if data.split else ''}{count} held out by seed {options.seed}"
+        evaluation = replace(data, examples=held_out, split=split)
+    else:
+        _refuse_leaks(data, evaluation)
+    count = options.validation
+    if count is None:
+        count = min(VALIDATION_MOST, round(VALIDATION_SHARE * len(learned)))
+    train, validation = _hold_out(learned, count, options.seed + 1)
+    if not train:
+        raise DataError(
+            f"{data.name}: nothing is left to learn of {len(data.examples)} examples, with {len(evaluation.examples)}"
+            f" held out to be scored and {len(validation)} to validate; give more data, or data of its own with"
+            " --eval-data"
+        )
+    return TrainingPlan(
+        task=task,
+        plugin=plugin,
+        options=options,
+        data=data,
+        train=train,
+        validation=validation,
+        evaluation=evaluation,
+    )
+
+
+def _evaluation(task: Task, data: Dataset, options: TrainOptions) -> Dataset | None:
+    """Return the data to be scored that was named, or another split of what is learned, or None."""
+    if options.eval_data is not None:
+        request = DataRequest(
+            data=options.eval_data,
+            split=options.eval_split,
+            limit=options.eval_limit,
+            columns=options.columns,
+            language=options.language,
+            lenient=Path(str(options.eval_data)) != Path(data.name),
+        )
+        return load_dataset(task, request)
+    splits = [options.eval_split] if options.eval_split else [name for name in SCORED if name != data.split]
+    for split in splits if data.split or options.eval_split else ():
+        request = DataRequest(
+            data=data.name if options.data is not None else None,
+            split=split,
+            limit=options.eval_limit,
+            columns=options.columns,
+            language=options.language,
+        )
+        try:
+            return load_dataset(task, request)
+        except NoSplitError:
+            if options.eval_split:
+                raise
+    return None
+
+
+def _asked(example: Example) -> tuple[tuple[str, str], ...]:
+    """Return what an example asks, by which it is known again; space does not count."""
+    return tuple(sorted((name, " ".join(text.split())) for name, text in example.inputs.items()))
+
+
+def _hold_out(
+    examples: tuple[Example, ...], count: int, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Divide examples into those that stay and about `count` that are held out; what asks the same stays together."""
+    alike: dict[object, list[int]] = {}
+    for place, example in enumerate(examples):
+        alike.setdefault(_asked(example), []).append(place)
+    groups = list(alike.values())
+    random.Random(seed).shuffle(groups)  # noqa: S311 - a draw to repeat, not a secret
+    chosen: set[int] = set()
+    for group in groups:
+        if len(chosen) + len(group) <= count:
+            chosen.update(group)
+    kept = tuple(example for place, example in enumerate(examples) if place not in chosen)
+    return kept, tuple(examples[place] for place in sorted(chosen))
+
+
+def _refuse_unanswered(task: Task, data: Dataset) -> None:
+    without = [example.id for example in data.examples if example.answer is None]
+    if without:
+        raise DataError(
+            f'{data.name}: {len(without)} of {len(data.examples)} examples have no answer to learn (first: "{without[0]}");'
+            f" the answer's column is one of {_listed(('target', 'references', *task.references))}, or name it with"
+            " --map references=COLUMN"
+        )
+
+
+def _refuse_leaks(data: Dataset, evaluation: Dataset) -> None:
+    scored = {_asked(example) for example in evaluation.examples}
+    both = [example.id for example in data.examples if _asked(example) in scored]
+    if both:
+        shown = ", ".join(f'"{id}"' for id in both[:SHOWN_LEAKS])
+        raise DataError(
+            f"{data.name}: {len(both)} examples are in {evaluation.name} too, which is to be scored (first: {shown});"
+            " scores of what was learned by heart mean nothing: take them out of one of the two"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
