@@ -26,8 +26,9 @@ from lmtasks.task import (
 )
 
 if TYPE_CHECKING:
-    from lmtasks.api import as_evaluate, ask, compare, load_model, run, score
+    from lmtasks.api import TrainedAdapter, as_evaluate, ask, compare, load_model, run, score, train
     from lmtasks.runs import Run, RunOptions, ScoreOptions
+    from lmtasks.training import TrainOptions
 
 __all__ = [
     "DataFile",
@@ -46,6 +47,8 @@ __all__ = [
     "ScoreKind",
     "ScoreOptions",
     "Task",
+    "TrainOptions",
+    "TrainedAdapter",
     "as_evaluate",
     "ask",
     "compare",
@@ -53,10 +56,14 @@ __all__ = [
     "load_model",
     "run",
     "score",
+    "train",
 ]
 
 _LATE = {
-    **dict.fromkeys(("as_evaluate", "ask", "compare", "load_model", "run", "score"), "lmtasks.api"),
+    **dict.fromkeys(
+        ("TrainedAdapter", "as_evaluate", "ask", "compare", "load_model", "run", "score", "train"), "lmtasks.api"
+    ),
+    "TrainOptions": "lmtasks.training",
     **dict.fromkeys(("Run", "RunOptions", "ScoreOptions"), "lmtasks.runs"),
 }
 

@@ -55,17 +55,17 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """Stands for whatever model is asked for."""
     model = FakeModel(lambda prompt: " At ten.\n\nAnd so on.")
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: model)
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: model)
     return model
 
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
 def fake_answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], str]) -> None:
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: FakeModel(answer))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: FakeModel(answer))
 
 
 def in_process_of_its_own(*arguments: object, cwd: Path, plugins: bool = False) -> Outcome:

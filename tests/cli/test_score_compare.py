@@ -60,7 +60,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
 @pytest.fixture
@@ -544,7 +544,7 @@ def test_runs_of_other_data_are_refused_in_one_line(call, runs, data):
 
 
 def test_a_run_of_a_real_model_measures_log_likelihoods(call, tiny_folder, monkeypatch):
-    monkeypatch.setattr("lmtasks.api.load_model", LOAD_MODEL)
+    monkeypatch.setattr("lmtasks.api.running.load_model", LOAD_MODEL)
     flags = ("--model", tiny_folder, "--dtype", "float32", "--limit", "3", "--max-new-tokens", "4", "--metrics", "chrf")
     outcome = call("run", TASK, *flags, "--loglikelihood", "--json")
     assert outcome.code == 0, outcome.err
@@ -572,7 +572,7 @@ def test_likelihoods_that_nobody_measures_are_wrong_usage(call, metric):
 
 
 def test_perplexity_of_a_fake_model_is_printed(call, monkeypatch):
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: FakeModel(lambda prompt: "x"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: FakeModel(lambda prompt: "x"))
     outcome = call("run", TASK, "--loglikelihood", "--limit", "3", "--metrics", "chrf")
     assert outcome.code == 0
     assert re.search(r"^perplexity +2\.0+ +2\.0+ to 2\.0+ +en +3$", outcome.out, re.MULTILINE)

@@ -429,7 +429,7 @@ def test_runs_that_were_scored_by_another_code_are_refused(runs, tmp_path, hits)
 
 @pytest.mark.parametrize("named_by", ["the task", "the run"])
 def test_a_module_that_does_not_exist_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, named_by):
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     name = f"evaluate:{tmp_path}/nowhere"
     task = make_task(metrics=(name,)) if named_by == "the task" else make_task()
     changes = {"metrics": ("chrf", name)} if named_by == "the run" else {}
@@ -439,7 +439,7 @@ def test_a_module_that_does_not_exist_is_refused_before_a_model_is_loaded(tmp_pa
 
 
 def test_a_module_that_cannot_be_imported_is_refused_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     name = module(tmp_path, "broken")
     script = tmp_path / "broken" / "broken.py"
     script.write_text("raise RuntimeError('one\\ntwo')\n" + script.read_text(encoding="utf-8"), encoding="utf-8")
@@ -463,7 +463,7 @@ def test_a_module_that_takes_no_texts_is_refused(tmp_path, features):
 
 def test_a_module_that_takes_no_texts_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
     loads = []
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: loads.append(1) or FakeModel(list(OUTPUTS)))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: loads.append(1) or FakeModel(list(OUTPUTS)))
     name = module(tmp_path, "early", predictions=INT, references=INT)
     refused(MetricError, lambda: lmtasks.run(make_task(metrics=(name,)), output_dir=tmp_path / "runs"), name)
     assert loads == []

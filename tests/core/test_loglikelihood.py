@@ -361,7 +361,7 @@ def test_a_run_that_measures_never_continues_one_that_does_not(tmp_path, first):
 
 @pytest.mark.parametrize("metric", ["perplexity", "loglikelihood"])
 def test_likelihoods_that_nobody_measures_are_refused_before_a_model_is_loaded(tmp_path, monkeypatch, metric):
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     for task, changes in ((make_task(), {"metrics": metric}), (make_task(metrics=("chrf", metric)), {})):
         with pytest.raises(UsageError) as caught:
             lmtasks.run(task, output_dir=tmp_path, **changes)

@@ -282,7 +282,7 @@ def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
 
 
 def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     for settings, error in (
         ({"prompt": "plane"}, UnknownNameError),
         ({"metrics": ("bleurt",)}, UnknownNameError),

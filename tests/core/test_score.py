@@ -64,7 +64,7 @@ def outputs(tmp_path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmtasks.api.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
 
 
 def score(data: Path, predictions: Path, task: Task | None = None, **changes):
@@ -683,7 +683,7 @@ def test_nothing_half_written_stays_behind(data, outputs, tmp_path, monkeypatch)
 
 def test_a_report_that_cannot_be_written_hides_no_earlier_error(data, tmp_path, monkeypatch):
     task = make_task(parse=lambda text: 1 / 0)
-    monkeypatch.setattr("lmtasks.api.write_report", full_report)
+    monkeypatch.setattr("lmtasks.api.running.write_report", full_report)
     refused(PluginError, lambda: lmtasks.run(task, data=data, model=answers(), output_dir=tmp_path / "runs"), "parser")
 
 

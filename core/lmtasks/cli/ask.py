@@ -25,6 +25,7 @@ from lmtasks.cli.terminal import progress
     help="Another field of the task; FIELD=@FILE reads a file. Repeatable.",
 )
 @options.model_options
+@options.adapter_option
 @options.prompt_options
 @options.generation_options
 @options.verbose_option

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.results import signature_lines
-from lmtasks.cli.terminal import table
+from lmtasks.cli.results import compared_lines, signature_lines
 
 if TYPE_CHECKING:
     from lmtasks.runs import Run
@@ -119,12 +118,12 @@ def _as_text(comparison: Comparison) -> str:
     data = first.record["data"]
     parts = [
         f"A  {first.path}: {_how(first)}\nB  {second.path}: {_how(second)}\n{comparison.n} examples of {data['name']}",
-        _scores(comparison.scores),
+        compared_lines(comparison.scores),
         f"Verdict: {comparison.verdict}",
     ]
     told = [score for score in comparison.health if score.first or score.second]
     if told:
-        parts.append("Outputs, shares in % and length against the references:\n\n" + _scores(told))
+        parts.append("Outputs, shares in % and length against the references:\n\n" + compared_lines(told))
     if comparison.changed:
         parts.append(f"Changed most, by {comparison.changed_by}:")
         for example in comparison.changed:
@@ -141,30 +140,6 @@ def _how(run: Run) -> str:
         return f"outputs of {record['model']['name']}"
     shots = f", {len(prompt['fewshot']['ids'])}-shot" if prompt["fewshot"] else ""
     return f"{record['task']['name']}, prompt {prompt['name']}{shots}, {record['model']['name']}"
-
-
-def _scores(scores: Any) -> str:
-    from lmtasks.reports.values import interval, number
-
-    rows = [
-        (
-            score.name if len({other.language for other in scores}) == 1 else f"{score.name} ({score.language})",
-            number(score.first, score.unit),
-            number(score.second, score.unit),
-            number(score.difference, score.unit, sign=True),
-            interval(score.low, score.high, score.unit, sign=True),
-            _probability(score.p_randomisation),
-            _probability(score.p_corrected),
-            score.outcome,
-        )
-        for score in scores
-    ]
-    header = ("score", "A", "B", "B - A", "95% interval", "p", "corrected", "B is")
-    return table(header, rows, right=(1, 2, 3, 5, 6))
-
-
-def _probability(p: float | None) -> str:
-    return "" if p is None else f"{p:.4f}"
 
 
 def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:

@@ -16,11 +16,13 @@ from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
     "ask": ("lmtasks.cli.ask", "Do a task on your own text."),
+    "train": ("lmtasks.cli.train", "Fine-tune an adapter for a task, scored before and after."),
     "score": ("lmtasks.cli.score", "Score outputs made elsewhere, or a run again; no model is loaded."),
     "compare": ("lmtasks.cli.compare", "Compare runs on the same examples: differences, tests, verdict."),
     "list": ("lmtasks.cli.list", "List the tasks."),
     "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
     "models": ("lmtasks.cli.models", "List and fetch models."),
+    "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its model."),
     "plugins": ("lmtasks.cli.plugins", "List plugins, and why a broken one is broken."),
 }
 """Command to its module and its line in --help, so that --help imports none of them."""

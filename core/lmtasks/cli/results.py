@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lmtasks.cli.terminal import table
 from lmtasks.task import Score
+
+if TYPE_CHECKING:
+    from lmtasks.runs.compare import ComparedScore
 
 REMARKS = {
     "empty": "empty",
@@ -35,6 +39,31 @@ def score_lines(scores: Sequence[Score]) -> str:
     ]
     lines = [table(header, rows, right=(1, len(header) - 1)), ""]
     return "\n".join([*lines, *signature_lines(score.signature for score in scores)])
+
+
+def compared_lines(scores: Sequence[ComparedScore], *, first: str = "A", second: str = "B") -> str:
+    """Return a table of scores that two runs have, under these names."""
+    from lmtasks.reports.values import interval, number
+
+    rows = [
+        (
+            score.name if len({other.language for other in scores}) == 1 else f"{score.name} ({score.language})",
+            number(score.first, score.unit),
+            number(score.second, score.unit),
+            number(score.difference, score.unit, sign=True),
+            interval(score.low, score.high, score.unit, sign=True),
+            _probability(score.p_randomisation),
+            _probability(score.p_corrected),
+            score.outcome,
+        )
+        for score in scores
+    ]
+    header = ("score", first, second, f"{second} - {first}", "95% interval", "p", "corrected", f"{second} is")
+    return table(header, rows, right=(1, 2, 3, 5, 6))
+
+
+def _probability(p: float | None) -> str:
+    return "" if p is None else f"{p:.4f}"
 
 
 def signature_lines(signatures: Iterable[str]) -> list[str]:

@@ -11,12 +11,13 @@ from lmtasks.cli import options
 from lmtasks.cli.results import examples, remarks_line, score_lines
 from lmtasks.cli.terminal import progress
 
-OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data")
+OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data", "adapter")
 
 
 @click.command("run")
-@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK[=ADAPTER]...")
 @options.model_options
+@options.adapter_option
 @options.data_options
 @options.prompt_options
 @options.generation_options
@@ -26,12 +27,14 @@ OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "few
 def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> None:
     """Run tasks over data with a model: scores, run folder, report.
 
-    A task that was interrupted goes on where it stopped when it is run again.
+    Several tasks share one model in memory, each with an adapter of its own where one is named. A task that was
+    interrupted goes on where it stopped when it is run again.
 
     \b
     lmtasks run summarization
     lmtasks run summarization/dialogue --data dialogues.jsonl --limit 50
     lmtasks run translation/en-zh --model gemma-3-270m --num-fewshot 5
+    lmtasks run summarization/dialogue=adapters/dialogue qa=adapters/qa
     """
     from lmtasks import api
     from lmtasks.runs.options import RunOptions
@@ -40,21 +43,19 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
         given = [name for name in OF_ONE_TASK if settings[name]]
         if given:
             flag = "--map" if given[0] == "columns" else f"--{given[0].replace('_', '-')}"
-            raise click.UsageError(f"{flag} belongs to one task: with several, each takes its own")
-    chosen = RunOptions(**settings)
+            instead = "write TASK=ADAPTER" if given[0] == "adapter" else "with several, each takes its own"
+            raise click.UsageError(f"{flag} belongs to one task: {instead}")
+    named = [(name, adapter or None) for name, _, adapter in (task.partition("=") for task in tasks)]
+    if settings["adapter"] and named[0][1]:
+        raise click.UsageError(f"the adapter is named twice: {named[0][1]} and --adapter {settings['adapter']}")
     with progress() as on_progress:
-        # All of them first: bad data of the last task is found before the first one runs.
-        plans = [api.plan_run(task, chosen) for task in tasks]
-        loaded = api.load_model(model, chosen, on_progress=on_progress)
-        runs = []
-        for plan in plans:
-            try:
-                runs.append(api.run_planned(plan, loaded, on_progress=on_progress))
-            except KeyboardInterrupt:
-                click.echo(f"lmtasks: {plan.task.name} goes on where it stopped when it is run again", err=True)
-                raise
-            if not as_json:
-                click.echo(_as_text(runs[-1]) + ("" if plan is plans[-1] else "\n"))
+        try:
+            runs = api.run_all(named, RunOptions(**settings), model=model, on_progress=on_progress)
+        except KeyboardInterrupt:
+            click.echo("lmtasks: what is unfinished goes on where it stopped when it is run again", err=True)
+            raise
+    if not as_json:
+        click.echo("\n\n".join(_as_text(run) for run in runs))
     if as_json:
         results = [_as_json(run) for run in runs]
         click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))
@@ -66,6 +67,7 @@ def _as_json(run: Any) -> dict[str, Any]:
         "run": str(run.path),
         "task": record["task"]["name"],
         "model": record["model"]["name"],
+        "adapter": record["adapter"],
         "n": record["counts"]["scored"],
         "scores": record["scores"],
         "health": record["health"],
@@ -81,8 +83,9 @@ def _as_text(run: Any) -> str:
     record = run.record
     counts, data = record["counts"], record["data"]
     split = f" ({data['split']})" if data["split"] else ""
+    model = record["model"]["name"] + (f" and {record['adapter']['source']}" if record["adapter"] else "")
     parts = [
-        f"{record['task']['name']} with {record['model']['name']}: {examples(data['count'])} of {data['name']}{split}",
+        f"{record['task']['name']} with {model}: {examples(data['count'])} of {data['name']}{split}",
         score_lines(run.scores) if run.scores else f"no scores: {run.why_no_scores}",
         remarks_line(counts, run.health),
         f"report: {run.path / 'report.md'}",

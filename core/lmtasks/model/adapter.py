@@ -81,17 +81,21 @@ def _read(source: str, path: Path) -> Adapter:
         unfinished = " (its training has not finished: go on with --resume)" if (path / "training").is_dir() else ""
         raise AdapterError(f"{path}: no adapter folder, it has no {CONFIG}{unfinished}")
     if not (path / WEIGHTS).is_file():
-        raise AdapterError(f"{path}: no {WEIGHTS}; pickled weights (.bin) are not read, save the adapter anew with peft")
+        raise AdapterError(
+            f"{path}: no {WEIGHTS}; pickled weights (.bin) are not read, save the adapter anew with peft"
+        )
     config = _json(path / CONFIG)
     if config.get("peft_type") != "LORA":
-        raise AdapterError(f"{path / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA adapters are used")
+        raise AdapterError(
+            f"{path / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA adapters are used"
+        )
     record = None
     if (path / RECORD).is_file():
         record = _json(path / RECORD)
         if record.get("schema") != SCHEMA:
             raise AdapterError(
-                f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the lmtasks"
-                " that wrote it"
+                f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the"
+                " lmtasks that wrote it"
             )
     with (path / WEIGHTS).open("rb") as weights:
         sha256 = hashlib.file_digest(weights, "sha256").hexdigest()

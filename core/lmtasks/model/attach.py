@@ -35,8 +35,8 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
     if not adapter.belongs_to(info):
         base = adapter.record["base"] if adapter.record else {}
         raise AdapterError(
-            f"{adapter.source}: this adapter was trained on {base.get('name')} ({str(base.get('revision'))[:19]}...), and the"
-            f" model is {info.name} ({info.revision[:19]}...): an adapter works with its own base alone"
+            f"{adapter.source}: this adapter was trained on {base.get('name')} ({str(base.get('revision'))[:19]}...),"
+            f" and the model is {info.name} ({info.revision[:19]}...): an adapter works with its own base alone"
         )
     name = adapter_name(adapter)
     device = str(next(module.parameters()).device)
@@ -81,3 +81,8 @@ def effect(model: PeftModel, adapter: Adapter, token_ids: list[int]) -> float:
     with model.disable_adapter():
         plain = model(input_ids=ids, use_cache=False).logits
     return float((changed.float() - plain.float()).abs().max())
+
+
+def merged(model: PeftModel, adapter: Adapter) -> PreTrainedModel:
+    """Return the base with an adapter added to its weights; peft's layers are gone."""
+    return model.merge_and_unload(adapter_names=[adapter_name(adapter)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,10 @@ def quiet() -> Iterator[None]:
     hub.setLevel(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # What they tell each other of names that will change.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|accelerate")
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         hub.setLevel(hub_level)

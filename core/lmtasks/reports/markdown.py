@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmtasks.errors import RunError
+from lmtasks.reports.fine_tuning import CURVE, fine_tuning_sections
+from lmtasks.reports.learning_curve import write_learning_curve
 from lmtasks.reports.values import HEALTH, interval, number
 from lmtasks.runs import Run
 from lmtasks.task import Sample, Score
@@ -23,6 +25,8 @@ def write_report(run: Run) -> None:
         RunError: the run is damaged, or the folder cannot be written.
     """
     report = markdown_report(run)
+    if training := run.record.get("training"):
+        write_learning_curve(run.path / CURVE, training["training"])
     try:
         (run.path / FILE).write_text(report, encoding="utf-8")
     except OSError as error:
@@ -33,10 +37,12 @@ def markdown_report(run: Run) -> str:
     """Return the report of a run: scores, outputs, speed, how it was made, and some samples."""
     record = run.record
     parts = [
-        f"# {record['task']['name']} with {record['model']['name']}",
+        f"# {record['task']['name']} with {record['model']['name']}"
+        + (" and an adapter" if record.get("adapter") else ""),
         _summary(record),
         "## Scores",
         score_table(run.scores) if run.scores else _no_scores(run),
+        *(fine_tuning_sections(record["training"]) if record.get("training") else []),
         "## Outputs",
         *([_health_table(run.health)] if run.health else []),
         _outputs(record),
@@ -142,6 +148,7 @@ def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
     return {
         "model": f"{model['name']} ({size}, from {model['source']})",
         "weights": model["revision"],
+        "adapter": _adapter(record.get("adapter")),
         "computed in": f"{model['dtype']} on {model['device']}",
         "prompts": f"SHA-256 {prompt['sha256']} of all as rendered",
         "few-shot": fewshot
@@ -150,6 +157,17 @@ def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
         "seed": record["seed"],
         "remote code": "allowed" if model["remote_code"] else None,
     }
+
+
+def _adapter(adapter: Mapping[str, Any] | None) -> str | None:
+    if adapter is None:
+        return None
+    trained = f"trained for {adapter['task']}, " if adapter["task"] else ""
+    kinds = "".join(f", {name}" for name in ("rslora", "dora") if adapter[name])
+    return (
+        f"{adapter['source']} ({trained}rank {adapter['rank']}, alpha {adapter['alpha']:g}{kinds}), SHA-256"
+        f" {adapter['sha256']}; moves logits by up to {adapter['effect']:.2f}"
+    )
 
 
 def _samples(samples: Sequence[Sample]) -> list[str]:

@@ -23,3 +23,11 @@ def interval(low: float | None, high: float | None, unit: str, *, sign: bool = F
     if low is None or high is None:
         return ""
     return f"{number(low, unit, sign=sign)} to {number(high, unit, sign=sign)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: "40 s", "12 min", "3 h 5 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

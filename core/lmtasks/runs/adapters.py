@@ -42,7 +42,9 @@ def put_on(choice: AdapterChoice | None, model: LanguageModel, task: Task, rende
     if model.attach(adapter) == 0:
         log.warning("%s changes nothing of what %s says: is it trained?", adapter.source, model.info.name)
     if adapter.record is None:
-        log.warning("%s does not say which weights and prompt it was trained with: nothing could be checked", adapter.source)
+        log.warning(
+            "%s does not say which weights and prompt it was trained with: nothing could be checked", adapter.source
+        )
         return adapter
     trained = adapter.record["prompt"]
     if adapter.task != task.name:

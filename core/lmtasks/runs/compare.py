@@ -112,7 +112,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What the scores say together, in words."""
+        """What the scores say together, in words, where the runs are A and B."""
+        return self.verdict_of("A", "B")
+
+    def verdict_of(self, first: str, second: str) -> str:
+        """Return what the scores say together, in words, with these names for the runs."""
         if not self.scores:
             return "Nothing to compare: no score is defined on the outputs of both."
         mixed = len({score.language for score in self.scores}) > 1
@@ -124,9 +128,13 @@ class Comparison:
         better, worse = named.get("better", []), named.get("worse", [])
         parts = []
         if better and worse:
-            parts.append(f"Mixed: B is significantly better in {', '.join(better)} and worse in {', '.join(worse)}")
+            parts.append(
+                f"Mixed: {second} is significantly better in {', '.join(better)} and worse in {', '.join(worse)}"
+            )
         elif found := better or worse:
-            parts.append(f"B is significantly {'better' if better else 'worse'} than A in {', '.join(found)}")
+            parts.append(
+                f"{second} is significantly {'better' if better else 'worse'} than {first} in {', '.join(found)}"
+            )
         for outcome in ("rises", "falls"):
             if outcome in named:
                 parts.append(f"{', '.join(named[outcome])} {outcome} significantly")
@@ -141,7 +149,7 @@ class Comparison:
             else:
                 parts.append(f"no difference is shown in {', '.join(rest)}")
         text = "; ".join(parts)
-        return f"N{text[1:]}." if text.startswith("not tested") else f"{text}."
+        return f"{text[0].upper()}{text[1:]}." if text.startswith(("not tested", second)) else f"{text}."
 
 
 def compare_runs(

@@ -77,6 +77,11 @@ class _Job:
     finished: int = 0
     """Examples that are done."""
 
+    @property
+    def adapter_sha256(self) -> str | None:
+        """By which the model knows the adapter that answers."""
+        return self.adapter.sha256 if self.adapter else None
+
 
 def run_plan(
     plan: Plan, model: LanguageModel, *, on_progress: OnProgress, on_end: Callable[[Path], None] = lambda _: None
@@ -263,9 +268,7 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
         todo += own
     options = jobs[0].plan.options
     requests = [
-        Request(
-            job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter and job.adapter.sha256
-        )
+        Request(job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter_sha256)
         for job, index, prompt in todo
     ]
     what = f"running {', '.join(job.plan.task.name for job in jobs)}"
@@ -292,7 +295,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         [(examples[index], prompt) for index, prompt, _ in answered],
         model,
         job.answers,
-        adapter=job.adapter and job.adapter.sha256,
+        adapter=job.adapter_sha256,
         batch_size=job.plan.options.batch_size,
     )
     _add_seconds(job, "loglikelihood_seconds", time.perf_counter() - begun)
@@ -425,7 +428,7 @@ def _record(
         "schema": SCHEMA,
         "status": "running",
         "error": None,
-        "key": _key({**decisive, "packages": package_versions()}),
+        "key": _key({**decisive, "adapter": adapter and adapter["sha256"], "packages": package_versions()}),
         "started": now(),
         "finished": None,
         **decisive,

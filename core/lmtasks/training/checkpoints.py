@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 @contextmanager
-def writing_aside(path: Path, *, main: bool, wait: object) -> Iterator[Path]:
+def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterator[Path]:
     """Give a folder beside `path` that takes its place once it is complete.
 
     Args:
@@ -46,16 +46,16 @@ def writing_aside(path: Path, *, main: bool, wait: object) -> Iterator[Path]:
         if main:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-        wait()  # type: ignore[operator]
+        wait()
         yield aside
-        wait()  # type: ignore[operator]
+        wait()
         if main:
             os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeErrors of their own on a full disk
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
-            f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one is kept. Make room and"
-            " go on with --resume"
+            f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one is kept. Make room"
+            " and go on with --resume"
         ) from error
 
 

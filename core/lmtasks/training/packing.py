@@ -41,7 +41,8 @@ def collate(sequences: Sequence[TokenSequence], *, packed: bool, pad_id: int, we
     """
     targets = [token for item in sequences for token in item.token_ids[-item.learned :]]
     width = max(len(item.token_ids) for item in sequences)
-    places, starts = [], [0]
+    places: list[int] = []
+    starts = [0]
     for number, item in enumerate(sequences):
         start = starts[-1] if packed else number * width
         end = start + len(item.token_ids)
@@ -85,7 +86,10 @@ def can_pack(module: PreTrainedModel, sequences: Sequence[TokenSequence], *, onl
     Some architectures carry state from token to token, or attend in a way of their own. The model must be in
     evaluation mode.
     """
-    few = [TokenSequence(item.token_ids[-PROBE_TOKENS:], min(item.learned, PROBE_TOKENS // 2), False) for item in sequences[:3]]
+    few = [
+        TokenSequence(item.token_ids[-PROBE_TOKENS:], min(item.learned, PROBE_TOKENS // 2), False)
+        for item in sequences[:3]
+    ]
 
     def losses(items: Sequence[TokenSequence], *, packed: bool) -> torch.Tensor:
         batch = collate(items, packed=packed, pad_id=0, weight=1.0)

@@ -34,6 +34,8 @@ class TrainingPlan:
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     evaluation: Dataset
+    leaks: int
+    """Examples that were not learned because they are scored too, but for space and case."""
 
 
 def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions) -> TrainingPlan:
@@ -54,17 +56,17 @@ def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions)
     data = load_dataset(task, request)
     _refuse_unanswered(task, data)
     evaluation = _evaluation(task, data, options)
-    learned = data.examples
+    learned, leaks = data.examples, 0
     if evaluation is None:
         count = options.eval_limit or max(1, min(EVAL_MOST, round(EVAL_SHARE * len(learned))))
         learned, held_out = _hold_out(learned, count, options.seed)
         split = f"{data.split + ', ' if data.split else ''}{count} held out by seed {options.seed}"
         evaluation = replace(data, examples=held_out, split=split)
     else:
-        _refuse_leaks(data, evaluation)
-    count = options.validation
-    if count is None:
-        count = min(VALIDATION_MOST, round(VALIDATION_SHARE * len(learned)))
+        learned, leaks = _without_leaks(data, evaluation)
+    count = min(VALIDATION_MOST, round(VALIDATION_SHARE * len(learned)))
+    if options.validation is not None:
+        count = options.validation
     train, validation = _hold_out(learned, count, options.seed + 1)
     if not train:
         raise DataError(
@@ -80,6 +82,7 @@ def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions)
         train=train,
         validation=validation,
         evaluation=evaluation,
+        leaks=leaks,
     )
 
 
@@ -113,13 +116,11 @@ def _evaluation(task: Task, data: Dataset, options: TrainOptions) -> Dataset | N
 
 
 def _asked(example: Example) -> tuple[tuple[str, str], ...]:
-    """Return what an example asks, by which it is known again; space does not count."""
-    return tuple(sorted((name, " ".join(text.split())) for name, text in example.inputs.items()))
+    """Return what an example asks, by which it is known again; space and case do not count."""
+    return tuple(sorted((name, " ".join(text.split()).casefold()) for name, text in example.inputs.items()))
 
 
-def _hold_out(
-    examples: tuple[Example, ...], count: int, seed: int
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def _hold_out(examples: tuple[Example, ...], count: int, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Divide examples into those that stay and about `count` that are held out; what asks the same stays together."""
     alike: dict[object, list[int]] = {}
     for place, example in enumerate(examples):
@@ -137,22 +138,34 @@ def _hold_out(
 def _refuse_unanswered(task: Task, data: Dataset) -> None:
     without = [example.id for example in data.examples if example.answer is None]
     if without:
+        columns = _listed(("target", "references", *task.references))
         raise DataError(
-            f'{data.name}: {len(without)} of {len(data.examples)} examples have no answer to learn (first: "{without[0]}");'
-            f" the answer's column is one of {_listed(('target', 'references', *task.references))}, or name it with"
-            " --map references=COLUMN"
+            f"{data.name}: {len(without)} of {len(data.examples)} examples have no answer to learn (first:"
+            f' "{without[0]}"); the answer\'s column is one of {columns}, or name it with --map'
+            " references=COLUMN"
         )
 
 
-def _refuse_leaks(data: Dataset, evaluation: Dataset) -> None:
-    scored = {_asked(example) for example in evaluation.examples}
-    both = [example.id for example in data.examples if _asked(example) in scored]
+def _without_leaks(data: Dataset, evaluation: Dataset) -> tuple[tuple[Example, ...], int]:
+    """Return the examples that are not to be scored too, and how many were left out.
+
+    Very copies are refused: the wrong file or split was named. What only looks different (space, case) stands in
+    public sets, unknown to those who made them: it is left out of what is learned, and told.
+
+    Raises:
+        DataError: an example stands in both.
+    """
+    scored = {tuple(sorted(example.inputs.items())) for example in evaluation.examples}
+    both = [example.id for example in data.examples if tuple(sorted(example.inputs.items())) in scored]
     if both:
         shown = ", ".join(f'"{id}"' for id in both[:SHOWN_LEAKS])
         raise DataError(
             f"{data.name}: {len(both)} examples are in {evaluation.name} too, which is to be scored (first: {shown});"
             " scores of what was learned by heart mean nothing: take them out of one of the two"
         )
+    alike = {_asked(example) for example in evaluation.examples}
+    kept = tuple(example for example in data.examples if _asked(example) not in alike)
+    return kept, len(data.examples) - len(kept)
 
 
 def _listed(names: Iterable[str]) -> str:

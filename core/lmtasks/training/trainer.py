@@ -22,6 +22,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 
 from lmtasks.errors import TrainingError
 from lmtasks.progress import OnProgress
@@ -83,7 +84,7 @@ class AdapterTrainer(Trainer):
     """Trains the weights of an adapter on planned steps."""
 
     def __init__(self, *, folder: Path, only_answers: bool, validation: Sequence[Batch], **settings: Any) -> None:
-        """Take what Trainer takes, and:
+        """Take what Trainer takes, and more.
 
         Args:
             folder: where checkpoints are kept.
@@ -137,7 +138,7 @@ class AdapterTrainer(Trainer):
                 tokens += len(losses)
         metrics = {"eval_loss": total / tokens}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -158,6 +159,9 @@ class AdapterTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(aside))
             self._save_rng_state(str(aside))
             if main:
+                for part in (*self.callback_handler.callbacks, self.control):
+                    if isinstance(part, ExportableState):
+                        self.state.stateful_callbacks[type(part).__name__] = part.state()
                 self.state.save_to_json(str(aside / "trainer_state.json"))
         if main:
             remove_old(self.folder, {step, self.state.best_global_step or step})
@@ -173,9 +177,7 @@ class Watch(TrainerCallback):
         self.begun = self.saved = time.monotonic()
         self.losses: dict[str, float] = {}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clocks."""
         self.begun = self.saved = time.monotonic()
         self.on_progress(self.what, state.global_step, state.max_steps)
@@ -238,17 +240,31 @@ class Watch(TrainerCallback):
         self.on_progress(self.what, state.global_step, state.max_steps, note)
 
 
-def training_arguments(options: TrainOptions, folder: Path, *, steps: int, dtype: torch.dtype, device: str) -> Any:
+def training_arguments(
+    options: TrainOptions,
+    folder: Path,
+    *,
+    steps: int,
+    validates: bool,
+    resumed: bool,
+    dtype: torch.dtype,
+    device: str,
+) -> TrainingArguments:
     """Return Trainer's settings for ours.
 
     Args:
         options: what was asked for.
         folder: for what Trainer and trackers write.
         steps: of the whole training.
+        validates: whether there is validation data.
+        resumed: whether it goes on from a checkpoint.
         dtype: of the base model.
         device: that it is on.
     """
     every = max(1, steps // VALIDATIONS)
+    checkpointing: dict[str, Any] = {}
+    if options.gradient_checkpointing:
+        checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     warmup = options.warmup if options.warmup >= 1 else options.warmup * steps
     schedule = "constant_with_warmup" if options.schedule == "constant" else options.schedule
     return TrainingArguments(
@@ -256,8 +272,7 @@ def training_arguments(options: TrainOptions, folder: Path, *, steps: int, dtype
         max_steps=steps,
         per_device_train_batch_size=1,  # of Parts
         gradient_accumulation_steps=options.gradient_accumulation,
-        gradient_checkpointing=options.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if options.gradient_checkpointing else None,
+        **checkpointing,
         learning_rate=options.learning_rate,
         lr_scheduler_type=schedule,
         warmup_steps=min(round(warmup), steps),
@@ -266,11 +281,14 @@ def training_arguments(options: TrainOptions, folder: Path, *, steps: int, dtype
         seed=options.seed,
         bf16=dtype == torch.bfloat16,
         use_cpu=device == "cpu",
-        eval_strategy="steps",
+        eval_strategy="steps" if validates else "no",
         eval_steps=every,
-        eval_on_start=False,
-        metric_for_best_model="loss",
-        save_strategy="no",  # Watch says when
+        eval_on_start=validates and not resumed,
+        metric_for_best_model="loss" if validates else None,
+        greater_is_better=False if validates else None,
+        save_strategy="steps",
+        save_steps=steps + 1,  # Watch says when
+        restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, steps // 100),
         logging_nan_inf_filter=False,
         report_to=list(options.report_to) or "none",

@@ -1,0 +1,26 @@
+"""What lmtasks does, as functions: the command line calls these, and so does `import lmtasks`."""
+
+from lmtasks.api.adapters import merge_adapter, show_adapter
+from lmtasks.api.running import ShownTask, ask, load_model, plan_run, run, run_all, run_planned, show
+from lmtasks.api.scoring import as_evaluate, compare, score
+from lmtasks.api.training import PlannedTraining, TrainedAdapter, plan_train, train
+
+__all__ = [
+    "PlannedTraining",
+    "ShownTask",
+    "TrainedAdapter",
+    "as_evaluate",
+    "ask",
+    "compare",
+    "load_model",
+    "merge_adapter",
+    "plan_run",
+    "plan_train",
+    "run",
+    "run_all",
+    "run_planned",
+    "score",
+    "show",
+    "show_adapter",
+    "train",
+]

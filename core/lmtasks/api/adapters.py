@@ -1,0 +1,73 @@
+"""Adapters: what one is, and how it becomes part of its model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lmtasks.errors import AdapterError
+from lmtasks.model.adapter import Adapter, find_adapter
+from lmtasks.model.info import Dtype
+from lmtasks.progress import OnProgress, no_progress
+
+
+def show_adapter(adapter: str | Path) -> Adapter:
+    """Return an adapter with its config and record, checked against damage.
+
+    Raises:
+        AdapterError: there is none, or it is damaged.
+    """
+    return find_adapter(adapter)
+
+
+def merge_adapter(
+    adapter: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | None = None,
+    dtype: Dtype = "float32",
+    trust_remote_code: bool = False,
+    on_progress: OnProgress = no_progress,
+) -> Path:
+    """Add an adapter to the weights of its base, and write both as one model that plain transformers loads.
+
+    Args:
+        adapter: a folder or hub id.
+        output: the folder of the model; it is made.
+        model: the base; None: by the name that the adapter records.
+        dtype: of the merged weights. Adding is exact to rounding in it.
+        trust_remote_code: whether code that comes with the model may run.
+        on_progress: hears of loading.
+
+    Raises:
+        AdapterError: the adapter does not fit the model, does not say which it belongs to, or the folder is taken.
+        ModelError: the base cannot be loaded.
+    """
+    from lmtasks.model.attach import attach, merged
+    from lmtasks.model.loading import load
+    from lmtasks.model.quiet import quiet
+
+    output = Path(output).expanduser()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise AdapterError(f"{output}: is there already; name another folder with -o")
+    found = find_adapter(adapter)
+    if model is None:
+        if found.record is None:
+            raise AdapterError(f"{found.source}: does not say which model it belongs to; name it with --model")
+        model = found.record["base"]["name"]
+    loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
+    on_progress(f"merging {found.source}", 0, 0)
+    aside = output.with_name(f".{output.name}.part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        with quiet():
+            merged(attach(loaded.module, found, loaded.info), found).save_pretrained(aside)
+            loaded.tokenizer.save_pretrained(aside)
+        if output.exists():
+            output.rmdir()
+        os.replace(aside, output)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise AdapterError(f"{output}: cannot be written ({error})") from error
+    return output

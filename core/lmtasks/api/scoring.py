@@ -1,0 +1,141 @@
+"""Scores of outputs, and runs compared: no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmtasks.api.running import LIKELIHOOD, find_task
+from lmtasks.data import DataRequest, load_dataset, read_predictions
+from lmtasks.errors import RunError, UsageError
+from lmtasks.metrics import find_metrics
+from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
+from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
+from lmtasks.plugins import Registry
+from lmtasks.reports import write_report
+from lmtasks.runs.folder import RECORD, Run
+from lmtasks.runs.options import with_changes
+from lmtasks.runs.recorded import metrics_of_runs
+from lmtasks.task import Metric, Task
+
+if TYPE_CHECKING:
+    from lmtasks.runs.compare import Comparison
+    from lmtasks.runs.outputs import Scored, ScoreOptions
+
+
+def score(
+    target: str | Path | Task | Run,
+    options: ScoreOptions | None = None,
+    **changes: object,
+) -> Scored:
+    """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
+
+    >>> score("translation/en-zh", data="test.jsonl", predictions="system.txt").scores  # doctest: +SKIP
+
+    Args:
+        target: a task, whose `predictions` are scored, or a run or its folder.
+        options: settings; the fields of ScoreOptions say what there is.
+        **changes: fields of ScoreOptions, over `options`.
+
+    Raises:
+        DataError: data and predictions do not match, or cannot be read.
+        RunError: the run has not finished, or has no folder.
+        LmtasksError: as for `run`.
+    """
+    from lmtasks.runs.outputs import ScoreOptions, score_predictions, score_run
+
+    options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
+    registry = Registry()
+    if options.predictions is None:
+        run = target if isinstance(target, Run) else _run_to_score(target)
+        for name in ("data", "split", "limit", "references", "columns", "language", "output_dir"):
+            if getattr(options, name):
+                flag = "map" if name == "columns" else name.replace("_", "-")
+                raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
+        if run.status != "finished":
+            raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
+        return score_run(run, metrics_of_runs([run], options.metrics, registry), options)
+    if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
+        raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
+    found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
+    metrics = find_metrics(options.metrics or found.metrics, registry.metric)
+    if any(metric.name in LIKELIHOOD for metric in metrics):
+        raise UsageError("log-likelihoods need a model: they are measured by a run with --loglikelihood")
+    request = DataRequest(
+        data=options.data,
+        split=options.split,
+        limit=options.limit,
+        columns={name: column for name, column in options.columns.items() if name != "prediction"},
+        language=options.language,
+        need_inputs=False,
+    )
+    dataset = load_dataset(found, request)
+    if not any(example.references for example in dataset.examples):
+        raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
+    predictions = read_predictions(
+        Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
+    )
+    scored = score_predictions(found, plugin.found if plugin else None, dataset, predictions, metrics, options)
+    if scored.path:
+        write_report(Run(scored.path))
+    return scored
+
+
+def compare(
+    *runs: str | Path | Run,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = SEED,
+) -> list[Comparison]:
+    """Compare runs on the same examples with the first of them.
+
+    Args:
+        runs: at least two, or their folders.
+        metrics: by name; None: those that all of them were scored with.
+        resamples: of the paired bootstrap.
+        trials: of the approximate randomisation.
+        seed: of both.
+
+    Returns:
+        A comparison for each run but the first.
+
+    Raises:
+        RunError: their data, references or signatures differ, or one has not finished.
+        LmtasksError: a metric cannot be found or failed.
+    """
+    from lmtasks.runs.compare import compare_runs
+
+    if len(runs) < 2:
+        raise UsageError("nothing to compare: name at least two runs")
+    for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
+    loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
+    found = metrics_of_runs(loaded, metrics, Registry())
+    return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
+
+
+def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
+    """Return a metric as an `evaluate.Metric`, for code that expects one; `evaluate.combine` takes it too.
+
+    Its `compute(predictions=..., references=...)` returns each score by name, on the scale that it has here, with
+    "signatures" beside them.
+
+    Args:
+        metric: its name as in `--metrics`, or a Metric.
+        language: of the references, a BCP 47 tag; None: read from their script.
+
+    Raises:
+        UnknownNameError: there is no such metric.
+    """
+    [found] = find_metrics([metric], Registry().metric)
+    return bridge_to_evaluate(found, language=language)
+
+
+def _run_to_score(target: str | Path | Task) -> Run:
+    if isinstance(target, Task) or not Path(target).is_dir():
+        name = target.name if isinstance(target, Task) else target
+        raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
+    return Run(Path(target))

@@ -1,0 +1,312 @@
+"""Fine-tuning: a task and data become an adapter, scored before and after."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmtasks.api.running import find_task, plan_run, run_planned
+from lmtasks.errors import RunError, UsageError, unknown_name
+from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
+from lmtasks.model import DEFAULT
+from lmtasks.plugins import Registry
+from lmtasks.progress import OnProgress, no_progress
+from lmtasks.prompts import Renderer
+from lmtasks.reports import write_report
+from lmtasks.runs.environment import environment, package_versions
+from lmtasks.runs.folder import Run
+from lmtasks.runs.folder import write_record as write_run_record
+from lmtasks.runs.options import with_changes
+from lmtasks.runs.record import data_record, now, task_record
+from lmtasks.task import Task
+from lmtasks.training import TrainingPlan, TrainOptions, plan_training
+from lmtasks.training.card import CURVE, write_card, write_record
+from lmtasks.training.work import Work, check_target, working_in
+
+if TYPE_CHECKING:
+    from lmtasks.model.loading import LoadedModel
+    from lmtasks.runs.compare import Comparison
+    from lmtasks.runs.runner import Plan
+    from lmtasks.training.train import Prepared
+
+log = logging.getLogger("lmtasks")
+NOT_DECISIVE = ("output_dir", "report_to", "gradient_checkpointing")
+"""Settings that change no weight and no score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedAdapter:
+    """What came of a training."""
+
+    path: Path
+    """The adapter's folder."""
+    record: Mapping[str, Any]
+    """As in its lmtasks.json."""
+    before: Run
+    after: Run
+    comparison: Comparison | None
+    """None where the evaluation data has no references."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTraining:
+    """A training that is ready to begin."""
+
+    plan: TrainingPlan
+    scoring: Plan
+    loaded: LoadedModel
+    renderer: Renderer
+    prepared: Prepared
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it is about to do, for people and programs."""
+        prepared, plan = self.prepared, self.plan
+        train = prepared.train
+        return {
+            "task": plan.task.name,
+            "model": self.loaded.info.name,
+            "dtype": self.loaded.info.dtype,
+            "device": self.loaded.info.device,
+            "data": plan.data.name,
+            "examples": len(train.items),
+            "validation_examples": len(plan.validation),
+            "evaluation": plan.evaluation.name,
+            "evaluation_split": plan.evaluation.split,
+            "evaluation_examples": len(plan.evaluation.examples),
+            "tokens": train.tokens,
+            "answer_tokens": train.learned,
+            "cut": train.cut,
+            "skipped": train.skipped,
+            "leaks": plan.leaks,
+            "max_length": prepared.max_length,
+            "packed": prepared.packed,
+            "steps": len(prepared.steps),
+            "epochs": prepared.epochs,
+            "step_tokens": prepared.step_tokens,
+            "trainable_weights": prepared.trainable,
+            "weights": self.loaded.info.parameters,
+            "expected_seconds": prepared.seconds,
+            "expected_memory_bytes": prepared.memory_bytes,
+        }
+
+
+def plan_train(
+    task: str | Task,
+    options: TrainOptions | None = None,
+    *,
+    model: str | Path = DEFAULT,
+    on_progress: OnProgress = no_progress,
+    **changes: object,
+) -> PlannedTraining:
+    """Check the data of a training, render it, and measure a step.
+
+    Args:
+        task: as for `train`.
+        options: settings.
+        model: the base, by name.
+        on_progress: hears how far it is.
+        **changes: fields of TrainOptions, over `options`.
+
+    Raises:
+        LmtasksError: as for `train`.
+    """
+    from lmtasks.model.loading import load
+    from lmtasks.training.train import prepare, processes
+
+    options = with_changes(options or TrainOptions(), changes, "option of a training")
+    if options.max_minutes is not None and processes() > 1:
+        raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
+    found, plugin = find_task(Registry(), task)
+    if options.prompt is not None and options.prompt not in found.prompts:
+        raise unknown_name(f'prompt of task "{found.name}"', options.prompt, found.prompts)
+    plan = plan_training(found, plugin.found if plugin else None, options)
+    scoring = plan_run(task, options.run_options(plan.evaluation.name, plan.evaluation.split), dataset=plan.evaluation)
+    loaded = load(
+        str(model),
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        on_progress=on_progress,
+    )
+    if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
+        raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
+    renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt)
+    prepared = prepare(plan, loaded, renderer, on_progress)
+    return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, prepared=prepared)
+
+
+def train(
+    task: str | Task,
+    output: str | Path,
+    options: TrainOptions | None = None,
+    *,
+    model: str | Path = DEFAULT,
+    resume: bool = False,
+    on_progress: OnProgress = no_progress,
+    on_plan: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    **changes: object,
+) -> TrainedAdapter | None:
+    """Fine-tune an adapter for a task, and score the model without and with it on the same examples.
+
+    >>> train("summarization/dialogue", "adapter", data="train.jsonl", eval_data="test.jsonl")  # doctest: +SKIP
+
+    Args:
+        task: its name, or a Task.
+        output: the folder of the adapter; it is made.
+        options: settings; the fields of TrainOptions say what there is.
+        model: the base, by name.
+        resume: go on with the unfinished training in `output`, which was begun with the same settings.
+        on_progress: hears how far it is.
+        on_plan: hears what is about to be done, before it is.
+        **changes: fields of TrainOptions, over `options`.
+
+    Returns:
+        The adapter with its runs; None in all processes but the first, where several train together.
+
+    Raises:
+        DataError: data cannot be read, has no answers, or holds examples of the evaluation data.
+        TrainingError: the folder is in use, the training diverged, or the disk is full.
+        LmtasksError: its other children name what was wrong with task, model or settings.
+    """
+    from lmtasks.training.train import rank
+    from lmtasks.training.train import train as train_weights
+
+    output = Path(output).expanduser()
+    if rank() == 0:
+        check_target(output, resume=resume)
+    planned = plan_train(task, options, model=model, on_progress=on_progress if rank() == 0 else no_progress, **changes)
+    if rank() != 0:
+        # The first process scores and writes; this one computes its part of every step.
+        train_weights(planned.plan, planned.prepared, planned.loaded, output / "training", no_progress)
+        return None
+    on_plan(planned.record)
+    with working_in(output, _decisive(planned)) as work:
+        return _train_and_score(planned, work, on_progress)
+
+
+def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgress) -> TrainedAdapter:
+    from lmtasks.data import file_sha256
+    from lmtasks.inference.transformers_model import TransformersModel
+    from lmtasks.model.adapter import WEIGHTS, find_adapter
+    from lmtasks.runs.adapters import AdapterChoice
+    from lmtasks.training.train import place_adapter
+    from lmtasks.training.train import train as train_weights
+
+    before = _finished_run(work.state["before"])
+    if before is None:
+        [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+        work.note(before=str(before.path.resolve()))
+    if work.state["trained"] is None:
+        trained = train_weights(planned.plan, planned.prepared, planned.loaded, work.folder, on_progress)
+        place_adapter(trained, work.adapter)
+        record = _record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))
+        write_record(work.adapter, record)
+        work.note(trained=record)
+    record = work.state["trained"]
+    adapter = find_adapter(work.adapter)
+    scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, shipped=False)}, "part of a plan")
+    [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+    comparison = _compare(before, after, planned.scoring)
+    record = {**record, **_scores(comparison), "before": before.path.name, "after": after.path.name}
+    write_run_record(after.path, {**after.record, "training": record})
+    after = Run(after.path)
+    write_report(after)
+    shutil.copyfile(after.path / CURVE, work.adapter / CURVE)
+    write_card(work.adapter, record)
+    write_record(work.adapter, record)
+    work.remove()
+    return TrainedAdapter(path=work.adapter, record=record, before=before, after=after, comparison=comparison)
+
+
+def _finished_run(path: str | None) -> Run | None:
+    """Return the run that scored the base before an interruption, if it is still there."""
+    if path is None:
+        return None
+    try:
+        run = Run(Path(path))
+    except RunError as error:
+        log.warning("the scores before are made again: %s", error)
+        return None
+    return run if run.status == "finished" else None
+
+
+def _compare(before: Run, after: Run, plan: Plan) -> Comparison | None:
+    from lmtasks.runs.compare import compare_runs
+
+    if not any(example.references for example in plan.dataset.examples):
+        return None
+    [comparison] = compare_runs(
+        [before, after], plan.metrics, scored_alike=False, resamples=RESAMPLES, trials=TRIALS, seed=SEED
+    )
+    return comparison
+
+
+def _scores(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return {"scores": [], "health": [], "verdict": "Nothing to compare: the evaluation data has no references."}
+    return {
+        "scores": [{**asdict(score), "outcome": score.outcome} for score in comparison.scores],
+        "health": [{**asdict(score), "outcome": score.outcome} for score in comparison.health],
+        "verdict": comparison.verdict_of("the base", "the adapter"),
+    }
+
+
+def _settings(planned: PlannedTraining) -> dict[str, Any]:
+    options = planned.plan.options
+    settings = {name: value for name, value in asdict(options).items() if name != "output_dir"}
+    settings |= {name: str(settings[name]) for name in ("data", "eval_data") if settings[name] is not None}
+    return {**settings, "alpha": options.scale, "max_length": planned.prepared.max_length}
+
+
+def _decisive(planned: PlannedTraining) -> dict[str, Any]:
+    """Return everything that the adapter's weights and scores depend on."""
+    plan, info = planned.plan, planned.loaded.info
+    settings = _settings(planned)
+    return {
+        "task": task_record(plan.task, plan.plugin),
+        "prompt": {"name": planned.renderer.name, "sha256": planned.renderer.fingerprint()},
+        "base": info.revision,
+        "dtype": info.dtype,
+        "data": plan.data.sha256,
+        "evaluation": plan.evaluation.sha256,
+        "settings": {name: value for name, value in settings.items() if name not in NOT_DECISIVE},
+        "packages": package_versions(),
+    }
+
+
+def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
+    """Return lmtasks.json as it stands before the adapter was scored."""
+    from lmtasks.model.adapter import SCHEMA
+
+    plan, options, info = planned.plan, planned.plan.options, planned.loaded.info
+    scoring = planned.scoring.options
+    return {
+        "schema": SCHEMA,
+        "made": now(),
+        "weights_sha256": weights_sha256,
+        "task": task_record(plan.task, plan.plugin),
+        "prompt": {
+            "name": planned.renderer.name,
+            "form": "chat" if planned.renderer.chat else "plain",
+            "sha256": planned.renderer.fingerprint(),
+        },
+        "base": {
+            name: getattr(info, name)
+            for name in ("name", "source", "revision", "architecture", "parameters", "dtype", "device")
+        },
+        "data": data_record(plan.data, limit=options.limit, columns=options.columns, language=options.language),
+        "evaluation": data_record(
+            plan.evaluation, limit=scoring.limit, columns=scoring.columns, language=scoring.language
+        ),
+        "settings": _settings(planned),
+        "training": dict(training),
+        "environment": environment(),
+        "scores": [],
+        "health": [],
+        "verdict": "",
+    }

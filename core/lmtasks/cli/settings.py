@@ -1,0 +1,67 @@
+"""Settings from a YAML file and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmtasks.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from lmtasks.training import TrainOptions
+
+
+def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[TrainOptions, str | None]:
+    """Return the settings of a training, and the base model if one is named.
+
+    Args:
+        config: a YAML file with the same keys as TrainOptions, and "model".
+        flags: as they were given; None or empty ones were not, and leave a thing to the file.
+
+    Raises:
+        UsageError: the file or a value is not what it should be.
+        UnknownNameError: there is no such setting; offers the nearest.
+    """
+    from lmtasks.training import TrainOptions
+
+    given = {name: value for name, value in flags.items() if not (value is None or value is False or value in ((), {}))}
+    settings = {**(_read(config) if config else {}), **given}
+    known = [field.name for field in dataclasses.fields(TrainOptions)]
+    for name in settings:
+        if name not in (*known, "model"):
+            raise unknown_name(f"setting of a training ({config})", name, [*known, "model"])
+    model = settings.pop("model", None)
+    if model is not None and not isinstance(model, str):
+        raise UsageError(f"{config}: model must be a name or a path, not {model!r}")
+    try:
+        return TrainOptions(**settings), model
+    except UsageError as error:
+        if config is None:
+            raise
+        raise UsageError(f"{error} (see {config})") from error
+
+
+def _read(config: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{config}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{config}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f'{config}: expected lines such as "learning_rate: 3e-4"')
+    # YAML 1.1 takes 3e-4 for text: it wants 3.0e-4.
+    return {str(name): _number(value) for name, value in content.items()}
+
+
+def _number(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,143 @@
+"""`lmtasks train TASK`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.results import compared_lines, examples, signature_lines
+from lmtasks.cli.terminal import progress
+from lmtasks.model.catalogue import DEFAULT
+
+
+@click.command("train")
+@click.argument("task")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="ADAPTER", help="The adapter's folder.")
+@click.option(
+    "--model", metavar="MODEL", help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]"
+)
+@options.training_options
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="YAML with the same settings (learning_rate: 3e-4); flags win.",
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Say what it would do, and stop.")
+@click.option("--resume", is_flag=True, help="Go on with a training that was interrupted, by the same command.")
+@options.json_option
+@options.verbose_option
+def command(
+    task: str,
+    output: Path | None,
+    model: str | None,
+    config: Path | None,
+    plan_only: bool,
+    resume: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Fine-tune a LoRA adapter for a task, and score the model without and with it.
+
+    Examples for the scores come from --eval-data, from another split of the data, or from a part that is held out.
+
+    \b
+    lmtasks train summarization/dialogue --data train.jsonl --eval-data test.jsonl -o adapters/dialogue
+    lmtasks train qa --data train.jsonl --plan
+    lmtasks run summarization/dialogue --adapter adapters/dialogue
+    """
+    from lmtasks import api
+    from lmtasks.cli.settings import training_settings
+
+    settings, chosen = training_settings(config, {"model": model, **flags})
+    base = chosen or DEFAULT
+    with progress() as on_progress:
+        if plan_only:
+            planned = api.plan_train(task, settings, model=base, on_progress=on_progress).record
+        elif output is None:
+            raise click.UsageError("-o ADAPTER is missing: in which folder should the adapter be? (--plan needs none)")
+        else:
+            try:
+                trained = api.train(
+                    task,
+                    output,
+                    settings,
+                    model=base,
+                    resume=resume,
+                    on_progress=on_progress,
+                    on_plan=lambda record: click.echo(_plan_text(record), err=True),
+                )
+            except KeyboardInterrupt:
+                click.echo("lmtasks: the same command with --resume goes on where it stopped", err=True)
+                raise
+    if plan_only:
+        click.echo(json.dumps(planned, ensure_ascii=False, indent=2) if as_json else _plan_text(planned))
+    elif trained is None:
+        return  # one of several processes; the first one tells
+    elif as_json:
+        result = {"adapter": str(trained.path), "before": str(trained.before.path), "after": str(trained.after.path)}
+        click.echo(json.dumps({**result, **trained.record}, ensure_ascii=False, indent=2))
+    else:
+        click.echo(_as_text(trained))
+
+
+def _plan_text(record: Mapping[str, Any]) -> str:
+    from lmtasks.reports.values import duration
+
+    count, tokens = record["examples"], record["tokens"]
+    share = 100 * record["trainable_weights"] / record["weights"]
+    split = f" ({record['evaluation_split']})" if record["evaluation_split"] else ""
+    facts = {
+        "train": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
+        "learn": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} of them answers",
+        "cut": record["cut"]
+        and f"{record['cut']} prompts ({100 * record['cut'] / count:.1f}%), to {record['max_length']} tokens with their"
+        " answer",
+        "leave out": record["skipped"] and f"{examples(record['skipped'])}, too long",
+        "not learn": record["leaks"] and f"{examples(record['leaks'])} that are scored too, but for space or case",
+        "validate": f"on {examples(record['validation_examples'])} held out of them"
+        if record["validation_examples"]
+        else "on nothing: the last checkpoint is kept",
+        "score": f"{examples(record['evaluation_examples'])} of {record['evaluation']}{split}, before and after",
+        "weights": f"{record['trainable_weights']:,} in the adapter, {share:.2f}% of the model",
+        "steps": f"{record['steps']}, {record['epochs']:.2f} passes, {record['step_tokens']} tokens",
+        "expect": f"{duration(record['expected_seconds'])} of training"
+        + (f", {record['expected_memory_bytes'] / 2**30:.1f} GiB" if record["expected_memory_bytes"] else ""),
+    }
+    return "\n".join(f"{name:<10} {value}" for name, value in facts.items() if value)
+
+
+def _as_text(trained: Any) -> str:
+    from lmtasks.reports.values import duration
+
+    training, evaluation = trained.record["training"], trained.record["evaluation"]
+    loss = training["validation_loss"]
+    kept = f"kept step {training['best_step']}" + (f", validation loss {loss:.3f}" if loss is not None else "")
+    what = f"{trained.record['task']['name']} on {trained.record['base']['name']}"
+    parts = [
+        f"{what}: {examples(training['examples'])} learned in {training['steps']} steps,"
+        f" {duration(training['seconds'])}; {kept}"
+    ]
+    if trained.comparison:
+        compared = trained.comparison
+        parts += [
+            f"{examples(evaluation['count'])} of {evaluation['name']}:\n\n"
+            + compared_lines(compared.scores, first="base", second="adapter"),
+            f"Verdict: {trained.record['verdict']}",
+        ]
+        told = [score for score in compared.health if score.first or score.second]
+        if told:
+            parts.append(
+                "Outputs, shares in % and length against the references:\n\n"
+                + compared_lines(told, first="base", second="adapter")
+            )
+        parts.append("\n".join(signature_lines(score.signature for score in compared.scores)))
+    else:
+        parts.append(trained.record["verdict"])
+    parts.append(f"adapter: {trained.path}\nreport: {trained.after.path / 'report.md'}")
+    return "\n\n".join(parts)

@@ -1,0 +1,131 @@
+"""What lies beside an adapter's weights: its record for lmtasks, and its model card for everybody."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmtasks.errors import TrainingError
+from lmtasks.model.adapter import RECORD
+
+CARD = "README.md"
+CURVE = "learning-curve.svg"
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write lmtasks.json into an adapter's folder.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    _write(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_card(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the model card: what the adapter is, how it was made, and its scores as a model index.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, base, data, training = record["task"], record["base"], record["data"], record["training"]
+    evaluation, scores = record["evaluation"], record["scores"]
+    name = folder.resolve().name
+    card = ModelCardData(
+        base_model=base["name"],
+        library_name="peft",
+        tags=["lmtasks", "lora", task["name"]],
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                task_name=task["name"],
+                dataset_type=evaluation["name"],
+                dataset_name=evaluation["name"],
+                dataset_split=evaluation["split"],
+                metric_type=score["name"],
+                metric_name=f"{score['name']} ({score['language']})" if score["language"] else score["name"],
+                metric_value=round(score["second"], 4),
+                metric_args={"signature": score["signature"], "base_model": round(score["first"], 4)},
+            )
+            for score in scores
+        ]
+        or None,
+    )
+    settings = record["settings"]
+    rows = [
+        f"| {score['name']} | {score['first']:.2f} | {score['second']:.2f} | {_interval(score)} |"
+        f" {_probability(score)} |"
+        for score in scores
+    ]
+    kinds = "".join(f", {kind}" for kind, used in (("rsLoRA", settings["rslora"]), ("DoRA", settings["dora"])) if used)
+    lines = [
+        "---",
+        card.to_yaml(),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"A LoRA adapter for the task `{task['name']}` (version {task['version']}) on `{base['name']}`, made by"
+        " lmtasks.",
+        f"It belongs to exactly these weights: `{base['revision']}`. It was trained with the prompt"
+        f" `{record['prompt']['name']}` ({record['prompt']['form']} form).",
+        "",
+        "```",
+        f"lmtasks run {task['name']} --model {base['name']} --adapter {name}",
+        "```",
+        "",
+        f'peft loads it as any other: `PeftModel.from_pretrained(base, "{name}")`.',
+        "",
+        "## Scores",
+        "",
+        f"On {evaluation['count']} examples of `{evaluation['name']}`{_split(evaluation)}. The difference stands with"
+        " its 95% interval; p is that of a paired approximate randomisation test, corrected by Holm.",
+        "",
+        "| score | base | with adapter | difference | p |",
+        "|---|--:|--:|---|--:|",
+        *rows,
+        "",
+        record["verdict"],
+        "",
+        "## Training",
+        "",
+        f"![loss by step]({CURVE})",
+        "",
+        f"- {training['examples']} examples of `{data['name']}`{_split(data)}, SHA-256 `{data['sha256']}`",
+        f"- {training['steps']} steps, {training['epochs']:.2f} passes, {training['tokens']} tokens,"
+        f" {training['seconds']:.0f} s; the checkpoint of step {training['best_step']} was kept",
+        f"- rank {settings['rank']}, alpha {settings['alpha']:g}, dropout {settings['dropout']:g},"
+        f" {', '.join(settings['target_modules'])}{kinds}; {training['trainable_weights']:,} weights",
+        f"- {settings['optimizer']}, learning rate {settings['learning_rate']:g}, {settings['schedule']}, warm-up"
+        f" {settings['warmup']:g}, seed {settings['seed']}",
+        f"- all settings, versions and hashes: `{RECORD}`",
+    ]
+    _write(folder / CARD, "\n".join(lines) + "\n")
+
+
+def _split(data: Mapping[str, Any]) -> str:
+    return f" ({data['split']})" if data["split"] else ""
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    if score["low"] is None:
+        return f"{score['difference']:+.2f}"
+    return f"{score['difference']:+.2f} ({score['low']:+.2f} to {score['high']:+.2f})"
+
+
+def _probability(score: Mapping[str, Any]) -> str:
+    return "" if score["p_corrected"] is None else f"{score['p_corrected']:.4f}"
+
+
+def _write(file: Path, text: str) -> None:
+    aside = file.with_name(f".{file.name}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, file)
+    except OSError as error:
+        raise TrainingError(f"{file}: cannot be written ({error}); go on with --resume") from error

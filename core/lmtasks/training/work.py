@@ -1,0 +1,124 @@
+"""The unfinished training in an adapter's folder: what it is, how far it is, and who works on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from lmtasks.errors import TrainingError
+from lmtasks.model.adapter import RECORD
+
+FOLDER, STATE, LOCK = "training", "state.json", ".lock"
+SCHEMA = 1
+
+
+class Work:
+    """The folder "training" within an adapter's folder; it goes when the adapter is finished."""
+
+    def __init__(self, adapter: Path, state: dict[str, Any]) -> None:
+        """Take the adapter's folder, and the state as it was written."""
+        self.adapter, self.folder, self.state = adapter, adapter / FOLDER, state
+
+    def note(self, **changes: object) -> None:
+        """Keep how far the training is.
+
+        Raises:
+            TrainingError: the folder cannot be written.
+        """
+        self.state |= changes
+        aside = self.folder / f"{STATE}.part"
+        try:
+            aside.write_text(json.dumps(self.state, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            os.replace(aside, self.folder / STATE)
+        except OSError as error:
+            raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
+
+    def remove(self) -> None:
+        """Remove all that only an unfinished training needs."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def check_target(adapter: Path, *, resume: bool) -> None:
+    """Refuse a folder that a training may not write to, before anything else is done.
+
+    Raises:
+        TrainingError: it holds a finished adapter, an unfinished training that is not to be continued, nothing to
+            continue, or something else.
+    """
+    if adapter.exists() and not adapter.is_dir():
+        raise TrainingError(f"{adapter}: a file; name a folder for the adapter")
+    if (adapter / FOLDER / STATE).is_file():
+        if not resume:
+            raise TrainingError(
+                f"{adapter}: holds a training that has not finished; go on with --resume, or name another"
+            )
+    elif (adapter / RECORD).is_file():
+        raise TrainingError(f"{adapter}: holds a finished adapter; name another folder with -o")
+    elif adapter.is_dir() and any(path.name != FOLDER for path in adapter.iterdir()):
+        raise TrainingError(f"{adapter}: is not empty and no adapter of lmtasks; name another folder with -o")
+    elif resume:
+        raise TrainingError(f"{adapter}: nothing to resume, it holds no unfinished training")
+
+
+@contextmanager
+def working_in(adapter: Path, decisive: Mapping[str, Any]) -> Iterator[Work]:
+    """Give the unfinished training of a folder, or a new one, and keep other processes out.
+
+    Args:
+        adapter: the folder, checked by `check_target`.
+        decisive: what the result depends on; an unfinished training is continued only with the same.
+
+    Raises:
+        TrainingError: another process trains in it, it was begun with something else, or cannot be written.
+    """
+    folder = adapter / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise TrainingError(f"{adapter}: another process trains in this folder") from None
+    except OSError as error:
+        raise TrainingError(f"{adapter}: cannot be written ({error}); name another folder with -o") from error
+    try:
+        # As it is read back, so that tuples and lists compare.
+        wanted = json.loads(json.dumps(decisive))
+        work = Work(adapter, _read(folder) or {"schema": SCHEMA, "decisive": wanted, "before": None, "trained": None})
+        other = sorted(_differences(work.state["decisive"], wanted))
+        if other:
+            raise TrainingError(
+                f"{adapter}: was begun with other settings ({', '.join(other)}); give the same, or name another folder"
+            )
+        work.note()
+        yield work
+    finally:
+        lock.release()
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    file = folder / STATE
+    if not file.is_file():
+        return None
+    try:
+        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file}: damaged ({error}); remove the folder {folder.parent} and begin anew") from error
+    if state.get("schema") != SCHEMA:
+        raise TrainingError(f"{file}: written by another version of lmtasks; finish it with that one")
+    return state
+
+
+def _differences(before: object, now: object, name: str = "") -> Iterator[str]:
+    """Yield what differs, as "settings.learning_rate 0.0005, now 0.001"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {*before, *now}:
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    elif before != now:
+        yield f"{name} {before!r}, now {now!r}"
