@@ -287,7 +287,7 @@ def test_what_belongs_to_one_task_is_refused_with_several(call, no_model, flag):
 
 
 WRONG = [
-    (["run"], "Missing argument 'TASK...'"),
+    (["run"], "Missing argument 'TASK[=ADAPTER]...'"),
     (["run", "qa", "--limit", "0"], "--limit"),
     (["run", "qa", "--map", "question"], "expected NAME=VALUE"),
     (["run", "qa", "--dtype", "int8"], "float32"),

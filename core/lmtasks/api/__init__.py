@@ -2,7 +2,7 @@
 
 from lmtasks.api.adapters import merge_adapter, show_adapter
 from lmtasks.api.running import ShownTask, ask, load_model, plan_run, run, run_all, run_planned, show
-from lmtasks.api.scoring import as_evaluate, compare, score
+from lmtasks.api.scoring import as_evaluate, compare, compare_adapters, score
 from lmtasks.api.training import PlannedTraining, TrainedAdapter, plan_train, train
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "as_evaluate",
     "ask",
     "compare",
+    "compare_adapters",
     "load_model",
     "merge_adapter",
     "plan_run",

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.api.running import LIKELIHOOD, find_task
+from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, run_all
 from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import RunError, UsageError
 from lmtasks.metrics import find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
+from lmtasks.model import DEFAULT
 from lmtasks.plugins import Registry
+from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import RECORD, Run
-from lmtasks.runs.options import with_changes
+from lmtasks.runs.options import RunOptions, with_changes
 from lmtasks.runs.recorded import metrics_of_runs
 from lmtasks.task import Metric, Task
 
 if TYPE_CHECKING:
+    from lmtasks.inference import LanguageModel
     from lmtasks.runs.compare import Comparison
     from lmtasks.runs.outputs import Scored, ScoreOptions
 
@@ -115,6 +118,43 @@ def compare(
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
     found = metrics_of_runs(loaded, metrics, Registry())
     return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
+
+
+def compare_adapters(
+    task: str | Task,
+    adapters: Sequence[str | Path],
+    options: RunOptions | None = None,
+    *,
+    model: str | Path | LanguageModel = DEFAULT,
+    on_progress: OnProgress = no_progress,
+    metrics: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int = SEED,
+    **changes: object,
+) -> list[Comparison]:
+    """Run a task with the base model and with adapters, and compare each of them with the base.
+
+    Args:
+        task: as for `run`.
+        adapters: folders or hub ids, at least one.
+        options: settings of the runs.
+        model: the base, by name or loaded before.
+        on_progress: hears how far the runs are.
+        metrics: by name; None: the task's.
+        resamples: as for `compare`.
+        trials: as for `compare`.
+        seed: as for `compare`.
+        **changes: fields of RunOptions, over `options`.
+
+    Raises:
+        LmtasksError: as for `run` and `compare`.
+    """
+    options = with_changes(options or RunOptions(), {"metrics": metrics, **changes}, RUN_OPTION)
+    if not adapters:
+        raise UsageError("nothing to compare: name at least one adapter")
+    runs = run_all([(task, adapter) for adapter in ("none", *adapters)], options, model=model, on_progress=on_progress)
+    return compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
 
 
 def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:

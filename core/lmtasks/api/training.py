@@ -25,7 +25,7 @@ from lmtasks.runs.record import data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training
 from lmtasks.training.card import CURVE, write_card, write_record
-from lmtasks.training.work import Work, check_target, working_in
+from lmtasks.training.work import FOLDER, Work, check_target, is_trained, working_in
 
 if TYPE_CHECKING:
     from lmtasks.model.loading import LoadedModel
@@ -182,7 +182,8 @@ def train(
     planned = plan_train(task, options, model=model, on_progress=on_progress if rank() == 0 else no_progress, **changes)
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
-        train_weights(planned.plan, planned.prepared, planned.loaded, output / "training", no_progress)
+        if not is_trained(output):
+            train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
         return None
     on_plan(planned.record)
     with working_in(output, _decisive(planned)) as work:

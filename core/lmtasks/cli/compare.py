@@ -11,17 +11,27 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.results import compared_lines, signature_lines
+from lmtasks.cli.terminal import progress
 
 if TYPE_CHECKING:
     from lmtasks.runs import Run
     from lmtasks.runs.compare import ComparedScore, Comparison
 
+OF_COMPARISONS = ("runs", "adapters", "gates", "metrics", "resamples", "trials", "seed", "as_json")
 SHOWN_TEXT = 300
 """Characters of an output that changed."""
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN... | TASK")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="ADAPTER",
+    help="Run TASK with the base model and with this adapter, and compare the two. Repeatable. The options of the runs"
+    " stand below.",
+)
 @options.metrics_option("those that all runs were scored with")
 @click.option(
     "--fail-if",
@@ -40,32 +50,60 @@ SHOWN_TEXT = 300
     metavar="N",
     help="Of the approximate randomisation, for probabilities.",
 )
+@options.model_options
+@options.data_options
+@options.prompt_options
+@options.limit_option
+@options.output_dir_option
 @options.json_option
 @options.verbose_option
 def command(
     runs: tuple[str, ...],
+    adapters: tuple[str, ...],
     gates: tuple[str, ...],
     as_json: bool,
     metrics: tuple[str, ...] | None,
     resamples: int,
     seed: int,
     trials: int,
+    model: str,
+    **settings: Any,
 ) -> None:
     """Compare runs on the same examples: scores, differences, tests, a verdict, what changed most.
 
     With more than two runs, all are compared with the first. Runs of other data, or scored in another way, are refused.
+    With --adapter, a task is run first: with the base model, and with each adapter.
 
     \b
     lmtasks compare runs/before runs/after
     lmtasks compare runs/before runs/after --fail-if 'rougeL drops'
+    lmtasks compare qa --adapter adapters/qa --data test.jsonl
     """
     from lmtasks import api
     from lmtasks.cli.main import GATE
+    from lmtasks.runs import RunOptions
     from lmtasks.runs.compare import ALPHA
     from lmtasks.runs.gates import Gate
 
     checks = [Gate.parse(text) for text in gates]
-    comparisons = api.compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
+    if adapters:
+        if len(runs) != 1:
+            raise click.UsageError("--adapter compares the runs of one task: lmtasks compare TASK --adapter ADAPTER")
+        with progress() as on_progress:
+            comparisons = api.compare_adapters(
+                runs[0],
+                adapters,
+                RunOptions(**settings),
+                model=model,
+                on_progress=on_progress,
+                metrics=metrics,
+                resamples=resamples,
+                trials=trials,
+                seed=seed,
+            )
+    else:
+        _refuse_run_options()
+        comparisons = api.compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
     failed = [
         f"{comparison.second.path}: {said}"
         for comparison in comparisons
@@ -95,6 +133,16 @@ def command(
         click.echo(f"lmtasks: {line}", err=True)
     if failed:
         raise click.exceptions.Exit(GATE)
+
+
+def _refuse_run_options() -> None:
+    """Refuse what only means something where a task is run."""
+    context = click.get_current_context()
+    for name in context.params:
+        given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        if given and name not in OF_COMPARISONS:
+            flag = "--map" if name == "columns" else f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} belongs to runs that are still to be made: see --adapter")
 
 
 def _as_json(comparison: Comparison) -> dict[str, Any]:
@@ -139,7 +187,8 @@ def _how(run: Run) -> str:
     if prompt is None:
         return f"outputs of {record['model']['name']}"
     shots = f", {len(prompt['fewshot']['ids'])}-shot" if prompt["fewshot"] else ""
-    return f"{record['task']['name']}, prompt {prompt['name']}{shots}, {record['model']['name']}"
+    adapter = f", {record['adapter']['source']}" if record.get("adapter") else ""
+    return f"{record['task']['name']}, prompt {prompt['name']}{shots}, {record['model']['name']}{adapter}"
 
 
 def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:

@@ -172,6 +172,14 @@ def resampling_options(least: int) -> Callable[[Command], Command]:
     )
 
 
+output_dir_option = click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Holds run folders.",
+)
+
 run_options = _group(
     limit_option,
     metrics_option("the task's"),
@@ -179,13 +187,7 @@ run_options = _group(
     click.option(
         "--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at once.  [default: by their length]"
     ),
-    click.option(
-        "--output-dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("runs"),
-        show_default=True,
-        help="Holds run folders.",
-    ),
+    output_dir_option,
 )
 
 training_options = _group(

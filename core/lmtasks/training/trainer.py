@@ -213,7 +213,7 @@ class Watch(TrainerCallback):
             control.should_save = True
             control.should_evaluate = self.validates
             control.should_log = True
-        if now - self.saved > SAVE_SECONDS:
+        if _agreed(now - self.saved > SAVE_SECONDS, args.device):
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -238,6 +238,15 @@ class Watch(TrainerCallback):
                 self.losses[said] = logs[name]
         note = ", ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         self.on_progress(self.what, state.global_step, state.max_steps, note)
+
+
+def _agreed(wish: bool, device: torch.device) -> bool:
+    """Return whether any process has a wish: what they do together, such as saving, must not hang on one's clock."""
+    if not torch.distributed.is_initialized():
+        return wish
+    wishes = torch.tensor(float(wish), device=device)
+    torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
+    return bool(wishes)
 
 
 def training_arguments(

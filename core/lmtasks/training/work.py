@@ -45,6 +45,12 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def is_trained(adapter: Path) -> bool:
+    """Tell whether a folder's training has come to its end, and only the scores are missing."""
+    state = _read(adapter / FOLDER)
+    return state is not None and state["trained"] is not None
+
+
 def check_target(adapter: Path, *, resume: bool) -> None:
     """Refuse a folder that a training may not write to, before anything else is done.
 
