@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -16,9 +17,11 @@ import pytest
 
 from lmtasks import hookspecs
 from lmtasks.cli.main import COMMANDS, cli
+from lmtasks.cli.settings import training_settings
 from lmtasks.metrics import CORE
 from lmtasks.model import CATALOGUE
 from lmtasks.plugins import Registry
+from lmtasks.training import TrainOptions
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -36,6 +39,12 @@ def shown_commands() -> list[tuple[str, str]]:
         (document, line) for document in DOCUMENTS for block in blocks(document, "bash") for line in block.split("\n")
     ]
     return [(document, line.partition("#")[0].strip()) for document, line in lines if line.startswith("lmtasks ")]
+
+
+def command_named(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(("document", "line"), shown_commands())
@@ -78,6 +87,33 @@ def test_readmes_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("rouge1 ")
+
+
+def test_the_python_of_the_page_on_fine_tuning_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
+    (code,) = blocks("docs/fine-tuning.md", "python")
+    tiny = f"max_new_tokens=4, model={str(tiny_folder)!r}"
+    code = code.replace("eval_limit=2", f"eval_limit=2, {tiny}").replace("limit=1)", f"limit=1, {tiny})")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "significant" in done.stdout or "score the same" in done.stdout
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+def test_the_settings_of_the_page_on_fine_tuning_are_settings(tmp_path: Path):
+    (text,) = blocks("docs/fine-tuning.md", "yaml")
+    (tmp_path / "settings.yaml").write_text(text)
+    options, model = training_settings(tmp_path / "settings.yaml", {"seed": 1, "rank": None})
+    assert (model, options.rank, options.learning_rate, options.seed) == ("smollm2-135m-instruct", 32, 3e-4, 1)
+
+
+def test_the_page_on_fine_tuning_names_settings_with_their_defaults():
+    text = (ROOT / "docs/fine-tuning.md").read_text()
+    table = re.findall(r"^\| (`.*?`) \| ", text, re.MULTILINE)
+    named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    assert named and set(named) <= known
+    for option in command_named("train").params:
+        assert option.name in known | {"task", "output", "model", "config", "plan_only", "resume", "as_json", "verbose"}
 
 
 def test_the_page_on_scores_is_what_its_script_writes():

@@ -24,7 +24,7 @@ from lmtasks.model.catalogue import DEFAULT
 @options.training_options
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="YAML with the same settings (learning_rate: 3e-4); flags win.",
 )
