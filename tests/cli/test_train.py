@@ -76,7 +76,9 @@ def test_plan_tells_and_writes_nothing(work, tiny_folder):
 
 
 def test_a_file_gives_settings_and_flags_win(work, tiny_folder):
-    (work / "settings.yaml").write_text("rank: 2\nlearning_rate: 3e-4\nvalidation: 4\ntarget_modules: [q_proj, v_proj]\n")
+    (work / "settings.yaml").write_text(
+        "rank: 2\nlearning_rate: 3e-4\nvalidation: 4\ntarget_modules: [q_proj, v_proj]\n"
+    )
     train(work, tiny_folder, "adapter", "--config", "settings.yaml", "--max-steps", "1", "--validation", "0")
     settings = record(work, "adapter")["settings"]
     assert settings["rank"] == 2

@@ -222,7 +222,7 @@ training_options = _group(
     ),
     click.option("--rank", type=click.IntRange(min=1), metavar="R", help="Of the adapter.  [default: 16]"),
     click.option("--alpha", type=float, metavar="A", help="It is scaled by A / R.  [default: 2 R]"),
-    click.option("--dropout", type=float, metavar="P", help="[default: 0.05]"),
+    click.option("--dropout", type=float, metavar="P", help="Of the adapter's inputs; costs memory.  [default: 0]"),
     click.option(
         "--target-modules",
         callback=_names,
@@ -256,7 +256,7 @@ training_options = _group(
         "--gradient-accumulation",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Compute a step in N parts: less memory, the same result.  [default: 1]",
+        help="Compute a step in N parts: less memory, the same result.  [default: as many as long steps need]",
     ),
     click.option("--gradient-checkpointing", is_flag=True, help="Keep no activations: less memory, slower."),
     click.option(

@@ -44,8 +44,8 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
             EvalResult(
                 task_type="text-generation",
                 task_name=task["name"],
-                dataset_type=evaluation["name"],
-                dataset_name=evaluation["name"],
+                dataset_type=_name(evaluation),
+                dataset_name=_name(evaluation),
                 dataset_split=evaluation["split"],
                 metric_type=score["name"],
                 metric_name=f"{score['name']} ({score['language']})" if score["language"] else score["name"],
@@ -83,7 +83,7 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         "",
         "## Scores",
         "",
-        f"On {evaluation['count']} examples of `{evaluation['name']}`{_split(evaluation)}. The difference stands with"
+        f"On {evaluation['count']} examples of `{_name(evaluation)}`{_split(evaluation)}. The difference stands with"
         " its 95% interval; p is that of a paired approximate randomisation test, corrected by Holm.",
         "",
         "| score | base | with adapter | difference | p |",
@@ -96,7 +96,7 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         "",
         f"![loss by step]({CURVE})",
         "",
-        f"- {training['examples']} examples of `{data['name']}`{_split(data)}, SHA-256 `{data['sha256']}`",
+        f"- {training['examples']} examples of `{_name(data)}`{_split(data)}, SHA-256 `{data['sha256']}`",
         f"- {training['steps']} steps, {training['epochs']:.2f} passes, {training['tokens']} tokens,"
         f" {training['seconds']:.0f} s; the checkpoint of step {training['best_step']} was kept",
         f"- rank {settings['rank']}, alpha {settings['alpha']:g}, dropout {settings['dropout']:g},"
@@ -106,6 +106,11 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         f"- all settings, versions and hashes: `{RECORD}`",
     ]
     _write(folder / CARD, "\n".join(lines) + "\n")
+
+
+def _name(data: Mapping[str, Any]) -> str:
+    """Return the name of data without the folders of the machine that it was on."""
+    return str(data["name"]) if data["file_sha256"] is None else Path(data["name"]).name
 
 
 def _split(data: Mapping[str, Any]) -> str:

@@ -44,7 +44,8 @@ class TrainOptions:
     rank: int = 16
     alpha: float | None = None
     """The adapter's output is scaled by alpha / rank (by alpha / sqrt(rank) with `rslora`); None: twice the rank."""
-    dropout: float = 0.05
+    dropout: float = 0.0
+    """Of the adapter's inputs. A copy of them is kept in float32: it doubles the memory of a step."""
     target_modules: tuple[str, ...] = ("all-linear",)
     """Names of the layers that get an adapter; "all-linear": all but the head."""
     rslora: bool = False
@@ -67,8 +68,9 @@ class TrainOptions:
     """Examples of a step, whatever the number of processes and of accumulated parts."""
     batch_tokens: int | None = None
     """Tokens of a step, prompt and answer, instead of a number of examples."""
-    gradient_accumulation: int = 1
-    """Parts that a step is computed in, one after the other: less memory, the same result."""
+    gradient_accumulation: int | None = None
+    """Parts that a step is computed in, one after the other: less memory, the same result; None: as many as keep a
+    part at about 4,096 tokens."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: less memory, slower, the same result."""
     early_stopping: int | None = None

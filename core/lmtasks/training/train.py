@@ -34,6 +34,8 @@ from lmtasks.training.trainer import OPTIMIZERS, AdapterTrainer, Parts, Watch, e
 
 log = logging.getLogger("lmtasks.training")
 
+PART_TOKENS = 4096
+"""Of a part of a step, unless asked otherwise: what bounds the memory of a training."""
 TIMED_PARTS = 3
 """Parts of ordinary steps that are timed to tell how long a training will take."""
 FORWARD_SHARE = 1 / 3
@@ -114,16 +116,19 @@ def prepare(plan: TrainingPlan, loaded: LoadedModel, renderer: Renderer, on_prog
     only_answers = "logits_to_keep" in _forward_arguments(module)
     packed = can_pack(module, train.items, only_answers=only_answers)
     lengths = [len(item.token_ids) for item in train.items]
-    parts = options.gradient_accumulation * processes()
-    max_steps = options.max_steps
     steps = plan_steps(
         lengths,
         batch_size=options.batch_size,
         batch_tokens=options.batch_tokens,
         epochs=1.0 if options.epochs is None else options.epochs,
-        max_steps=max_steps,
+        max_steps=options.max_steps,
         seed=options.seed,
     )
+    accumulated = options.gradient_accumulation
+    if accumulated is None:
+        longest = max(sum(lengths[place] for place in step) for step in steps)
+        accumulated = math.ceil(longest / processes() / PART_TOKENS)
+    parts = accumulated * processes()
     on_progress("measuring a step", 0, 0)
     with _adapter_on(loaded, options) as model:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -193,6 +198,7 @@ def train(
                 options,
                 folder,
                 steps=len(prepared.steps),
+                accumulated=prepared.parts // processes(),
                 validates=bool(validation),
                 resumed=newest is not None,
                 dtype=loaded.module.dtype,
@@ -244,6 +250,7 @@ def train(
             "trainable_weights": prepared.trainable,
             "packed": prepared.packed,
             "processes": processes_used,
+            "parts_of_a_step": prepared.parts,
             "seconds": round(time.monotonic() - begun, 3),
             "resumed_at": newest,
             "history": history,

@@ -254,6 +254,7 @@ def training_arguments(
     folder: Path,
     *,
     steps: int,
+    accumulated: int,
     validates: bool,
     resumed: bool,
     dtype: torch.dtype,
@@ -265,6 +266,7 @@ def training_arguments(
         options: what was asked for.
         folder: for what Trainer and trackers write.
         steps: of the whole training.
+        accumulated: parts of a step that each process computes.
         validates: whether there is validation data.
         resumed: whether it goes on from a checkpoint.
         dtype: of the base model.
@@ -280,7 +282,7 @@ def training_arguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # of Parts
-        gradient_accumulation_steps=options.gradient_accumulation,
+        gradient_accumulation_steps=accumulated,
         **checkpointing,
         learning_rate=options.learning_rate,
         lr_scheduler_type=schedule,
