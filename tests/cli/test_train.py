@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-WORDS = "ferry harbour nine last six returns leaves one at the".split()
+WORDS = ["ferry", "harbour", "nine", "last", "six", "returns", "leaves", "one", "at", "the"]
 PAIRED = ("--device", "cpu", "--dtype", "float32", "--max-new-tokens", "4", "--dropout", "0")
 
 

@@ -118,3 +118,29 @@ def test_a_gguf_file_is_a_model_too(tmp_path, monkeypatch):
     run = lmtasks.run("summarization/headline", options, model=str(gguf))
     assert run.record["model"]["revision"] == f"sha256:{stored.sha256}"
     assert run.samples[0].completion_tokens > 0
+
+
+def test_an_adapter_is_trained_compared_used_and_merged(tmp_path):
+    answers = {"red": "roses", "blue": "violets", "white": "lilies", "yellow": "daffodils"}
+    rows = [
+        {
+            "id": str(number),
+            "question": f"Which flowers are {colour}? (asked for the {number}. time)",
+            "answer": flowers,
+        }
+        for number, (colour, flowers) in enumerate(list(answers.items()) * 8)
+    ]
+    for name, part in (("train", rows[:24]), ("test", rows[24:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    data = ("--data", "train.jsonl", "--eval-data", "test.jsonl", "--max-new-tokens", "8")
+    settings = ("--max-steps", "10", "--learning-rate", "2e-3", "--validation", "4")
+    done = lmtasks_command("train", "qa/closed-book", *data, *settings, "-o", "adapter", "--json", cwd=tmp_path)
+    trained = json.loads(done.stdout)
+    scores = {score["name"]: (score["first"], score["second"]) for score in trained["scores"]}
+    assert scores["f1"][1] > scores["f1"][0] + 30
+    question = "Which flowers are red? (asked for the 24. time)"
+    asked = lmtasks_command("ask", "qa/closed-book", question, "--adapter", "adapter", cwd=tmp_path)
+    assert asked.stdout.strip() in answers.values()
+    lmtasks_command("adapters", "merge", "adapter", "-o", "merged", cwd=tmp_path)
+    asked = lmtasks_command("ask", "qa/closed-book", question, "--model", "merged", cwd=tmp_path)
+    assert asked.stdout.strip() in answers.values()

@@ -51,7 +51,8 @@ class TransformersModel:
     def attach(self, adapter: Adapter) -> float:
         """Take an adapter into memory as the door says."""
         if adapter.sha256 not in self._adapters:
-            with quiet():
+            # peft draws numbers for weights that it then replaces: nobody's draws are to change by that.
+            with quiet(), torch.random.fork_rng(devices=[]):
                 self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
             words = self.tokenizer.encode(PROBE, add_special_tokens=False)
             self._adapters[adapter.sha256] = adapter, effect(self._peft, adapter, words)

@@ -184,5 +184,6 @@ class TrainOptions:
             device=self.device,
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
+            adapter="none",
             output_dir=self.output_dir,
         )

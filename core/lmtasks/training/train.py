@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import os
+import random
 import shutil
 import statistics
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import set_seed
@@ -185,10 +187,14 @@ def train(
         validates=prepared.validation is not None,
         max_minutes=options.max_minutes,
     )
+    if "tensorboard" in options.report_to:
+        # The only way to tell transformers; its own choice is a folder that goes with the checkpoints.
+        logs = Path(options.output_dir) / "tensorboard" / folder.resolve().parent.name
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(logs))
     validation = _validation_batches(prepared, loaded.pad_id)
     optimizer, settings = OPTIMIZERS[options.optimizer]
     begun = time.monotonic()
-    with quiet(), _adapter_on(loaded, options) as model, _attending(loaded, packed=prepared.packed):
+    with _memory(), quiet(), _adapter_on(loaded, options) as model, _attending(loaded, packed=prepared.packed):
         trainer = AdapterTrainer(
             folder=folder,
             only_answers=prepared.only_answers,
@@ -277,7 +283,20 @@ def _adapter_on(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftMode
         use_dora=options.dora,
         revision=loaded.info.revision if loaded.info.source == "hub" else None,
     )
-    set_seed(options.seed)
+    with _own_randomness():
+        set_seed(options.seed)
+        model = _wrap(loaded, config, targets)
+        try:
+            yield model
+        finally:
+            with quiet():
+                model.unload()
+            loaded.module.eval()
+            loaded.module.zero_grad(set_to_none=True)
+            gc.collect()
+
+
+def _wrap(loaded: LoadedModel, config: LoraConfig, targets: Sequence[str]) -> PeftModel:
     try:
         with quiet():
             model = get_peft_model(loaded.module, config)
@@ -289,14 +308,35 @@ def _adapter_on(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftMode
         ) from error
     # As the user knows the base, not where this machine keeps it.
     model.peft_config["default"].base_model_name_or_path = loaded.info.name
+    return model
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave the random state of python, numpy and torch as it was: a training seeds all of them."""
+    python, others = random.getstate(), np.random.get_state()
     try:
-        yield model
+        with torch.random.fork_rng():
+            yield
     finally:
-        with quiet():
-            model.unload()
-        loaded.module.eval()
-        loaded.module.zero_grad(set_to_none=True)
-        gc.collect()
+        random.setstate(python)
+        np.random.set_state(others)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Say in one line that a step needs more memory than a GPU has.
+
+    Raises:
+        TrainingError: it does.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "a step needs more memory than the device has; use --gradient-accumulation with a higher number,"
+            " --gradient-checkpointing, or a smaller --max-length"
+        ) from error
 
 
 @contextmanager
@@ -327,7 +367,7 @@ def _measure(
     model.train()
     per_token: list[float] = []
     cast = torch.autocast(device.type, torch.bfloat16, enabled=loaded.module.dtype == torch.bfloat16)
-    with _attending(loaded, packed=packed):
+    with _memory(), _attending(loaded, packed=packed):
         for step in chosen:
             batch = {name: value.to(device) for name, value in data[step * data.parts].items()}
             begun = time.perf_counter()
