@@ -498,7 +498,7 @@ def test_a_change_that_is_not_significant_passes(call, runs, data):
 
 
 WRONG_COMPARE = [
-    ([], 2, "Missing argument 'RUN RUN...'"),
+    ([], 2, "Missing argument 'RUN RUN... | TASK'"),
     (["good"], 2, "at least two runs"),
     (["good", "nowhere"], 1, "no run folder"),
     (["good", "bad", "--fail-if", "chrF falls"], 2, '"chrF falls" is no condition'),

@@ -25,6 +25,7 @@ from lmtasks.runs.record import data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training
 from lmtasks.training.card import CURVE, write_card, write_record
+from lmtasks.training.processes import processes, rank
 from lmtasks.training.work import FOLDER, Work, check_target, is_trained, working_in
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def plan_train(
         LmtasksError: as for `train`.
     """
     from lmtasks.model.loading import load
-    from lmtasks.training.train import prepare, processes
+    from lmtasks.training.train import prepare
 
     options = with_changes(options or TrainOptions(), changes, "option of a training")
     if options.max_minutes is not None and processes() > 1:
@@ -173,9 +174,6 @@ def train(
         TrainingError: the folder is in use, the training diverged, or the disk is full.
         LmtasksError: its other children name what was wrong with task, model or settings.
     """
-    from lmtasks.training.train import rank
-    from lmtasks.training.train import train as train_weights
-
     output = Path(output).expanduser()
     if rank() == 0:
         check_target(output, resume=resume)
@@ -183,6 +181,8 @@ def train(
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
         if not is_trained(output):
+            from lmtasks.training.train import train as train_weights
+
             train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
         return None
     on_plan(planned.record)

@@ -67,7 +67,13 @@ model_options = _group(
         metavar="MODEL",
         help="A name of `lmtasks models list`, a folder, a .gguf file, or a hub id (ORG/NAME[@REVISION]).",
     ),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="auto: a GPU where there is one.",
+    ),
     click.option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

@@ -52,7 +52,9 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
         try:
             runs = api.run_all(named, RunOptions(**settings), model=model, on_progress=on_progress)
         except KeyboardInterrupt:
-            click.echo("lmtasks: what is unfinished goes on where it stopped when it is run again", err=True)
+            unfinished = ", ".join(name for name, _ in named)
+            goes_on = "goes on where it stopped when it is" if len(named) == 1 else "go on where they stopped when"
+            click.echo(f"lmtasks: {unfinished} {goes_on} run again", err=True)
             raise
     if not as_json:
         click.echo("\n\n".join(_as_text(run) for run in runs))

@@ -31,6 +31,7 @@ from lmtasks.training.checkpoints import checkpoint, checkpoints, remove_old
 from lmtasks.training.options import TrainOptions
 from lmtasks.training.packing import Batch, answer_losses, can_pack, collate, packed_attention
 from lmtasks.training.plan import TrainingPlan
+from lmtasks.training.processes import processes, rank
 from lmtasks.training.sequences import Sequences, plan_steps, render_sequences
 from lmtasks.training.trainer import OPTIMIZERS, AdapterTrainer, Parts, Watch, early_stopping, training_arguments
 
@@ -79,16 +80,6 @@ class Trained:
     """The best one, or the last where nothing was validated."""
     record: dict[str, Any]
     """Steps, best step, losses, seconds, tokens: as in lmtasks.json."""
-
-
-def rank() -> int:
-    """Return the number of this process among those that torchrun or accelerate started; 0 is the one that writes."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def processes() -> int:
-    """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def prepare(plan: TrainingPlan, loaded: LoadedModel, renderer: Renderer, on_progress: OnProgress) -> Prepared:
