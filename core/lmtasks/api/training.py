@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from lmtasks.model.loading import LoadedModel
     from lmtasks.runs.compare import Comparison
     from lmtasks.runs.runner import Plan
-    from lmtasks.training.train import Prepared
+    from lmtasks.training.prepare import Prepared
 
 log = logging.getLogger("lmtasks")
 NOT_DECISIVE = ("output_dir", "report_to", "gradient_checkpointing")
@@ -117,7 +118,7 @@ def plan_train(
         LmtasksError: as for `train`.
     """
     from lmtasks.model.loading import load
-    from lmtasks.training.train import prepare
+    from lmtasks.training.prepare import prepare
 
     options = with_changes(options or TrainOptions(), changes, "option of a training")
     if options.max_minutes is not None and processes() > 1:
@@ -205,7 +206,8 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     if work.state["trained"] is None:
         trained = train_weights(planned.plan, planned.prepared, planned.loaded, work.folder, on_progress)
         place_adapter(trained, work.adapter)
-        record = _record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))
+        # As it is read back from its file: tuples are lists.
+        record = json.loads(json.dumps(_record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))))
         write_record(work.adapter, record)
         work.note(trained=record)
     record = work.state["trained"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
+from lmtasks.errors import AdapterError
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
 from lmtasks.inference.sampling import logits_processors
 from lmtasks.model.adapter import Adapter
@@ -55,7 +57,10 @@ class TransformersModel:
             with quiet(), torch.random.fork_rng(devices=[]):
                 self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
             words = self.tokenizer.encode(PROBE, add_special_tokens=False)
-            self._adapters[adapter.sha256] = adapter, effect(self._peft, adapter, words)
+            moved = effect(self._peft, adapter, words)
+            if not math.isfinite(moved):
+                raise AdapterError(f"{adapter.source}: with this adapter {self.info.name} computes what is no number")
+            self._adapters[adapter.sha256] = adapter, moved
         return self._adapters[adapter.sha256][1]
 
     def generate(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lmtasks.errors import TrainingError
 
 PREFIX = "checkpoint-"
@@ -51,7 +53,7 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
         wait()
         if main:
             os.replace(aside, path)
-    except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeErrors of their own on a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError on a full disk
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one is kept. Make room"

@@ -96,14 +96,20 @@ def can_pack(module: PreTrainedModel, sequences: Sequence[TokenSequence], *, onl
         on_device = {name: value.to(module.device) for name, value in batch.items()}
         return answer_losses(module, on_device, only_answers=only_answers)
 
+    if getattr(module, "_is_stateful", False) or not module._supports_attention_backend:
+        return False
+    other = TokenSequence(few[0].token_ids[::-1], few[0].learned, False)
     alone = torch.cat([losses([item], packed=False) for item in few])
     try:
         with packed_attention(module):
             together = losses(few, packed=True)
+            beside_another = losses([other, *few[1:]], packed=True)
     except (TypeError, ValueError, RuntimeError) as error:  # the architecture's code takes no such arguments
         log.debug("sequences cannot be packed: %s", error)
         return False
-    return bool((together - alone).abs().mean() <= PROBE_TOLERANCE.get(module.dtype, 1e-4))
+    # Exactly: what stands before a sequence has no part in its sums.
+    untouched = torch.equal(together[few[0].learned :], beside_another[few[0].learned :])
+    return untouched and bool((together - alone).abs().mean() <= PROBE_TOLERANCE.get(module.dtype, 1e-4))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmtasks.data import DataRequest, Dataset, load_dataset
 from lmtasks.data.load import SCORED, NoSplitError
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, UsageError
 from lmtasks.plugins import FoundPlugin
 from lmtasks.task import Example, Task
 from lmtasks.training.options import TrainOptions
@@ -60,7 +60,7 @@ def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions)
     if evaluation is None:
         count = options.eval_limit or max(1, min(EVAL_MOST, round(EVAL_SHARE * len(learned))))
         learned, held_out = _hold_out(learned, count, options.seed)
-        split = f"{data.split + ', ' if data.split else ''}{count} held out by seed {options.seed}"
+        split = f"{data.split + ', ' if data.split else ''}{len(held_out)} held out by seed {options.seed}"
         evaluation = replace(data, examples=held_out, split=split)
     else:
         learned, leaks = _without_leaks(data, evaluation)
@@ -68,6 +68,10 @@ def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions)
     if options.validation is not None:
         count = options.validation
     train, validation = _hold_out(learned, count, options.seed + 1)
+    if options.early_stopping is not None and not validation:
+        raise UsageError(
+            f"early_stopping needs validation examples, and of {len(learned)} none are held out; give --validation N"
+        )
     if not train:
         raise DataError(
             f"{data.name}: nothing is left to learn of {len(data.examples)} examples, with {len(evaluation.examples)}"
@@ -131,6 +135,9 @@ def _hold_out(examples: tuple[Example, ...], count: int, seed: int) -> tuple[tup
     for group in groups:
         if len(chosen) + len(group) <= count:
             chosen.update(group)
+    if count and not chosen and len(groups) > 1:
+        smallest = min(groups, key=len)
+        chosen.update(smallest)
     kept = tuple(example for place, example in enumerate(examples) if place not in chosen)
     return kept, tuple(examples[place] for place in sorted(chosen))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ VALIDATIONS = 10
 WAIT_SECONDS = 7 * 24 * 3600
 """For which other processes wait while the first one scores."""
 MOMENTUM = 0.9
+STATE = "trainer_state.json"
 OPTIMIZERS: dict[Optimizer, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {}),
     "adam": (torch.optim.Adam, {}),
@@ -95,6 +97,7 @@ class AdapterTrainer(Trainer):
         super().__init__(**settings)
         self.folder, self.only_answers, self.validation = folder, only_answers, validation
         self.loss_is_scaled_for_ga = True  # by the weights of Parts
+        self.last: Batch | None = None
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
@@ -113,12 +116,27 @@ class AdapterTrainer(Trainer):
         Raises:
             TrainingError: it is no number.
         """
+        self.last = inputs
         losses = answer_losses(model, inputs, only_answers=self.only_answers)
         # Processes average their gradients, where those of the parts have to be summed.
         loss = losses.sum() * inputs["weight"] * self.accelerator.num_processes
         if not torch.isfinite(loss):
             raise self._diverged("the loss")
         return loss
+
+    def _check_last_step(self) -> None:
+        """Refuse weights that were spoilt by the last step, of which no later loss would tell.
+
+        Raises:
+            TrainingError: the loss of its examples is no longer a number.
+        """
+        if self.last is None:
+            return
+        self.model.eval()  # dropout would draw numbers, more of them the more often it is saved
+        with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
+            losses = answer_losses(self.model, self.last, only_answers=self.only_answers)
+        if not losses.isfinite().all():
+            raise self._diverged("the loss")
 
     def _diverged(self, what: str) -> TrainingError:
         kept = "the last good checkpoint is kept" if self.state.global_step else "there is no checkpoint yet"
@@ -136,6 +154,8 @@ class AdapterTrainer(Trainer):
                 losses = answer_losses(self.model, self._prepare_inputs(batch), only_answers=self.only_answers)
                 total += float(losses.double().sum())
                 tokens += len(losses)
+        if not math.isfinite(total):
+            raise self._diverged("the validation loss")
         metrics = {"eval_loss": total / tokens}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -153,6 +173,7 @@ class AdapterTrainer(Trainer):
         wait()
         if path.exists():  # a training that goes on saves the same again
             return
+        self._check_last_step()
         with writing_aside(path, main=main, wait=wait) as aside:
             if main:
                 self.accelerator.unwrap_model(model).save_pretrained(aside, save_embedding_layers=False)
@@ -162,7 +183,7 @@ class AdapterTrainer(Trainer):
                 for part in (*self.callback_handler.callbacks, self.control):
                     if isinstance(part, ExportableState):
                         self.state.stateful_callbacks[type(part).__name__] = part.state()
-                self.state.save_to_json(str(aside / "trainer_state.json"))
+                self.state.save_to_json(str(aside / STATE))
         if main:
             remove_old(self.folder, {step, self.state.best_global_step or step})
 
@@ -176,6 +197,7 @@ class Watch(TrainerCallback):
         self.seconds = None if max_minutes is None else max_minutes * 60
         self.begun = self.saved = time.monotonic()
         self.losses: dict[str, float] = {}
+        self.stepped = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clocks."""
@@ -206,6 +228,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for the checkpoints and validations that are due."""
+        self.stepped = True
         now = time.monotonic()
         if self.seconds is not None and now - self.begun > self.seconds:
             control.should_training_stop = True
@@ -310,6 +333,12 @@ def training_arguments(
         ddp_timeout=WAIT_SECONDS,
         ddp_find_unused_parameters=False,
     )
+
+
+def has_ended(state: TrainerState) -> bool:
+    """Tell from a checkpoint's state whether the training came to its end with it, early or not."""
+    control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
+    return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
 
 
 def early_stopping(options: TrainOptions) -> list[TrainerCallback]:

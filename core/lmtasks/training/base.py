@@ -1,0 +1,107 @@
+"""The base model while an adapter is trained on it: put on, taken off, and left as it was."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import set_seed
+from transformers.pytorch_utils import Conv1D
+
+from lmtasks.errors import TrainingError, UsageError
+from lmtasks.model.loading import LoadedModel
+from lmtasks.model.quiet import quiet
+from lmtasks.training.options import TrainOptions
+from lmtasks.training.packing import packed_attention
+
+ALL = ("all-linear",)
+
+
+@contextmanager
+def adapter_on(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftModel]:
+    """Put a fresh adapter on the base model, and take it off again.
+
+    Raises:
+        UsageError: the model has no layers of the names that were asked for.
+    """
+    targets = options.target_modules
+    if targets != ALL:
+        _check_targets(loaded, targets)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=options.rank,
+        lora_alpha=options.scale,  # type: ignore[arg-type] # peft takes any number
+        lora_dropout=options.dropout,
+        target_modules=targets[0] if targets == ALL else list(targets),
+        use_rslora=options.rslora,
+        use_dora=options.dora,
+        revision=loaded.info.revision if loaded.info.source == "hub" else None,
+    )
+    with _own_randomness():
+        set_seed(options.seed)
+        with quiet():
+            model = get_peft_model(loaded.module, config)
+        # As the user knows the base, not where this machine keeps it.
+        model.peft_config["default"].base_model_name_or_path = loaded.info.name
+        try:
+            yield model
+        finally:
+            with quiet():
+                model.unload()
+            loaded.module.eval()
+            loaded.module.zero_grad(set_to_none=True)
+            gc.collect()
+
+
+def _check_targets(loaded: LoadedModel, targets: Sequence[str]) -> None:
+    """Refuse names of layers that are not there: peft does so only if none of them is."""
+    linear = [name for name, layer in loaded.module.named_modules() if isinstance(layer, (torch.nn.Linear, Conv1D))]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            raise UsageError(
+                f'target_modules: {loaded.info.name} has no such layers as "{target}"; it has {", ".join(known)}'
+            )
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave the random state of python, numpy and torch as it was: a training seeds all of them."""
+    python, others = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(others)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say in one line that a step needs more memory than a GPU has.
+
+    Raises:
+        TrainingError: it does.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "a step needs more memory than the device has; use --gradient-accumulation with a higher number,"
+            " --gradient-checkpointing, or a smaller --max-length"
+        ) from error
+
+
+@contextmanager
+def attending(loaded: LoadedModel, *, packed: bool) -> Iterator[None]:
+    """Let the base attend within the sequences of a row, if they are packed."""
+    if packed:
+        with packed_attention(loaded.module):
+            yield
+    else:
+        yield
