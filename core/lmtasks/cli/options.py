@@ -206,7 +206,7 @@ training_options = _group(
         multiple=True,
         callback=pairs,
         metavar="FIELD=COLUMN",
-        help="The data's column for a field, or for references, target, id or language. Repeatable.",
+        help="The data's column for a field, or for references, id or language. Repeatable.",
     ),
     click.option("--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"),
     click.option(
