@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -53,11 +53,7 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {' '.join(str(error).split())[:300]}"
         ) from error
-    placed = {
-        key.replace(f".{name}.", ".").removesuffix(f".{name}")
-        for key in model.state_dict()
-        if f".{name}." in key or key.endswith(f".{name}")
-    }
+    placed = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     own = {key for key in weights if "lora_" in key}
     absent = sorted({*absent, *(key for key in placed - own if "lora_" in key)})
     astray = sorted({*astray, *(own - placed)})
