@@ -23,7 +23,8 @@ def quiet() -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # What they tell each other of names that will change.
+            # What they tell each other of names that will change, and of GPT-2's layers, which they set right.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set")
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|accelerate")
             yield
     finally:

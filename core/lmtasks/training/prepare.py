@@ -15,6 +15,7 @@ from peft import PeftModel
 
 from lmtasks.errors import UsageError
 from lmtasks.model.loading import LoadedModel
+from lmtasks.model.quiet import quiet
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import Renderer
 from lmtasks.runs.environment import peak_memory_bytes
@@ -102,7 +103,7 @@ def prepare(plan: TrainingPlan, loaded: LoadedModel, renderer: Renderer, on_prog
         accumulated = math.ceil(longest / processes() / PART_TOKENS)
     parts = accumulated * processes()
     on_progress("measuring a step", 0, 0)
-    with adapter_on(loaded, options) as model:
+    with quiet(), adapter_on(loaded, options) as model:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         data = Parts(train.items, steps, parts, packed=packed, pad_id=loaded.pad_id)
         per_token, memory = _measure(model, data, loaded, options, packed=packed, only_answers=only_answers)
