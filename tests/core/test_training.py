@@ -502,7 +502,6 @@ def test_data_that_asks_everything_twice_still_has_something_held_out_or_is_refu
         assert plan.evaluation.examples
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is held out, and the runs before and after score no example at all")
 def test_data_that_asks_only_one_thing_cannot_be_divided(tmp_path):
     with pytest.raises(DataError, match="--eval-data"):
         divided(tmp_path, [{**row, "text": "the same"} for row in rows(12)])
@@ -744,7 +743,6 @@ def test_a_training_whose_checkpoint_was_removed_begins_anew(tmp_path, tiny_fold
     assert same_as_undisturbed(tmp_path / "copy" / "adapter", whole)
 
 
-@pytest.mark.xfail(strict=True, reason="the minutes are spent anew on resume: other steps, another schedule")
 @pytest.mark.parametrize("faster", [0.5, 2.0])
 def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
     tmp_path, tiny_folder, data, monkeypatch, faster
@@ -883,7 +881,7 @@ def test_a_full_disk_costs_no_checkpoint_that_stands(tmp_path, tiny_folder, data
     "file",
     [
         WEIGHTS,
-        pytest.param("learning-curve.svg", marks=pytest.mark.xfail(strict=True, reason="a bare OSError is raised")),
+        "learning-curve.svg",
     ],
 )
 def test_a_disk_that_is_full_behind_the_last_step_costs_nothing_either(

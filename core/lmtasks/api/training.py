@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training
 from lmtasks.training.card import CURVE, write_card, write_record
 from lmtasks.training.processes import processes, rank
-from lmtasks.training.work import FOLDER, Work, check_target, is_trained, working_in
+from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planned_steps, working_in
 
 if TYPE_CHECKING:
     from lmtasks.model.loading import LoadedModel
@@ -102,6 +101,7 @@ def plan_train(
     options: TrainOptions | None = None,
     *,
     model: str | Path = DEFAULT,
+    steps: int | None = None,
     on_progress: OnProgress = no_progress,
     **changes: object,
 ) -> PlannedTraining:
@@ -111,6 +111,7 @@ def plan_train(
         task: as for `train`.
         options: settings.
         model: the base, by name.
+        steps: that a training which goes on has planned with its limit of time; None: by the speed measured now.
         on_progress: hears how far it is.
         **changes: fields of TrainOptions, over `options`.
 
@@ -138,7 +139,7 @@ def plan_train(
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
         raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
     renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt)
-    prepared = prepare(plan, loaded, renderer, on_progress)
+    prepared = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
     return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, prepared=prepared)
 
 
@@ -178,7 +179,14 @@ def train(
     output = Path(output).expanduser()
     if rank() == 0:
         check_target(output, resume=resume)
-    planned = plan_train(task, options, model=model, on_progress=on_progress if rank() == 0 else no_progress, **changes)
+    planned = plan_train(
+        task,
+        options,
+        model=model,
+        steps=planned_steps(output) if resume else None,
+        on_progress=on_progress if rank() == 0 else no_progress,
+        **changes,
+    )
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
         if not is_trained(output):
@@ -187,7 +195,7 @@ def train(
             train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
         return None
     on_plan(planned.record)
-    with working_in(output, _decisive(planned)) as work:
+    with working_in(output, _decisive(planned), steps=len(planned.prepared.steps)) as work:
         return _train_and_score(planned, work, on_progress)
 
 
@@ -219,7 +227,7 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     write_run_record(after.path, {**after.record, "training": record})
     after = Run(after.path)
     write_report(after)
-    shutil.copyfile(after.path / CURVE, work.adapter / CURVE)
+    work.take(after.path / CURVE)
     write_card(work.adapter, record)
     write_record(work.adapter, record)
     work.remove()

@@ -61,6 +61,11 @@ def plan_training(task: Task, plugin: FoundPlugin | None, options: TrainOptions)
         count = options.eval_limit or max(1, min(EVAL_MOST, round(EVAL_SHARE * len(learned))))
         learned, held_out = _hold_out(learned, count, options.seed)
         split = f"{data.split + ', ' if data.split else ''}{len(held_out)} held out by seed {options.seed}"
+        if not held_out:
+            raise DataError(
+                f"{data.name}: nothing can be held out to be scored, all {len(data.examples)} examples ask the same;"
+                " name other data with --eval-data"
+            )
         evaluation = replace(data, examples=held_out, split=split)
     else:
         learned, leaks = _without_leaks(data, evaluation)

@@ -62,8 +62,22 @@ class Prepared:
         return sum(map(len, self.steps)) / len(self.train.items)
 
 
-def prepare(plan: TrainingPlan, loaded: LoadedModel, renderer: Renderer, on_progress: OnProgress) -> Prepared:
+def prepare(
+    plan: TrainingPlan,
+    loaded: LoadedModel,
+    renderer: Renderer,
+    on_progress: OnProgress,
+    *,
+    timed_steps: int | None = None,
+) -> Prepared:
     """Render the examples, plan the steps, and measure how long they take.
+
+    Args:
+        plan: what is learned.
+        loaded: the base model.
+        renderer: of the task and the model's tokenizer.
+        on_progress: hears how far it is.
+        timed_steps: that fit into the limit of time, if there is one; None: by the speed measured now.
 
     Raises:
         PromptError: examples are too long.
@@ -108,7 +122,9 @@ def prepare(plan: TrainingPlan, loaded: LoadedModel, renderer: Renderer, on_prog
         data = Parts(train.items, steps, parts, packed=packed, pad_id=loaded.pad_id)
         per_token, memory = _measure(model, data, loaded, options, packed=packed, only_answers=only_answers)
     validated = validation.tokens * FORWARD_SHARE * (VALIDATIONS + 1) if validation else 0.0
-    if options.max_minutes is not None:
+    if options.max_minutes is not None and timed_steps is not None:
+        steps = steps[:timed_steps]
+    elif options.max_minutes is not None:
         # As many steps as fit: the schedule of the learning rate has to end when the time does.
         left = max(0.0, options.max_minutes * 60 - validated * per_token)
         total = 0

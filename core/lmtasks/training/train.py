@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from lmtasks.training.trainer import (
     Watch,
     early_stopping,
     has_ended,
+    seconds_spent,
     training_arguments,
 )
 
@@ -66,10 +66,9 @@ def train(
     if rank() == 0:
         remove_old(folder, set(checkpoints(folder)))
     before = _state(checkpoint(folder, newest)) if newest else None
-    begun = time.monotonic()
     # It may have been interrupted between its last step and the adapter's folder.
     ended = before is not None and has_ended(before)
-    state = before if before and ended else _run(plan, prepared, loaded, folder, newest, on_progress)
+    state = before if before and ended else _run(plan, prepared, loaded, folder, before, on_progress)
     best = state.best_global_step or state.global_step
     steps = prepared.steps[: state.global_step]
     return Trained(
@@ -90,7 +89,7 @@ def train(
             "packed": prepared.packed,
             "processes": processes(),
             "parts_of_a_step": prepared.parts,
-            "seconds": round(time.monotonic() - begun, 3),
+            "seconds": round(seconds_spent(state), 3),
             "resumed_at": newest,
             "history": _history(state),
         },
@@ -102,18 +101,23 @@ def _run(
     prepared: Prepared,
     loaded: LoadedModel,
     folder: Path,
-    newest: int | None,
+    before: TrainerState | None,
     on_progress: OnProgress,
 ) -> TrainerState:
-    """Train from the step of a checkpoint (None: from the first) to the end, and return what Trainer kept of it."""
+    """Train from a checkpoint's state (None: from the first step) to the end, and return what Trainer kept of it."""
     options = plan.options
+    newest = before.global_step if before else None
     if "tensorboard" in options.report_to:
         # The only way to tell transformers; its own choice is a folder that goes with the checkpoints.
         logs = Path(options.output_dir) / "tensorboard" / folder.resolve().parent.name
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(logs))
     validation = _validation_batches(prepared, loaded.pad_id)
     watch = Watch(
-        f"training {plan.task.name}", on_progress, validates=bool(validation), max_minutes=options.max_minutes
+        f"training {plan.task.name}",
+        on_progress,
+        validates=bool(validation),
+        max_minutes=options.max_minutes,
+        spent=seconds_spent(before) if before else 0.0,
     )
     optimizer, settings = OPTIMIZERS[options.optimizer]
     with (
@@ -143,7 +147,8 @@ def _run(
             ),
             eval_dataset=validation,
             optimizer_cls_and_kwargs=(optimizer, {"lr": options.learning_rate, **settings}),
-            callbacks=[watch, *early_stopping(options)],
+            watch=watch,
+            callbacks=early_stopping(options),
         )
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint(folder, newest)) if newest else None)

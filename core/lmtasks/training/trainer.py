@@ -85,16 +85,26 @@ class Parts(Dataset[Batch]):
 class AdapterTrainer(Trainer):
     """Trains the weights of an adapter on planned steps."""
 
-    def __init__(self, *, folder: Path, only_answers: bool, validation: Sequence[Batch], **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        only_answers: bool,
+        validation: Sequence[Batch],
+        watch: Watch,
+        **settings: Any,
+    ) -> None:
         """Take what Trainer takes, and more.
 
         Args:
             folder: where checkpoints are kept.
             only_answers: whether the model can compute logits at some places alone.
             validation: batches whose mean loss chooses the best checkpoint; empty: the last one is the best.
+            watch: knows the time; it is among the callbacks.
             **settings: of Trainer.
         """
-        super().__init__(**settings)
+        super().__init__(callbacks=[watch, *settings.pop("callbacks", ())], **settings)
+        self.watch = watch
         self.folder, self.only_answers, self.validation = folder, only_answers, validation
         self.loss_is_scaled_for_ga = True  # by the weights of Parts
         self.last: Batch | None = None
@@ -183,6 +193,7 @@ class AdapterTrainer(Trainer):
                 for part in (*self.callback_handler.callbacks, self.control):
                     if isinstance(part, ExportableState):
                         self.state.stateful_callbacks[type(part).__name__] = part.state()
+                self.state.log_history.append({"step": step, "seconds": self.watch.spent})
                 self.state.save_to_json(str(aside / STATE))
         if main:
             remove_old(self.folder, {step, self.state.best_global_step or step})
@@ -191,13 +202,27 @@ class AdapterTrainer(Trainer):
 class Watch(TrainerCallback):
     """Tells of progress, saves in time, ends in time, and stops what has diverged."""
 
-    def __init__(self, what: str, on_progress: OnProgress, *, validates: bool, max_minutes: float | None) -> None:
-        """Take what is being trained and who hears of it, and for how many minutes it may go on."""
+    def __init__(
+        self,
+        what: str,
+        on_progress: OnProgress,
+        *,
+        validates: bool,
+        max_minutes: float | None,
+        spent: float,
+    ) -> None:
+        """Take what is being trained and who hears of it, for how many minutes it may go on, and the seconds spent."""
         self.what, self.on_progress, self.validates = what, on_progress, validates
         self.seconds = None if max_minutes is None else max_minutes * 60
         self.begun = self.saved = time.monotonic()
+        self.before = spent
         self.losses: dict[str, float] = {}
         self.stepped = False
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return self.before + time.monotonic() - self.begun
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clocks."""
@@ -230,7 +255,7 @@ class Watch(TrainerCallback):
         """Ask for the checkpoints and validations that are due."""
         self.stepped = True
         now = time.monotonic()
-        if self.seconds is not None and now - self.begun > self.seconds:
+        if self.seconds is not None and self.spent > self.seconds:
             control.should_training_stop = True
         if state.global_step >= state.max_steps or control.should_training_stop:
             control.should_save = True
@@ -333,6 +358,11 @@ def training_arguments(
         ddp_timeout=WAIT_SECONDS,
         ddp_find_unused_parameters=False,
     )
+
+
+def seconds_spent(state: TrainerState) -> float:
+    """Return for how long a training had gone on at a checkpoint."""
+    return max((entry["seconds"] for entry in state.log_history if "seconds" in entry), default=0.0)
 
 
 def has_ended(state: TrainerState) -> bool:

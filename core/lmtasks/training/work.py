@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,38 @@ class Work:
         except OSError as error:
             raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
 
+    def take(self, file: Path) -> None:
+        """Copy a file into the adapter's folder, whole or not at all.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
+        aside = self.adapter / f".{file.name}.part"
+        try:
+            shutil.copyfile(file, aside)
+            os.replace(aside, self.adapter / file.name)
+        except OSError as error:
+            raise TrainingError(f"{self.adapter}: cannot be written ({error}); go on with --resume") from error
+
     def remove(self) -> None:
         """Remove all that only an unfinished training needs."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # Renamed first: a kill in the middle must not leave what looks like an unfinished training.
+        gone = self.adapter / f".{FOLDER}.part"
+        with suppress(OSError):
+            os.replace(self.folder, gone)
+            shutil.rmtree(gone)
 
 
 def is_trained(adapter: Path) -> bool:
     """Tell whether a folder's training has come to its end, and only the scores are missing."""
     state = _read(adapter / FOLDER)
     return state is not None and state["trained"] is not None
+
+
+def planned_steps(adapter: Path) -> int | None:
+    """Return how many steps the unfinished training of a folder has planned; None: there is none."""
+    state = _read(adapter / FOLDER)
+    return state["steps"] if state else None
 
 
 def check_target(adapter: Path, *, resume: bool) -> None:
@@ -74,12 +97,13 @@ def check_target(adapter: Path, *, resume: bool) -> None:
 
 
 @contextmanager
-def working_in(adapter: Path, decisive: Mapping[str, Any]) -> Iterator[Work]:
+def working_in(adapter: Path, decisive: Mapping[str, Any], *, steps: int) -> Iterator[Work]:
     """Give the unfinished training of a folder, or a new one, and keep other processes out.
 
     Args:
         adapter: the folder, checked by `check_target`.
         decisive: what the result depends on; an unfinished training is continued only with the same.
+        steps: that a new one has planned.
 
     Raises:
         TrainingError: another process trains in it, it was begun with something else, or cannot be written.
@@ -96,7 +120,8 @@ def working_in(adapter: Path, decisive: Mapping[str, Any]) -> Iterator[Work]:
     try:
         # As it is read back, so that tuples and lists compare.
         wanted = json.loads(json.dumps(decisive))
-        work = Work(adapter, _read(folder) or {"schema": SCHEMA, "decisive": wanted, "before": None, "trained": None})
+        begun = {"schema": SCHEMA, "decisive": wanted, "steps": steps, "before": None, "trained": None}
+        work = Work(adapter, _read(folder) or begun)
         other = sorted(_differences(work.state["decisive"], wanted))
         if other:
             raise TrainingError(
