@@ -2,26 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Prompt, Run, RunOptions, Task, api
-from lmtasks.cli.main import cli
-from lmtasks.errors import AdapterError, PluginError
-from lmtasks.inference import Completion, Continuation, LanguageModel, Request
+from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
+from lmtasks.inference import Completion, LanguageModel, Request
 from lmtasks.model.adapter import find_adapter
 from lmtasks.prompts import Renderer
 from lmtasks.testing import save_tiny_model
