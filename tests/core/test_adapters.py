@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
 from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
-from lmtasks.inference import Completion, LanguageModel, Request
+from lmtasks.errors import AdapterError, PluginError, UsageError
+from lmtasks.inference import Completion, Continuation, LanguageModel, Request
 from lmtasks.model.adapter import find_adapter
 from lmtasks.prompts import Renderer
 from lmtasks.testing import save_tiny_model
@@ -186,3 +192,488 @@ def test_requests_of_several_adapters_answer_together_as_alone(architecture, tmp
     for size in (1, 3, 16, None):
         assert ask(model, mixed, batch_size=size) == alone
     assert len({tuple(say(model, adapter)) for adapter in adapters}) == 4, "adapters that change nothing test nothing"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_texts_are_as_likely_in_mixed_batches_as_alone(architecture, tmp_path):
+    save_tiny_model(tmp_path / "base", architecture)
+    model = load(tmp_path / "base")
+    attention = ATTENTION.get(architecture, ["q_proj", "v_proj"])
+    kinds = [{}, {"seed": 2, "r": 7}, {"seed": 3, "use_dora": True}]
+    folders = [
+        make_adapter(tmp_path / "base", tmp_path / str(number), target_modules=attention, **kind)
+        for number, kind in enumerate(kinds)
+    ]
+    adapters = [None, *(put(model, folder) for folder in folders)]
+    behind = tokens(model, " at nine, and the last one at six")
+    asked = [
+        Continuation(tokens(model, "ferry " * (1 + at * 5 % 7)), behind[: 1 + at % 6], adapters[at % 4])
+        for at in range(12)
+    ]
+    alone = [next(iter(model.loglikelihood([item])))[0][1] for item in asked]
+    for size in (3, 16):
+        together = dict(pair for done in model.loglikelihood(asked, batch_size=size) for pair in done)
+        assert [together[at] for at in range(12)] == pytest.approx(alone, abs=1e-4)
+    # What they are compared with is peft, without us.
+    for folder, at in zip(folders, (1, 2, 3), strict=True):
+        bare = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), folder).eval()
+        ids = torch.tensor([[*asked[at].token_ids, *asked[at].answer_ids]])
+        with torch.no_grad():
+            logprobs = bare(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])
+        assert alone[at] == pytest.approx(float(logprobs[-len(asked[at].answer_ids) :].sum()), abs=1e-4)
+
+
+# On a model
+
+
+def test_what_is_on_a_model_leaves_its_base_as_it_was(tiny_folder, bare, other):
+    model = load(tiny_folder)
+    before = say(model)
+    first = put(model, bare)
+    changed = say(model, first)
+    second = put(model, other)
+    assert say(model) == before != changed == say(model, first) != say(model, second)
+
+
+def test_an_adapter_is_put_on_once(tiny_folder, tmp_path, bare):
+    model = load(tiny_folder)
+    adapter = find_adapter(bare)
+    moved = model.attach(adapter)
+    assert moved > 0.01
+    said = say(model, adapter.sha256)
+    again = find_adapter(shutil.copytree(bare, tmp_path / "again"))
+    assert (again.sha256, model.attach(again)) == (adapter.sha256, moved)
+    assert say(model, adapter.sha256) == said
+
+
+def test_putting_adapters_on_draws_no_random_numbers(tiny_folder, bare, other):
+    model = load(tiny_folder)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    put(model, bare), put(model, other)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_adapter_that_was_never_trained_is_told(tmp_path, tiny_folder, caplog):
+    idle = make_adapter(tiny_folder, tmp_path / "idle", scale=0)
+    assert load(tiny_folder).attach(find_adapter(idle)) == 0
+    lmtasks.run(make_task(), ON_CPU, model=tiny_folder, adapter=idle, output_dir=tmp_path)
+    assert f"{idle} changes nothing of what {tiny_folder} says" in caplog.text
+
+
+# Refused
+
+
+def refused(model: LanguageModel, folder: Path | str, *said: object) -> None:
+    with pytest.raises(AdapterError) as error:
+        model.attach(find_adapter(folder))
+    one_line(error, *said)
+
+
+def spoil(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS)
+
+
+def test_an_adapter_of_another_base_is_refused_by_both_names(tmp_path, own):
+    save_tiny_model(tmp_path / "gpt", "gpt2")
+    refused(load(tmp_path / "gpt"), own, "was trained on", "and the model is", "gpt", "its own base alone")
+
+
+def test_an_adapter_of_the_same_shapes_and_other_weights_is_refused(tmp_path, tiny_folder, own):
+    shutil.copytree(tiny_folder, tmp_path / "moved")
+    weights = load_file(tmp_path / "moved" / "model.safetensors")
+    weights[next(iter(weights))] += 1
+    save_file(weights, tmp_path / "moved" / "model.safetensors", metadata={"format": "pt"})
+    refused(load(tmp_path / "moved"), own, "was trained on")
+
+
+def test_an_adapter_of_peft_alone_for_other_layers_is_refused(tmp_path, bare):
+    save_tiny_model(tmp_path / "gpt", "gpt2")
+    refused(load(tmp_path / "gpt"), bare, f"does not fit {tmp_path / 'gpt'}")
+
+
+def without_one(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(list(weights.items())[1:])
+
+
+def with_a_stranger(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**weights, "base_model.model.nowhere.lora_A.weight": torch.ones(2, 2)}
+
+
+def of_another_layer(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.replace("layers.0", "layers.7"): weight for name, weight in weights.items()}
+
+
+def of_other_shapes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: weight[:, :-1].contiguous() for name, weight in weights.items()}
+
+
+def with_embeddings(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**weights, "base_model.model.model.embed_tokens.weight": torch.ones(256, 16)}
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["on a bare model", "beside another"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_one, "1 of its weights are missing, 0 find no place"),
+        (with_a_stranger, "0 of its weights are missing, 1 find no place"),
+        (of_another_layer, "4 of its weights are missing, 4 find no place"),
+        (of_other_shapes, "size mismatch"),
+        (with_embeddings, "holds weights beside those of LoRA (first: base_model.model.model.embed_tokens.weight)"),
+    ],
+)
+def test_weights_that_do_not_all_find_their_place_are_refused_and_the_model_works_on(
+    tiny_folder, copied, bare, other, second, change, told
+):
+    model = load(tiny_folder)
+    first = put(model, other) if second else None
+    before = say(model), say(model, first)
+    change_weights(copied, change)
+    for _ in range(2):
+        refused(model, copied, told)
+        assert (say(model), say(model, first)) == before
+    assert say(model, put(model, bare)) not in before
+    assert (say(model), say(model, first)) == before
+
+
+def test_an_adapter_that_changes_biases_of_the_base_is_refused(tiny_folder, copied):
+    spoil(copied / CONFIG, bias="lora_only")
+    refused(load(tiny_folder), copied, "holds biases of the base")
+
+
+def test_weights_that_are_no_numbers_are_refused(tiny_folder, copied):
+    change_weights(copied, lambda weights: {key: weight * float("nan") for key, weight in weights.items()})
+    refused(load(tiny_folder), copied, "computes what is no number")
+
+
+def test_truncated_weights_are_refused(tiny_folder, copied):
+    content = (copied / WEIGHTS).read_bytes()
+    (copied / WEIGHTS).write_bytes(content[: len(content) // 2])
+    refused(load(tiny_folder), copied, "does not fit")
+
+
+def test_weights_that_are_not_those_of_the_record_are_refused(tmp_path, own):
+    folder = Path(shutil.copytree(own, tmp_path / "exchanged"))
+    change_weights(folder, lambda weights: {key: weight * 2 for key, weight in weights.items()})
+    with pytest.raises(AdapterError) as error:
+        find_adapter(folder)
+    one_line(error, folder / WEIGHTS, "damaged, or exchanged")
+
+
+def no_config(folder: Path) -> None:
+    (folder / CONFIG).unlink()
+
+
+def no_weights(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+
+
+def no_json(folder: Path) -> None:
+    (folder / CONFIG).write_text('{"peft_type": "LO')
+
+
+def list_config(folder: Path) -> None:
+    (folder / CONFIG).write_text("[1]")
+
+
+def prefix_tuning(folder: Path) -> None:
+    spoil(folder / CONFIG, peft_type="PREFIX_TUNING")
+
+
+def in_training(folder: Path) -> None:
+    no_config(folder)
+    (folder / "training").mkdir()
+
+
+def of_tomorrow(folder: Path) -> None:
+    (folder / RECORD).write_text('{"schema": 2}')
+
+
+@pytest.mark.parametrize(
+    ("spoiling", "told"),
+    [
+        (no_config, "it has no adapter_config.json"),
+        (no_weights, "pickled weights (.bin) are not read"),
+        (no_json, "adapter_config.json: cannot be read"),
+        (list_config, "adapter_config.json: damaged, expected an object"),
+        (prefix_tuning, "of type PREFIX_TUNING; only LoRA"),
+        (in_training, "its training has not finished: go on with --resume"),
+        (of_tomorrow, "schema 2, but this lmtasks reads schema 1"),
+        (shutil.rmtree, "no such adapter folder"),
+    ],
+)
+def test_what_is_no_adapter_is_said(copied, spoiling, told):
+    spoiling(copied)
+    with pytest.raises(AdapterError) as error:
+        find_adapter(copied)
+    one_line(error, copied, told)
+
+
+def test_a_hub_id_is_looked_up_in_the_cache_of_the_hub(tmp_path, bare, tiny_folder):
+    # The layout in which the hub's own library keeps what it fetched; offline is read at its import.
+    repository = tmp_path / "hub" / "models--team--dialogue"
+    shutil.copytree(bare, repository / "snapshots" / "abc123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc123")
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    code = "import sys; from lmtasks.model.adapter import find_adapter; print(find_adapter(sys.argv[1]).sha256)"
+
+    def look_up(name: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
+
+    assert look_up("team/dialogue").stdout.strip() == find_adapter(bare).sha256
+    assert "team/nowhere: there is no such adapter folder, and the hub has" in look_up("team/nowhere").stderr
+
+
+# For a run
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model, own, caplog):
+    run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=own, output_dir=tmp_path)
+    assert warnings_of(caplog) == []
+    adapter = find_adapter(own)
+    told = {"source": str(own), "sha256": adapter.sha256, "task": "echo", "rank": 4, "alpha": 8}
+    assert told.items() <= run.record["adapter"].items()
+    assert run.record["adapter"]["effect"] == model.attach(adapter) > 0
+    report = (run.path / "report.md").read_text()
+    assert adapter.sha256 in report and "trained for echo, rank 4, alpha 8" in report
+    base = lmtasks.run(make_task(), ON_CPU, model=model, output_dir=tmp_path)
+    assert base.record["key"] != run.record["key"]
+    assert [sample.completion for sample in base.samples] != [sample.completion for sample in run.samples]
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "told"),
+    [
+        ({"name": "other"}, {}, 'was trained for task "echo", not for "other"'),
+        ({}, {"prompt": "second"}, 'with the prompt "first", and is asked with "second": see --prompt'),
+        ({"prompts": {"first": "Tell $text"}}, {}, 'the prompt "first" of task "echo" is no longer the one'),
+    ],
+    ids=["task", "prompt", "wording"],
+)
+def test_an_adapter_that_was_trained_otherwise_is_warned_of(tmp_path, model, own, caplog, task, changes, told):
+    run = lmtasks.run(make_task(**task), ON_CPU, model=model, adapter=own, output_dir=tmp_path, **changes)
+    assert len(warnings_of(caplog)) == 1 and told in warnings_of(caplog)[0]
+    assert run.record["adapter"]["sha256"] == find_adapter(own).sha256
+
+
+def test_that_nothing_can_be_checked_of_an_adapter_of_others_is_said(tmp_path, model, bare, caplog):
+    lmtasks.run(make_task(), ON_CPU, model=model, adapter=bare, output_dir=tmp_path)
+    assert ["does not say which weights and prompt" in told for told in warnings_of(caplog)] == [True]
+
+
+def test_an_adapter_of_ours_ends_its_answers_itself(tmp_path, own, bare):
+    save_tiny_model(tmp_path / "plain", chat=False)
+    model = load(tmp_path / "plain")
+    # Of the same weights: only the tokenizer has lost its template.
+    signed = sign(Path(shutil.copytree(own, tmp_path / "own")), model, make_task())
+    stops = []
+    for adapter in (None, bare, signed):
+        run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=adapter, output_dir=tmp_path)
+        stops.append(run.record["generation"]["stop"])
+    assert stops == [["\n\n"], ["\n\n"], []]
+
+
+def test_ask_answers_with_an_adapter(model, own, bare, tmp_path):
+    without = lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model)
+    text = lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model, adapter=own)
+    assert text != without
+    assert lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model) == without
+
+
+# Several tasks
+
+
+def completions(run: lmtasks.Run) -> list[str]:
+    return [sample.completion for sample in run.samples]
+
+
+def test_tasks_with_an_adapter_each_run_together_as_alone(tmp_path, model, bare, other):
+    long = make_task("long", generation=Generation(max_new_tokens=11), prompts={"first": "Now $text"})
+    tasks = [(make_task(), bare), (long, other), (make_task("third"), None)]
+    together = lmtasks.api.run_all(tasks, replace(ON_CPU, output_dir=tmp_path / "together"), model=model)
+    for (task, adapter), run in zip(tasks, together, strict=True):
+        alone = lmtasks.run(task, ON_CPU, model=model, adapter=adapter, output_dir=tmp_path / "alone")
+        assert run.record["task"]["name"] == task.name
+        assert (run.record["adapter"] or {}).get("source") == (str(adapter) if adapter else None)
+        assert run.record["key"] == alone.record["key"]
+        assert run.samples == alone.samples
+        assert run.scores == alone.scores
+
+
+def test_that_dora_runs_alone_is_said(tmp_path, tiny_folder, model, bare, caplog):
+    dora = make_adapter(tiny_folder, tmp_path / "dora", use_dora=True)
+    options = replace(ON_CPU, output_dir=tmp_path)
+    lmtasks.api.run_all([(make_task(), bare), (make_task("second"), dora)], options, model=model)
+    assert any(f"{dora} runs alone" in told for told in warnings_of(caplog))
+
+
+def test_interrupted_tasks_go_on_together(tmp_path, tiny_folder, bare, other, monkeypatch):
+    options = replace(ON_CPU, output_dir=tmp_path / "runs", batch_size=4)
+    tasks = [(make_task(), bare), (make_task("second"), other)]
+    model = load(tiny_folder)
+    asked: list[int] = []
+    answer = model.generate
+
+    def interrupted(requests, **how):
+        for number, done in enumerate(answer(requests, **how)):
+            if number == 1:
+                raise KeyboardInterrupt
+            yield done
+
+    monkeypatch.setattr(model, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lmtasks.api.run_all(tasks, options, model=model)
+    assert [lmtasks.Run(path).status for path in (tmp_path / "runs").iterdir()] == ["interrupted"] * 2
+
+    def counted(requests, **how):
+        asked.append(len(requests))
+        return answer(requests, **how)
+
+    monkeypatch.setattr(model, "generate", counted)
+    runs = lmtasks.api.run_all(tasks, options, model=model)
+    assert asked == [6]
+    assert sum(run.record["counts"]["reused"] for run in runs) == 4
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    whole = lmtasks.api.run_all(tasks, replace(options, output_dir=tmp_path / "whole"), model=model)
+    assert [completions(run) for run in runs] == [completions(run) for run in whole]
+
+
+def test_a_parser_that_fails_leaves_what_the_other_tasks_have(tmp_path, model, bare, other):
+    def parse(text: str) -> str:
+        raise ValueError("no")
+
+    options = replace(ON_CPU, output_dir=tmp_path, batch_size=16)
+    with pytest.raises(PluginError, match='task "second": its parser failed'):
+        lmtasks.api.run_all([(make_task(), bare), (make_task("second", parse=parse), other)], options, model=model)
+    kept = {run.record["task"]["name"]: run for run in map(lmtasks.Run, tmp_path.iterdir())}
+    assert {run.status for run in kept.values()} == {"failed"}
+    assert [len(kept[name].samples) for name in ("echo", "second")] == [5, 0]
+    assert all((run.path / "report.md").is_file() for run in kept.values())
+
+
+def test_adapters_are_compared_with_their_base(tmp_path, model, bare, other):
+    options = replace(ON_CPU, output_dir=tmp_path)
+    with_bare, with_other = lmtasks.api.compare_adapters(make_task(), [bare, other], options, model=model, trials=50)
+    assert with_bare.first.path == with_other.first.path
+    assert with_bare.first.record["adapter"] is None
+    assert with_bare.second.record["adapter"]["source"] == str(bare)
+    assert with_other.second.record["adapter"]["source"] == str(other)
+    assert [score.name for score in with_bare.scores] == ["exact_match", "chrF"]
+    with pytest.raises(UsageError, match="at least one adapter"):
+        lmtasks.api.compare_adapters(make_task(), [], options, model=model)
+
+
+# Brought by a task
+
+
+def test_a_task_brings_an_adapter_that_is_used_where_the_base_is_its_own(tmp_path, model, own, bare, caplog):
+    task = make_task(adapter=str(own))
+
+    def source(**changes: object) -> str | None:
+        run = lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path, **changes)
+        return (run.record["adapter"] or {}).get("source")
+
+    assert source() == str(own)
+    assert warnings_of(caplog) == []
+    assert source(adapter="none") is None
+    assert source(adapter=bare) == str(bare)
+
+
+def test_a_task_runs_without_the_adapter_that_it_brings_for_another_base(tmp_path, own, caplog):
+    save_tiny_model(tmp_path / "gpt", "gpt2")
+    task = make_task(adapter=str(own))
+    run = lmtasks.run(task, ON_CPU, model=tmp_path / "gpt", output_dir=tmp_path / "runs")
+    assert run.record["adapter"] is None
+    [told] = warnings_of(caplog)
+    assert 'the adapter that task "echo" brings is for' in told and "gpt runs without it" in told
+
+
+def test_an_adapter_that_a_task_brings_and_that_is_not_there_is_said(tmp_path, model):
+    task = make_task(adapter=str(tmp_path / "nowhere"))
+    with pytest.raises(AdapterError) as error:
+        lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path)
+    one_line(error, 'task "echo" brings an adapter', "nowhere", "--adapter none runs without it")
+
+
+def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp_path, tiny_folder, own):
+    rows = [{"id": str(number), "text": f"ferry {number}", "target": "nine"} for number in range(8)]
+    for name, part in (("train", rows[:6]), ("test", rows[6:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    done = lmtasks.train(
+        make_task(adapter=str(own)),
+        tmp_path / "adapter",
+        model=tiny_folder,
+        data=tmp_path / "train.jsonl",
+        eval_data=tmp_path / "test.jsonl",
+        output_dir=tmp_path / "runs",
+        max_steps=1,
+        device="cpu",
+        dtype="float32",
+    )
+    assert done.before.record["adapter"] is None
+    assert done.after.record["adapter"]["sha256"] == find_adapter(done.path).sha256
+
+
+# Merged
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"use_rslora": True}, {"use_dora": True}], ids=["LoRA", "rank-stabilized", "DoRA"]
+)
+def test_a_merged_model_says_what_base_and_adapter_say(tmp_path, tiny_folder, kind):
+    folder = make_adapter(tiny_folder, tmp_path / "adapter", **kind)
+    model = load(tiny_folder)
+    adapted = say(model, put(model, folder))
+    path = lmtasks.api.merge_adapter(folder, tmp_path / "merged", model=tiny_folder)
+    assert adapted == say(load(path)) != say(model)
+    # With transformers alone, of which nothing of peft is left.
+    bare = AutoModelForCausalLM.from_pretrained(path)
+    assert not any("lora" in name for name in bare.state_dict())
+    ids = torch.tensor([tokens(model, "ferry at nine ")])
+    with torch.no_grad():
+        output = bare.generate(ids, max_new_tokens=8, do_sample=False)
+    text = AutoTokenizer.from_pretrained(path).decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    assert text == adapted[0]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"adapter", "merged"}
+
+
+def test_an_adapter_of_ours_knows_its_base(tmp_path, own, tiny_folder):
+    record = json.loads((own / RECORD).read_text())
+    folder = Path(shutil.copytree(own, tmp_path / "own"))
+    spoil(folder / RECORD, base={**record["base"], "name": str(tiny_folder)})
+    path = lmtasks.api.merge_adapter(folder, tmp_path / "merged")
+    assert (path / "model.safetensors").is_file()
+
+
+def test_what_cannot_be_merged_is_said_and_leaves_nothing(tmp_path, own, bare, tiny_folder, monkeypatch):
+    merge = lmtasks.api.merge_adapter
+    target = tmp_path / "merged"
+    save_tiny_model(tmp_path / "gpt", "gpt2")
+    with pytest.raises(AdapterError) as error:
+        merge(own, target, model=tmp_path / "gpt")
+    one_line(error, "its own base alone")
+    with pytest.raises(AdapterError) as error:
+        merge(bare, target)
+    one_line(error, "does not say which model it belongs to; name it with --model")
+    with pytest.raises(AdapterError) as error:
+        merge(bare, tmp_path / "gpt", model=tiny_folder)
+    one_line(error, "gpt: is there already; name another folder")
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(AdapterError) as error:
+            merge(bare, target, model=tiny_folder)
+    one_line(error, target, "No space left on device")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["gpt"]
+    target.mkdir()
+    assert merge(bare, target, model=tiny_folder) == target

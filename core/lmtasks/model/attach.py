@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -30,7 +32,8 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
         info: of the base.
 
     Raises:
-        AdapterError: it belongs to another base, or not all of its weights find their place.
+        AdapterError: it belongs to another base, not all of its weights find their place, or it holds others than
+            those of LoRA. The model is left as it was.
     """
     if not adapter.belongs_to(info):
         base = adapter.record["base"] if adapter.record else {}
@@ -38,31 +41,53 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
             f"{adapter.source}: this adapter was trained on {base.get('name')} ({str(base.get('revision'))[:19]}...),"
             f" and the model is {info.name} ({info.revision[:19]}...): an adapter works with its own base alone"
         )
-    name = adapter_name(adapter)
-    device = str(next(module.parameters()).device)
+    name, beside = adapter_name(adapter), isinstance(module, PeftModel)
+    model = module
     try:
-        if isinstance(module, PeftModel):
-            model = module
-            result = model.load_adapter(adapter.path, name, torch_device=device)
-            absent, astray = result.missing_keys, result.unexpected_keys
-        else:
-            model = PeftModel.from_pretrained(module, adapter.path, adapter_name=name, torch_device=device)
-            absent, astray = [], []
         weights = load_file(adapter.path / WEIGHTS)
-    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+        _check_kind(adapter, weights)
+        config = LoraConfig.from_pretrained(str(adapter.path))
+        config.inference_mode = True
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            model = PeftModelForCausalLM(model, config, adapter_name=name)
+        model.load_adapter(adapter.path, name, torch_device=str(model.device))
+    except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
+        _take_off(model, name, beside=beside)
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {' '.join(str(error).split())[:300]}"
         ) from error
-    placed = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
-    own = {key for key in weights if "lora_" in key}
-    absent = sorted({*absent, *(key for key in placed - own if "lora_" in key)})
-    astray = sorted({*astray, *(own - placed)})
+    placed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+    absent, astray = sorted(placed - weights.keys()), sorted(weights.keys() - placed)
     if absent or astray:
+        _take_off(model, name, beside=beside)
         raise AdapterError(
-            f"{adapter.source}: this adapter does not fit {info.name}: {len(absent)} weights are missing,"
+            f"{adapter.source}: this adapter does not fit {info.name}: {len(absent)} of its weights are missing,"
             f" {len(astray)} find no place (first: {[*absent, *astray][0]})"
         )
     return model
+
+
+def _check_kind(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> None:
+    """Refuse an adapter that would change the base itself, which others use too."""
+    beside = next((name for name in weights if "lora_" not in name), None)
+    if beside or adapter.config.get("bias", "none") != "none":
+        what = f"weights beside those of LoRA (first: {beside})" if beside else "biases of the base"
+        raise AdapterError(
+            f"{adapter.source}: holds {what}, which cannot be switched off for others; merge it into its base with"
+            " peft, and use that as the model"
+        )
+
+
+def _take_off(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) -> None:
+    """Leave a model as it was before an adapter that does not fit was put on it."""
+    if not isinstance(model, PeftModel):
+        return
+    if not beside:
+        model.unload()
+    elif name in model.peft_config:
+        model.delete_adapter(name)
 
 
 @torch.no_grad()
