@@ -1,20 +1,19 @@
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from command_line import Outcome, one_line
 
 import lmtasks
 from lmtasks.cli.main import cli, main
@@ -23,32 +22,6 @@ from lmtasks.testing import FakeModel
 EXAMPLE_PLUGINS = Path(__file__).parents[1] / "data" / "example_plugins"
 BROKEN = ("broken-empty", "broken-exit", "broken-hook", "broken-import", "broken-name", "broken-syntax", "broken-type")
 ENGLISH = {"context": "The shop opens at ten.", "question": "When does the shop open?"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call]:
-    """The command line as `lmtasks` starts it, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object, stdin: bytes = b"", errors: str = "strict") -> Outcome:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors=errors))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main([str(argument) for argument in arguments])
-        return Outcome(exit.value.code, *capsys.readouterr())
-
-    yield run
-    logging.getLogger("lmtasks").setLevel(logging.NOTSET)  # -v lasts as long as the process
 
 
 @pytest.fixture
@@ -75,13 +48,6 @@ def in_process_of_its_own(*arguments: object, cwd: Path, plugins: bool = False) 
     command = [sys.executable, "-c", "from lmtasks.cli.main import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
     return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def one_line(outcome: Outcome) -> str:
-    """What stderr says, which is one line, with nothing on stdout."""
-    assert outcome.out == ""
-    [line] = outcome.err.splitlines()
-    return line
 
 
 # Help

@@ -2,24 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import io
 import json
-import logging
 import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from command_line import Outcome, one_line
 
 import lmtasks
 from lmtasks import Run, ScoreOptions
-from lmtasks.cli.main import cli, main
+from lmtasks.cli.main import cli
 from lmtasks.testing import FakeModel
 
 N = 12
@@ -30,32 +27,6 @@ NEARLY = [text.replace("leaves", "left") for text in REFERENCES]
 BAD = ["no idea"] * N
 TASK = "summarization/headline"
 LOAD_MODEL = lmtasks.load_model
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call]:
-    """The command line as `lmtasks` starts it, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr("sys.stdin", io.StringIO())
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main([str(argument) for argument in arguments])
-        return Outcome(exit.value.code, *capsys.readouterr())
-
-    yield run
-    logging.getLogger("lmtasks").setLevel(logging.NOTSET)  # -v lasts as long as the process
 
 
 @pytest.fixture(autouse=True)
@@ -95,14 +66,6 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         assert scored.path is not None
         made[name] = scored.path
     return made
-
-
-def one_line(outcome: Outcome) -> str:
-    """What stderr says, which is one line, with nothing on stdout."""
-    assert outcome.out == ""
-    [line] = outcome.err.splitlines()
-    assert line.startswith("lmtasks: ")
-    return line
 
 
 def alone(*arguments: object) -> Outcome:

@@ -215,9 +215,10 @@ def ask(
         fewshot = load_fewshot(
             found, demo, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
         ).examples
+    choice = choose_adapter(found, options)
     loaded = loaded_model(model, options, on_progress)
     renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
-    adapter = put_on(choose_adapter(found, options), loaded, found, renderer)
+    adapter = put_on(choice, loaded, found, renderer)
     generation = stopping(generation, renderer, adapter)
     room = room_for_prompt(loaded, generation)
     prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)

@@ -79,7 +79,7 @@ def _as_text(adapter: Adapter) -> str:
     facts: dict[str, object] = {
         "adapter": adapter.source,
         "weights": f"sha256:{adapter.sha256}",
-        "LoRA": f"rank {config.get('r')}, alpha {config.get('lora_alpha')}{kinds}, on"
+        "LoRA": f"rank {adapter.rank}, alpha {adapter.alpha:g}{kinds}, on"
         f" {', '.join(sorted(targets)) if isinstance(targets, list) else targets}",
         "base": config.get("base_model_name_or_path"),
     }

@@ -39,6 +39,16 @@ class Adapter:
         return not self.config.get("use_dora")
 
     @property
+    def rank(self) -> int:
+        """Of its matrices; where the config is silent, peft's default."""
+        return int(self.config.get("r", 8))
+
+    @property
+    def alpha(self) -> float:
+        """By which its effect is scaled, with the rank; where the config is silent, peft's default."""
+        return float(self.config.get("lora_alpha", 8))
+
+    @property
     def task(self) -> str | None:
         """The task that it was trained for, if that is recorded."""
         return str(self.record["task"]["name"]) if self.record else None
