@@ -1017,6 +1017,18 @@ def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path,
     assert again.record["history"] == done.record["history"]
 
 
+def test_patience_outlives_an_interruption(tmp_path, tiny_folder, data):
+    how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
+    planned = ready(tiny_folder, data, early_stopping=2, **how)
+    whole = learn(planned, tmp_path / "whole").record
+    assert whole["steps"] == whole["best_step"] + 2 < 10
+    with pytest.raises(KeyboardInterrupt):
+        learn(planned, tmp_path / "broken", stopping_at("training", whole["best_step"] + 2))
+    again = learn(planned, tmp_path / "broken").record
+    assert again["resumed_at"] > again["best_step"]
+    assert (again["steps"], again["best_step"]) == (whole["steps"], whole["best_step"])
+
+
 def test_early_stopping_of_data_too_small_to_validate_is_refused(tmp_path, tiny_folder, data):
     files = {**data, "data": write(tmp_path / "small.jsonl", rows(6)), "output_dir": tmp_path / "runs"}
     with pytest.raises(LmtasksError, match="validation"):
