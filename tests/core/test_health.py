@@ -127,6 +127,11 @@ def test_space_alone_is_empty(text: str):
     }
 
 
+def test_giving_no_answer_is_not_empty_where_there_is_none():
+    assert health(sample("", "", language="en"))["empty"] == 0
+    assert health(sample("", "nine", language="en"))["empty"] == 100
+
+
 @pytest.mark.parametrize("text", ["?", "0", "。"])
 def test_a_mark_is_not_empty(text: str):
     assert health(sample(text, "nine", language="en"))["empty"] == 0

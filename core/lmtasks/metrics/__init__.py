@@ -1,6 +1,7 @@
 """Metrics: statistics per example, scores with signatures, the tokenizer chosen by the references' language."""
 
 from lmtasks.metrics.catalogue import CORE, check_references, find_metrics
+from lmtasks.metrics.health import is_empty
 from lmtasks.metrics.language import language_of
 from lmtasks.metrics.scoring import Measured, measure_outputs, measure_samples, score_outputs, score_samples
 
@@ -9,6 +10,7 @@ __all__ = [
     "Measured",
     "check_references",
     "find_metrics",
+    "is_empty",
     "language_of",
     "measure_outputs",
     "measure_samples",

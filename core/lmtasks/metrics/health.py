@@ -39,7 +39,7 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
     """
     read = [_Read.of(sample) for sample in samples]
     shares: dict[str, list[float]] = {
-        "empty": [float(not sample.prediction.strip()) for sample in samples],
+        "empty": [float(is_empty(sample)) for sample in samples],
         "unfinished": [
             np.nan if sample.finish == "unknown" else float(sample.finish == "length") for sample in samples
         ],
@@ -69,6 +69,11 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
         return np.concatenate([means.combine(sums[..., :-2]), ratios[..., None]], axis=-1)
 
     return Measurement(statistics=np.hstack([means.statistics, lengths]), kinds=(*means.kinds, ratio), combine=combine)
+
+
+def is_empty(sample: Sample) -> bool:
+    """Tell whether an output is empty where that is not a right answer, as it is where a text holds none."""
+    return not sample.prediction.strip() and all(text.strip() for text in sample.references)
 
 
 def is_repeating(text: str) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from lmtasks.data import Dataset
 from lmtasks.languages import states_language
-from lmtasks.metrics import score_outputs, score_samples
+from lmtasks.metrics import is_empty, score_outputs, score_samples
 from lmtasks.metrics.statistics import CONFIDENCE
 from lmtasks.plugins import FoundPlugin
 from lmtasks.task import Metric, Sample, Task
@@ -78,7 +78,7 @@ def totals_record(samples: Sequence[Sample], reused: Collection[str] = ()) -> di
             "examples": len(samples),
             "scored": sum(bool(sample.references) for sample in ran),
             "skipped": len(samples) - len(ran),
-            "empty": sum(not sample.prediction for sample in ran),
+            "empty": sum(is_empty(sample) for sample in ran),
             "cut": sum(bool(sample.cut) for sample in ran),
             "unfinished": sum(sample.finish == "length" for sample in ran),
             "reused": sum(sample.id in reused for sample in ran),
