@@ -81,6 +81,7 @@ class FakeModel:
         self._answers = answers
         self.prompts: list[str] = []
         self.tokenizer: Tokenizer = CharacterTokenizer(CHAT_TEMPLATE if chat else None)
+        self.engine = "scripted"
         self.info = ModelInfo(
             name="fake",
             source="python",

@@ -9,7 +9,7 @@ import torch
 import lmtasks
 from lmtasks import Generation, RunOptions
 from lmtasks.inference import Completion, LanguageModel, Request
-from lmtasks.inference.sampling import Draw
+from lmtasks.inference.sampling import Draw, own_generator
 from lmtasks.testing import Architecture, tiny_model
 
 LENGTHS = (3, 40, 7, 1, 22, 9, 15, 30)
@@ -108,7 +108,7 @@ def test_sampling_repeats_with_its_seed_and_ignores_neighbours(model):
 def test_tokens_are_drawn_from_the_softmax():
     logits = torch.tensor([[2.0, 1.0, 0.0, -math.inf]])
     draws = 4000
-    draw = Draw([str(row) for row in range(draws)], seed=0)
+    draw = Draw([own_generator(str(row), 0) for row in range(draws)])
     counts = Counter(draw(None, logits.repeat(draws, 1)).argmax(-1).tolist())
     expected = torch.softmax(logits[0], -1).tolist()
     # Three standard deviations of a binomial share over 4,000 draws are below 0.024.
@@ -130,6 +130,7 @@ def test_long_prompts_come_in_smaller_batches(model, monkeypatch):
     from lmtasks.inference import transformers_model
 
     monkeypatch.setattr(transformers_model, "BATCH_TOKENS", 300)
+    monkeypatch.setattr(transformers_model.TransformersModel, "engine", "generate")
     requests = [Request(str(row), tuple(range(5, 5 + 90)), Generation(max_new_tokens=10)) for row in range(7)]
     sizes = [len(finished) for finished in model.generate(requests, seed=0)]
     assert sizes == [3, 3, 1]

@@ -39,7 +39,7 @@ def load_model(
 
     Args:
         name: of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
-        options: device, dtype and trust_remote_code count here.
+        options: device, dtype, memory and trust_remote_code count here.
         on_progress: hears of fetching, converting and loading.
 
     Raises:
@@ -57,7 +57,8 @@ def load_model(
             dtype=options.dtype,
             trust_remote_code=options.trust_remote_code,
             on_progress=on_progress,
-        )
+        ),
+        memory_bytes=int(options.memory * 2**30),
     )
 
 

@@ -81,6 +81,14 @@ model_options = _group(
         show_default=True,
         help="auto: bfloat16 where the hardware computes in it.",
     ),
+    click.option(
+        "--memory",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        show_default=True,
+        metavar="GIB",
+        help="For keys and values of what is generated at once; weights come on top.",
+    ),
     click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
 )
 

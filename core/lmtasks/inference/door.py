@@ -64,6 +64,11 @@ class LanguageModel(Protocol):
         """What prompts are rendered with."""
         ...
 
+    @property
+    def engine(self) -> str:
+        """What computes answers, as a run records it."""
+        ...
+
     def attach(self, adapter: Adapter) -> float:
         """Take an adapter into memory, for requests that name it; one that is there already stays.
 

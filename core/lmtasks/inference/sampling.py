@@ -23,11 +23,8 @@ class Draw(LogitsProcessor):
     By inversion: with u uniform in [0, 1), the first token whose cumulative probability exceeds u.
     """
 
-    def __init__(self, keys: Sequence[str], seed: int) -> None:
-        self.generators = []
-        for key in keys:
-            digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-            self.generators.append(torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True)))
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return scores, shape [batch, vocabulary], that are 0 for the drawn token and -inf for all others."""
@@ -39,13 +36,18 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)  # type: ignore[return-value]
 
 
-def logits_processors(generation: Generation, keys: Sequence[str], seed: int) -> LogitsProcessorList:
+def own_generator(key: str, seed: int) -> torch.Generator:
+    """Return the generator of a request's draws, by its key and the seed of all."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def logits_processors(generation: Generation, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
     """Return what turns greedy choice into sampling; nothing at temperature 0.
 
     Args:
         generation: temperature, top_p and top_k.
-        keys: of the batch's rows.
-        seed: of the draws.
+        generators: of the batch's rows.
     """
     processors = LogitsProcessorList()
     if generation.temperature == 0:
@@ -55,5 +57,31 @@ def logits_processors(generation: Generation, keys: Sequence[str], seed: int) ->
         processors.append(TopKLogitsWarper(generation.top_k))
     if generation.top_p < 1:
         processors.append(TopPLogitsWarper(generation.top_p))
-    processors.append(Draw(keys, seed))
+    processors.append(Draw(generators))
     return processors
+
+
+def sampling(generation: Generation) -> tuple[float, float, int]:
+    """Return what decides how tokens are drawn: rows that have it in common are drawn together."""
+    return generation.temperature, generation.top_p, generation.top_k
+
+
+def choose(logits: torch.Tensor, generations: Sequence[Generation], generators: Sequence[torch.Generator]) -> list[int]:
+    """Return the next token of each row.
+
+    Args:
+        logits: of the model, shape [rows, vocabulary].
+        generations: how each row is drawn.
+        generators: of each row.
+    """
+    logits = logits.float()  # of bfloat16, argmax on a CPU takes five times as long
+    alike: dict[tuple[float, float, int], list[int]] = {}
+    for row, generation in enumerate(generations):
+        alike.setdefault(sampling(generation), []).append(row)
+    chosen = [0] * len(generations)
+    for rows in alike.values():
+        own = logits if len(rows) == len(chosen) else logits[rows]
+        processors = logits_processors(generations[rows[0]], [generators[row] for row in rows])
+        for row, token in zip(rows, processors(None, own).argmax(-1).tolist(), strict=True):
+            chosen[row] = token
+    return chosen

@@ -1,19 +1,23 @@
-"""A model of transformers behind the door: batches of similar length, left padding, stop strings."""
+"""A model of transformers behind the door: the engine where it can run it, else padded batches and `generate`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from lmtasks.errors import AdapterError
+from lmtasks.inference.allocation import keep_freed_memory
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
-from lmtasks.inference.sampling import logits_processors
+from lmtasks.inference.engine import MOST_SEQUENCES, Engine
+from lmtasks.inference.packed import packed_copy, try_packed
+from lmtasks.inference.sampling import logits_processors, own_generator, sampling
+from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
 from lmtasks.model.adapter import Adapter
 from lmtasks.model.attach import adapter_name, attach, effect
 from lmtasks.model.info import ModelInfo
@@ -21,6 +25,8 @@ from lmtasks.model.loading import LoadedModel
 from lmtasks.model.quiet import quiet
 from lmtasks.task import Generation
 
+MEMORY_BYTES = 2**30
+"""For keys and values, unless asked otherwise."""
 BATCH_ROWS = 16
 """Rows at once, unless asked otherwise: measured best for short prompts on two CPU cores."""
 BATCH_TOKENS = 16_384
@@ -34,9 +40,12 @@ BATCH_LOGITS = 2**27
 class TransformersModel:
     """A causal language model of any architecture that transformers ships."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        """Take a loaded model."""
-        self._loaded = loaded
+    def __init__(self, loaded: LoadedModel, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        """Take a loaded model, and how much memory keys and values may take."""
+        keep_freed_memory()
+        self._loaded, self._memory_bytes = loaded, memory_bytes
+        self._bytes_per_token: int | None | Literal["unknown"] = "unknown"
+        self._merged: tuple[str, Engine] | None = None
         self._peft: PeftModel | None = None
         self._adapters: dict[str, tuple[Adapter, float]] = {}
 
@@ -72,12 +81,42 @@ class TransformersModel:
         on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Answer prompts as the door says, the longest first: memory that lacks, lacks at the start."""
-        for alike in self._alike([(_sampling(request.generation), request.adapter) for request in requests]):
+        adapters = {request.adapter for request in requests}
+        if self.engine == "slots" and len(adapters) == 1:
+            engine = self._engine(adapters.pop())
+            most = batch_size or MOST_SEQUENCES
+            yield from engine.generate(requests, seed=seed, most_sequences=most, on_text=on_text)
+            return
+        for alike in self._alike([(sampling(request.generation), request.adapter) for request in requests]):
             widths = [len(requests[place].token_ids) + requests[place].generation.max_new_tokens for place in alike]
             for batch in _batches(widths, batch_size):
                 places = [alike[at] for at in batch]
                 completions = self._answer([requests[place] for place in places], seed, on_text)
                 yield list(zip(places, completions, strict=True))
+
+    @property
+    def engine(self) -> str:
+        """What answers prompts: "slots", the engine, or "generate", that of transformers."""
+        if self._bytes_per_token == "unknown":
+            with self._adapted([None]) as (model, _):
+                base = self._loaded.module
+                self._bytes_per_token = try_packed(packed_copy(base, None), model)
+        return "generate" if self._bytes_per_token is None else "slots"
+
+    def _engine(self, adapter: str | None) -> Engine:
+        """Return the engine of the base, or of the base with an adapter merged; the last one merged is kept."""
+        if self._merged is None or self._merged[0] != str(adapter):
+            loaded = self._loaded
+            packed = packed_copy(loaded.module, adapter and adapter_name(adapter))
+            engine = Engine(
+                packed,
+                loaded.tokenizer,
+                loaded.end_ids,
+                memory_bytes=self._memory_bytes,
+                bytes_per_token=int(self._bytes_per_token or 0),
+            )
+            self._merged = str(adapter), engine
+        return self._merged[1]
 
     @torch.inference_mode()
     def loglikelihood(
@@ -164,25 +203,17 @@ class TransformersModel:
                 attention_mask=mask,
                 max_new_tokens=longest,
                 do_sample=False,  # the draw, if any, is in the processors
-                logits_processor=logits_processors(generations[0], [request.key for request in batch], seed),
+                logits_processor=logits_processors(
+                    generations[0], [own_generator(request.key, seed) for request in batch]
+                ),
                 stopping_criteria=StoppingCriteriaList([watch] if watch.needed else []),
                 **told,
             )
         rows = output[:, width:].tolist()
-        return [self._completion(row, generation) for row, generation in zip(rows, generations, strict=True)]
-
-    def _completion(self, new_ids: list[int], generation: Generation) -> Completion:
-        new_ids = new_ids[: generation.max_new_tokens]  # others of the batch may have been allowed more
-        end = next((at for at, token in enumerate(new_ids) if token in self._loaded.end_ids), None)
-        count = len(new_ids) if end is None else end + 1
-        text = _decode(self._loaded.tokenizer, new_ids[:end])
-        at = _first_stop(text, generation.stop)
-        if at is None:
-            return Completion(text, count, "length" if end is None else "stop")
-        # A row that met its stop string was padded while others went on: count what it took to get there.
-        while count > 1 and _first_stop(_decode(self._loaded.tokenizer, new_ids[: count - 1]), generation.stop) == at:
-            count -= 1
-        return Completion(text[:at], count, "stop")
+        return [
+            completion(loaded.tokenizer, row, generation, loaded.end_ids)
+            for row, generation in zip(rows, generations, strict=True)
+        ]
 
 
 class _TextWatch(StoppingCriteria):
@@ -198,8 +229,7 @@ class _TextWatch(StoppingCriteria):
         self.tokenizer, self.prompt_length, self.on_text = tokenizer, prompt_length, on_text
         self.stops = [generation.stop for generation in generations]
         self.limits = [generation.max_new_tokens for generation in generations]
-        # A stop string spans at most as many tokens as it has bytes; one more holds a character's first half.
-        self.tail = max((len(text.encode()) for stop in self.stops for text in stop), default=0) + 4
+        self.tail = max(map(tail_length, self.stops))
 
     @property
     def needed(self) -> bool:
@@ -211,17 +241,12 @@ class _TextWatch(StoppingCriteria):
         if any(self.stops):
             for row, tail in enumerate(new[:, -self.tail :].tolist()):
                 if self.stops[row] and not done[row]:
-                    done[row] = _first_stop(_decode(self.tokenizer, tail), self.stops[row]) is not None
+                    done[row] = first_stop(decode(self.tokenizer, tail), self.stops[row]) is not None
         if self.on_text:
-            text, stop = _decode(self.tokenizer, new[0].tolist()), self.stops[0]
-            at = _first_stop(text, stop)
-            self.on_text(_settled(text, stop) if at is None else text[:at])
+            text, stop = decode(self.tokenizer, new[0].tolist()), self.stops[0]
+            at = first_stop(text, stop)
+            self.on_text(settled(text, stop) if at is None else text[:at])
         return torch.tensor(done, device=input_ids.device)
-
-
-def _sampling(generation: Generation) -> tuple[float, float, int]:
-    """Return what all rows of a batch must have in common."""
-    return generation.temperature, generation.top_p, generation.top_k
 
 
 def _batches(widths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
@@ -235,23 +260,3 @@ def _batches(widths: Sequence[int], batch_size: int | None) -> Iterator[list[int
         batch.append(place)
     if batch:
         yield batch
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def _settled(text: str, stop: tuple[str, ...]) -> str:
-    """Return the part of a growing text that nothing to come can take back."""
-    # A character whose last bytes are still to come decodes to U+FFFD.
-    text = text.rstrip("\ufffd")
-    longest = max(map(len, stop), default=0)
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(string.startswith(text[-length:]) for string in stop):
-            return text[:-length]
-    return text
-
-
-def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:
-    places = [at for at in (text.find(string) for string in stop) if at >= 0]
-    return min(places, default=None)

@@ -12,6 +12,11 @@ from lmtasks.reports.values import HEALTH, interval, number
 from lmtasks.runs import Run
 from lmtasks.task import Sample, Score
 
+ENGINES = {
+    "slots": "packed prompts and slots",
+    "generate": "generate of transformers (the architecture cannot be packed)",
+}
+"""What computed answers, as it is told."""
 SHOWN_SAMPLES = 5
 LONGEST_QUOTE = 600
 """Characters of a text that a report quotes."""
@@ -150,6 +155,7 @@ def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
         "weights": model["revision"],
         "adapter": _adapter(record.get("adapter")),
         "computed in": f"{model['dtype']} on {model['device']}",
+        "answered by": ENGINES.get(str(record.get("engine"))),
         "prompts": f"SHA-256 {prompt['sha256']} of all as rendered",
         "few-shot": fewshot
         and f"{len(fewshot['ids'])} of {fewshot['data']} ({fewshot['split']}): {', '.join(fewshot['ids'])}",

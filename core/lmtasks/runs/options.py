@@ -56,6 +56,8 @@ class RunOptions:
     device: Device = "auto"
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
+    memory: float = 1.0
+    """GiB for the keys and values of sequences under way; weights and all else come on top."""
     adapter: str | Path | None = None
     """A folder or hub id of a LoRA adapter; "none": not even one that the task brings."""
     output_dir: str | Path = "runs"
@@ -82,6 +84,8 @@ class RunOptions:
         for name, choice in (("on_overlong", OnOverlong), ("device", Device), ("dtype", Dtype)):
             if getattr(self, name) not in get_args(choice):
                 raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
+        if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float)) or not self.memory > 0:
+            raise UsageError(f"memory must be a number of GiB above 0, not {self.memory!r}")
         check_language(self.language)
         if self.fewshot_data is not None and not self.num_fewshot:
             raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")

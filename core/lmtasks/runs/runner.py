@@ -418,6 +418,7 @@ def _record(
         },
         "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
         "model": asdict(model.info),
+        "engine": model.engine,
         "adapter": adapter,
         "generation": asdict(generation),
         "seed": options.seed,

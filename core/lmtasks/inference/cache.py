@@ -1,0 +1,82 @@
+"""Keys and values of sequences under way: slots for sequences of similar length, within a budget of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+GROWTH = 125
+"""Percent of the room that is needed which is taken: attention reads what was taken, and taking more copies it."""
+
+GROUP = 16
+"""Sequences that share a set of slots, at most: their attention is computed together, as if all were the longest."""
+
+
+class Slots:
+    """Room for the keys and values of some sequences, as many tokens for each."""
+
+    def __init__(self, count: int, width: int) -> None:
+        """Take how many sequences have room, and how many tokens each may have; memory is taken as they grow."""
+        self.count, self.width = count, width
+        self.free = list(range(count - 1, -1, -1))
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def layer(
+        self, index: int, key: torch.Tensor, value: torch.Tensor, tokens: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a layer's keys and values, each of shape [count, heads, tokens or more, size].
+
+        Args:
+            index: of the layer.
+            key: of some tokens of that layer, shape [1, heads, any, size]; says what is to be kept.
+            value: likewise; its size may differ.
+            tokens: that there must be room for now.
+        """
+        kept = self._layers.get(index)
+        if kept is None or kept[0].shape[2] < tokens:
+            width = min(self.width, -(-tokens * GROWTH // 100))
+            kept = (_grown(self, kept and kept[0], key, width), _grown(self, kept and kept[1], value, width))
+            self._layers[index] = kept
+        return kept
+
+    @property
+    def bytes(self) -> int:
+        """Memory that is taken."""
+        return sum(part.nbytes for kept in self._layers.values() for part in kept)
+
+
+def _grown(slots: Slots, before: torch.Tensor | None, like: torch.Tensor, width: int) -> torch.Tensor:
+    # Zeros: what was never written is masked, and must be numbers all the same.
+    room = like.new_zeros(slots.count, like.shape[1], width, like.shape[3])
+    if before is not None:
+        room[:, :, : before.shape[2]] = before
+    return room
+
+
+@dataclass(slots=True)
+class Budget:
+    """Of memory for keys and values."""
+
+    bytes: int
+    bytes_per_token: int
+    taken: list[Slots] = field(default_factory=list)
+
+    @property
+    def used(self) -> int:
+        """Tokens that there is room for."""
+        return sum(slots.count * slots.width for slots in self.taken)
+
+    def take(self, count: int, width: int) -> Slots | None:
+        """Return slots for up to `count` sequences of up to `width` tokens; None: there is no room for even one."""
+        left = self.bytes // self.bytes_per_token - self.used
+        count = min(count, GROUP, left // width)
+        if count < 1:
+            return None
+        slots = Slots(count, width)
+        self.taken.append(slots)
+        return slots
+
+    def give_back(self, slots: Slots) -> None:
+        """Free the memory of slots."""
+        self.taken.remove(slots)

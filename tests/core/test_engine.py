@@ -1,0 +1,208 @@
+"""The engine: packed prompts and slots give the text that `generate` gives to each prompt alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import lmtasks
+from lmtasks import Example, Field, Generation, RunOptions, Task
+from lmtasks.errors import ModelError
+from lmtasks.inference import Completion, Request, cache, engine
+from lmtasks.inference.packed import packed_copy, try_packed
+from lmtasks.inference.prefixes import LEAST, shared_prefixes
+from lmtasks.inference.transformers_model import TransformersModel
+from lmtasks.testing import save_tiny_model
+
+ON_CPU = RunOptions(device="cpu", dtype="float32")
+ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
+SYSTEM = "You are a ferry and answer every question briefly. "
+EXAMPLES = SYSTEM * 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Several would only wait for each other with matrices this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TransformersModel:
+    folder = tmp_path_factory.mktemp("model") / request.param
+    save_tiny_model(folder, request.param)
+    return lmtasks.load_model(folder, ON_CPU)
+
+
+def requests(model: TransformersModel, beginnings: tuple[str, ...], **generation: object) -> list[Request]:
+    """Return prompts of very different length that begin in some of these ways, with limits of their own."""
+    made = []
+    for number in range(23):
+        text = beginnings[number % len(beginnings)] + f"number {number * 7} " + "ferry at nine " * (1 + number * 5 % 9)
+        limit = Generation(max_new_tokens=5 + number * 3 % 17, **generation)
+        made.append(Request(str(number), tuple(model.tokenizer.encode(text, add_special_tokens=False)), limit))
+    return made
+
+
+def answers(model: TransformersModel, asked: list[Request], **how: object) -> list[Completion]:
+    done = {place: answer for finished in model.generate(asked, seed=3, **how) for place, answer in finished}
+    return [done[place] for place in range(len(asked))]
+
+
+def alone(model: TransformersModel, asked: list[Request]) -> list[Completion]:
+    """Return what transformers' own `generate` says to each prompt by itself."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TransformersModel, "engine", "generate")
+        return answers(model, asked, batch_size=1)
+
+
+@pytest.mark.parametrize("beginnings", [("",), (SYSTEM,), (EXAMPLES, SYSTEM + "Now: ", "")], ids=["0", "1", "several"])
+def test_text_is_that_of_generate(model, beginnings):
+    assert model.engine == "slots"
+    asked = requests(model, beginnings)
+    expected = alone(model, asked)
+    for how in ({}, {"batch_size": 1}, {"batch_size": 5}):
+        assert answers(model, asked, **how) == expected
+
+
+def test_text_is_the_same_in_rows_of_any_length_and_with_little_memory(model, monkeypatch):
+    asked = requests(model, (EXAMPLES, ""))
+    expected = alone(model, asked)
+    monkeypatch.setattr(cache, "GROUP", 3)
+    for tokens in (7, 50):
+        monkeypatch.setattr(engine, "ROW_TOKENS", tokens)
+        assert answers(model, asked) == expected
+    longest = max(len(request.token_ids) + request.generation.max_new_tokens for request in asked)
+    monkeypatch.setattr(model._engine(None), "memory_bytes", longest * 2 * model._engine(None).bytes_per_token)
+    assert answers(model, asked) == expected
+
+
+def test_what_ends_an_answer_ends_it_here_too(model):
+    asked = requests(model, (SYSTEM, ""))
+    whole = alone(model, asked)
+    asked = [
+        replace(request, generation=replace(request.generation, stop=(answer.text[2:4],)))
+        if answer.text[2:4] and place % 2
+        else request
+        for place, (request, answer) in enumerate(zip(asked, whole, strict=True))
+    ]
+    expected = alone(model, asked)
+    assert {answer.finish for answer in expected} == {"stop", "length"}
+    assert answers(model, asked) == expected
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.8}, {"temperature": 1.5, "top_k": 20, "top_p": 0.9}], ids=str)
+def test_what_is_drawn_for_an_example_depends_on_no_other(model, sampling):
+    asked = requests(model, (SYSTEM, ""), **sampling)
+    greedy = requests(model, (SYSTEM, ""))
+    mixed = [drawn if place % 3 else plain for place, (drawn, plain) in enumerate(zip(asked, greedy, strict=True))]
+    expected = alone(model, mixed)
+    assert answers(model, mixed) == expected
+    assert expected != alone(model, greedy)
+
+
+def test_memory_is_bounded_by_the_budget(model, monkeypatch):
+    taken: list[int] = []
+    take = cache.Budget.take
+
+    def watched(budget: cache.Budget, count: int, width: int) -> cache.Slots | None:
+        slots = take(budget, count, width)
+        taken.append(sum(slots.count * slots.width for slots in budget.taken) * budget.bytes_per_token)
+        assert taken[-1] <= budget.bytes
+        return slots
+
+    monkeypatch.setattr(cache.Budget, "take", watched)
+    asked = requests(model, (EXAMPLES, ""))
+    runner = model._engine(None)
+    monkeypatch.setattr(runner, "memory_bytes", 1000 * runner.bytes_per_token)
+    answers(model, asked)
+    assert max(taken) > 500 * runner.bytes_per_token
+
+
+def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):
+    asked = requests(model, ("",))
+    runner = model._engine(None)
+    monkeypatch.setattr(runner, "memory_bytes", 20 * runner.bytes_per_token)
+    with pytest.raises(ModelError, match=r"more than the .* MiB that --memory allows") as error:
+        answers(model, asked)
+    assert "\n" not in str(error.value)
+
+
+def test_slots_grow_with_what_is_in_them():
+    slots = cache.Slots(2, 1000)
+    key = torch.ones(1, 3, 1, 4)
+    keys, _ = slots.layer(0, key, key, 8)
+    assert keys.shape == (2, 3, 10, 4)
+    keys[1, :, :8] = 5
+    grown, _ = slots.layer(0, key, key, 900)
+    assert grown.shape == (2, 3, 1000, 4)
+    assert (grown[1, :, :8] == 5).all() and not grown[1, :, 8:].any()
+
+
+# Architectures that attend in another way
+
+
+def test_what_the_engine_cannot_run_is_answered_by_generate(tmp_path: Path):
+    sizes = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 32}
+    mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **sizes, state_size=4)).eval()
+    # It squashes what attention finds, which the engine does not know.
+    gemma = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma2", **sizes, **heads)).eval()
+    for module in (mamba, gemma):
+        assert try_packed(packed_copy(module, None), module) is None
+    save_tiny_model(tmp_path / "llama")
+    model = lmtasks.load_model(tmp_path / "llama", ON_CPU)
+    # An architecture that takes no notice of whose tokens it is given
+    deaf = packed_copy(model._loaded.module, None)
+    assert try_packed(deaf, model._loaded.module) is not None
+    deaf.set_attn_implementation("sdpa")
+    assert try_packed(deaf, model._loaded.module) is None
+
+
+@pytest.mark.parametrize(("name", "told"), [("slots", "packed prompts"), ("generate", "generate of transformers")])
+def test_a_report_says_what_answered(tmp_path, tiny_folder, monkeypatch, name, told):
+    examples = [Example(id="e", inputs={"text": "ferry"}, references=("nine",))]
+    task = Task(
+        name="echo",
+        version=1,
+        summary="Echo.",
+        fields={"text": Field()},
+        prompts={"plain": "Say $text"},
+        datasets={"demo": lambda split: iter(examples if split == "test" else [])},
+        metrics=("exact_match",),
+    )
+    if name == "generate":
+        monkeypatch.setattr(TransformersModel, "engine", "generate")
+    run = lmtasks.run(task, ON_CPU, model=tiny_folder, max_new_tokens=3, output_dir=tmp_path)
+    assert run.record["engine"] == name
+    assert told in (run.path / "report.md").read_text()
+
+
+# Prefixes
+
+tokens = st.lists(st.integers(0, 1), min_size=1, max_size=6)
+families = st.lists(st.sampled_from([(7,) * 40, (7,) * 40 + (8,) * 30, (9,) * 20, ()]), min_size=1, max_size=8)
+
+
+@given(st.data())
+def test_prefixes_are_common_leave_a_token_and_save_as_much_as_one_for_all(data):
+    prompts = [(*begin, *data.draw(tokens)) for begin in data.draw(families)]
+    lengths = shared_prefixes(prompts)
+    begun: dict[tuple[int, ...], int] = {}
+    for prompt, length in zip(prompts, lengths, strict=True):
+        assert length == 0 or LEAST <= length < len(prompt)
+        begun[prompt[:length]] = begun.get(prompt[:length], 0) + 1
+    assert all(count > 1 for prefix, count in begun.items() if prefix)
+    saved = sum((count - 1) * len(prefix) for prefix, count in begun.items())
+    together = 0
+    while all(len(prompt) > together + 1 and prompt[together] == prompts[0][together] for prompt in prompts):
+        together += 1
+    assert saved >= (together * (len(prompts) - 1) if together >= LEAST else 0)
