@@ -130,7 +130,7 @@ def tokens(model: LanguageModel, text: str) -> tuple[int, ...]:
 def put(model: LanguageModel, folder: Path) -> str:
     adapter = find_adapter(folder)
     model.attach(adapter)
-    return adapter.sha256
+    return adapter.id
 
 
 def ask(model: LanguageModel, requests: Sequence[Request], **how) -> list[Completion]:
@@ -240,10 +240,16 @@ def test_an_adapter_is_put_on_once(tiny_folder, tmp_path, bare):
     adapter = find_adapter(bare)
     moved = model.attach(adapter)
     assert moved > 0.01
-    said = say(model, adapter.sha256)
+    said = say(model, adapter.id)
     again = find_adapter(shutil.copytree(bare, tmp_path / "again"))
-    assert (again.sha256, model.attach(again)) == (adapter.sha256, moved)
-    assert say(model, adapter.sha256) == said
+    assert (again.id, model.attach(again)) == (adapter.id, moved)
+    assert say(model, adapter.id) == said
+
+
+def test_the_same_weights_with_another_strength_are_another_adapter(tiny_folder, copied, bare):
+    spoil(copied / CONFIG, lora_alpha=80)
+    model = load(tiny_folder)
+    assert say(model, put(model, bare)) != say(model, put(model, copied))
 
 
 def test_putting_adapters_on_draws_no_random_numbers(tiny_folder, bare, other):
@@ -342,9 +348,24 @@ def test_weights_that_do_not_all_find_their_place_are_refused_and_the_model_work
     assert (say(model), say(model, first)) == before
 
 
-def test_an_adapter_that_changes_biases_of_the_base_is_refused(tiny_folder, copied):
-    spoil(copied / CONFIG, bias="lora_only")
-    refused(load(tiny_folder), copied, "holds biases of the base")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"bias": "lora_only"},
+        {"init_lora_weights": "pissa"},
+        {"layer_replication": [[0, 1], [0, 1]]},
+        {"lora_bias": True},
+        {"target_parameters": ["weight"]},
+        {"alora_invocation_tokens": [1, 2]},
+    ],
+    ids=str,
+)
+def test_an_adapter_that_changes_more_than_its_layers_is_refused(tiny_folder, copied, setting):
+    spoil(copied / CONFIG, **setting)
+    model = load(tiny_folder)
+    before = say(model)
+    refused(model, copied, f"its {next(iter(setting))} is not supported")
+    assert say(model) == before
 
 
 def test_weights_that_are_no_numbers_are_refused(tiny_folder, copied):
@@ -562,6 +583,20 @@ def test_a_parser_that_fails_leaves_what_the_other_tasks_have(tmp_path, model, b
     assert all((run.path / "report.md").is_file() for run in kept.values())
 
 
+def test_a_metric_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, model, bare):
+    class Broken:
+        name = "broken"
+
+        def measure(self, samples, language):
+            raise ValueError("no")
+
+    tasks = [(make_task("first", metrics=(Broken(),)), bare), (make_task("second"), None)]
+    with pytest.raises(PluginError, match="broken"):
+        lmtasks.api.run_all(tasks, replace(ON_CPU, output_dir=tmp_path), model=model)
+    status = {run.record["task"]["name"]: (run.status, len(run.scores)) for run in map(lmtasks.Run, tmp_path.iterdir())}
+    assert status == {"first": ("failed", 0), "second": ("finished", 2)}
+
+
 def test_adapters_are_compared_with_their_base(tmp_path, model, bare, other):
     options = replace(ON_CPU, output_dir=tmp_path)
     with_bare, with_other = lmtasks.api.compare_adapters(make_task(), [bare, other], options, model=model, trials=50)
@@ -654,6 +689,14 @@ def test_an_adapter_of_ours_knows_its_base(tmp_path, own, tiny_folder):
     spoil(folder / RECORD, base={**record["base"], "name": str(tiny_folder)})
     path = lmtasks.api.merge_adapter(folder, tmp_path / "merged")
     assert (path / "model.safetensors").is_file()
+
+
+def test_one_side_of_tied_embeddings_is_not_merged(tmp_path, tiny_folder):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "tied"))
+    spoil(folder / "config.json", tie_word_embeddings=True)
+    adapter = make_adapter(folder, tmp_path / "adapter", target_modules=["lm_head", "q_proj"])
+    with pytest.raises(AdapterError, match="cannot be merged"):
+        lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=folder)
 
 
 def test_what_cannot_be_merged_is_said_and_leaves_nothing(tmp_path, own, bare, tiny_folder, monkeypatch):

@@ -44,6 +44,8 @@ def merge_adapter(
         AdapterError: the adapter does not fit the model, does not say which it belongs to, or the folder is taken.
         ModelError: the base cannot be loaded.
     """
+    from safetensors import SafetensorError
+
     from lmtasks.model.attach import attach, merged
     from lmtasks.model.loading import load
     from lmtasks.model.quiet import quiet
@@ -57,8 +59,15 @@ def merge_adapter(
             raise AdapterError(f"{found.source}: does not say which model it belongs to; name it with --model")
         model = found.record["base"]["name"]
     loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
+    tied = loaded.module.config.get_text_config().tie_word_embeddings
+    targets = found.config.get("target_modules") or ()
+    if tied and not isinstance(targets, str) and {"lm_head", "embed_tokens"} & set(targets):
+        raise AdapterError(
+            f"{found.source}: changes the embeddings of {loaded.info.name} on one side only, which both sides share;"
+            " it cannot be merged"
+        )
     on_progress(f"merging {found.source}", 0, 0)
-    aside = output.with_name(f".{output.name}.part")
+    aside = output.resolve().with_name(f".{output.resolve().name}.part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         with quiet():
@@ -67,7 +76,7 @@ def merge_adapter(
         if output.exists():
             output.rmdir()
         os.replace(aside, output)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is any of them
         shutil.rmtree(aside, ignore_errors=True)
-        raise AdapterError(f"{output}: cannot be written ({error})") from error
+        raise AdapterError(f"{output}: cannot be written ({str(error).splitlines()[0]})") from error
     return output

@@ -227,7 +227,7 @@ def ask(
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
 
     hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
-    requests = [Request(example.id, prompt.token_ids, generation, adapter.sha256 if adapter else None)]
+    requests = [Request(example.id, prompt.token_ids, generation, adapter.id if adapter else None)]
     [(_, completion)] = next(iter(loaded.generate(requests, seed=options.seed, on_text=hear)))
     answer = parse_completion(found, completion.text, example.id)
     if on_text:

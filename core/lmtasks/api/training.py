@@ -179,6 +179,8 @@ def train(
     output = Path(output).expanduser()
     if rank() == 0:
         check_target(output, resume=resume)
+    # Before it takes time: the first process may be done, and gone, when this one has measured a step.
+    trained = is_trained(output)
     planned = plan_train(
         task,
         options,
@@ -189,7 +191,7 @@ def train(
     )
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
-        if not is_trained(output):
+        if not trained:
             from lmtasks.training.train import train as train_weights
 
             train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)

@@ -53,6 +53,7 @@ def command(
     """
     from lmtasks import api
     from lmtasks.cli.settings import training_settings
+    from lmtasks.training.work import can_resume
 
     settings, chosen = training_settings(config, {"model": model, **flags})
     base = chosen or DEFAULT
@@ -73,7 +74,8 @@ def command(
                     on_plan=lambda record: click.echo(_plan_text(record), err=True),
                 )
             except KeyboardInterrupt:
-                click.echo("lmtasks: the same command with --resume goes on where it stopped", err=True)
+                if can_resume(output):
+                    click.echo("lmtasks: the same command with --resume goes on where it stopped", err=True)
                 raise
     if plan_only:
         click.echo(json.dumps(planned, ensure_ascii=False, indent=2) if as_json else _plan_text(planned))

@@ -25,7 +25,7 @@ class Request:
     generation: Generation
     """How its answer is drawn; requests of one call may differ in it."""
     adapter: str | None = None
-    """The `sha256` of an attached adapter that answers; None: the base model does."""
+    """The `id` of an attached adapter that answers; None: the base model does."""
 
 
 @dataclass(frozen=True, slots=True)

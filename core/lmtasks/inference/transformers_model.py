@@ -61,7 +61,7 @@ class TransformersModel:
 
     def attach(self, adapter: Adapter) -> float:
         """Take an adapter into memory as the door says."""
-        if adapter.sha256 not in self._adapters:
+        if adapter.id not in self._adapters:
             # peft draws numbers for weights that it then replaces: nobody's draws are to change by that.
             with quiet(), torch.random.fork_rng(devices=[]):
                 self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
@@ -69,8 +69,8 @@ class TransformersModel:
             moved = effect(self._peft, adapter, words)
             if not math.isfinite(moved):
                 raise AdapterError(f"{adapter.source}: with this adapter {self.info.name} computes what is no number")
-            self._adapters[adapter.sha256] = adapter, moved
-        return self._adapters[adapter.sha256][1]
+            self._adapters[adapter.id] = adapter, moved
+        return self._adapters[adapter.id][1]
 
     def generate(
         self,

@@ -14,6 +14,8 @@ from lmtasks.errors import AdapterError
 from lmtasks.model.info import ModelInfo
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "lmtasks.json"
+NO_IDENTITY = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
+"""Of the config, what changes nothing."""
 SCHEMA = 1
 """Of lmtasks.json; raised when a field changes its meaning or goes."""
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -27,11 +29,18 @@ class Adapter:
     """As the user named it: a folder or a hub id."""
     path: Path
     sha256: str
-    """Of its weights: its identity."""
+    """Of its weights."""
     config: Mapping[str, Any]
     """peft's: rank, target modules and so on."""
     record: Mapping[str, Any] | None
     """What lmtasks recorded of its training; None: it was made by something else."""
+
+    @property
+    def id(self) -> str:
+        """Its identity, a hash: of its weights, and of its config, which says how strongly they count."""
+        config = {name: value for name, value in self.config.items() if name not in NO_IDENTITY}
+        text = json.dumps([self.sha256, config], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def shares_batches(self) -> bool:

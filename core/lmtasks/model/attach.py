@@ -17,10 +17,13 @@ from lmtasks.model.info import ModelInfo
 PREFIX = "adapter-"
 """Of the names that peft knows adapters by; peft finds weights by name, so that it must not be part of "lora_"."""
 
+NOT_SUPPORTED = ("modules_to_save", "layer_replication", "lora_bias", "target_parameters", "alora_invocation_tokens")
+"""Settings of peft's that change more than the layers that an adapter is on, or that batches cannot mix."""
+
 
 def adapter_name(adapter: Adapter | str) -> str:
     """Return what peft calls an adapter, by its hash."""
-    return f"{PREFIX}{(adapter if isinstance(adapter, str) else adapter.sha256)[:16]}"
+    return f"{PREFIX}{(adapter if isinstance(adapter, str) else adapter.id)[:16]}"
 
 
 def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInfo) -> PeftModel:
@@ -71,12 +74,23 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
 
 def _check_kind(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> None:
     """Refuse an adapter that would change the base itself, which others use too."""
+    config = adapter.config
     beside = next((name for name in weights if "lora_" not in name), None)
-    if beside or adapter.config.get("bias", "none") != "none":
-        what = f"weights beside those of LoRA (first: {beside})" if beside else "biases of the base"
+    if beside:
         raise AdapterError(
-            f"{adapter.source}: holds {what}, which cannot be switched off for others; merge it into its base with"
-            " peft, and use that as the model"
+            f"{adapter.source}: holds weights beside those of LoRA (first: {beside}), which cannot be switched off for"
+            " others; merge it into its base with peft, and use that as the model"
+        )
+    named = [name for name in NOT_SUPPORTED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        named.append("bias")
+    # Those change the weights of the base when they begin.
+    if str(config.get("init_lora_weights")).startswith(("pissa", "olora", "corda", "loftq")):
+        named.append("init_lora_weights")
+    if named:
+        raise AdapterError(
+            f"{adapter.source}: its {named[0]} is not supported; merge it into its base with peft, and use that as the"
+            " model"
         )
 
 

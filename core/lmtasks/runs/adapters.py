@@ -73,6 +73,7 @@ def adapter_record(adapter: Adapter | None, model: LanguageModel) -> dict[str, A
     config = adapter.config
     return {
         "source": adapter.source,
+        "id": adapter.id,
         "sha256": adapter.sha256,
         "task": adapter.task,
         "rank": adapter.rank,

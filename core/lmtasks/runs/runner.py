@@ -78,9 +78,9 @@ class _Job:
     """Examples that are done."""
 
     @property
-    def adapter_sha256(self) -> str | None:
+    def adapter_id(self) -> str | None:
         """By which the model knows the adapter that answers."""
-        return self.adapter.sha256 if self.adapter else None
+        return self.adapter.id if self.adapter else None
 
 
 def run_plan(
@@ -133,12 +133,16 @@ def run_plans(
             for job in jobs:
                 job.reused = _take_over(job.plan.task, job.path)
             _generate(jobs, model, on_progress)
+            failed: list[LmtasksError] = []
             while ending:
-                job = ending[0]
-                samples = sorted(read_samples(job.path), key=lambda sample: sample.index)
-                job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED)
-                job.record["status"] = "finished"
+                try:
+                    _score(ending[0])
+                except LmtasksError as error:  # the other runs are whole
+                    failed.append(error)
+                    ending[0].record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
                 _close(ending.pop(0), started, on_end)
+            if failed:
+                raise failed[0]
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             for job in ending:
@@ -163,6 +167,12 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     _warn_of_language(plan, model, adapter)
     record = _record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
     return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
+
+
+def _score(job: _Job) -> None:
+    samples = sorted(read_samples(job.path), key=lambda sample: sample.index)
+    job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED)
+    job.record["status"] = "finished"
 
 
 def _close(job: _Job, started: float, on_end: Callable[[Path], None]) -> None:
@@ -268,7 +278,7 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
         todo += own
     options = jobs[0].plan.options
     requests = [
-        Request(job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter_sha256)
+        Request(job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter_id)
         for job, index, prompt in todo
     ]
     what = f"running {', '.join(job.plan.task.name for job in jobs)}"
@@ -295,7 +305,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         [(examples[index], prompt) for index, prompt, _ in answered],
         model,
         job.answers,
-        adapter=job.adapter_sha256,
+        adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )
     _add_seconds(job, "loglikelihood_seconds", time.perf_counter() - begun)
@@ -429,7 +439,7 @@ def _record(
         "schema": SCHEMA,
         "status": "running",
         "error": None,
-        "key": _key({**decisive, "adapter": adapter and adapter["sha256"], "packages": package_versions()}),
+        "key": _key({**decisive, "adapter": adapter and adapter["id"], "packages": package_versions()}),
         "started": now(),
         "finished": None,
         **decisive,

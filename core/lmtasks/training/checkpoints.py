@@ -56,8 +56,8 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError on a full disk
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
-            f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one is kept. Make room"
-            " and go on with --resume"
+            f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
+            " Make room and go on with --resume"
         ) from error
 
 

@@ -100,6 +100,8 @@ class TrainOptions:
         for name in ("metrics", "target_modules", "report_to"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, names(getattr(self, name)))
+        if self.report_to == ("none",):  # as transformers calls it
+            object.__setattr__(self, "report_to", ())
         check_counts(
             self,
             limit=1,

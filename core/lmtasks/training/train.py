@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerState
 
 from lmtasks.errors import LmtasksError, TrainingError
@@ -153,7 +154,8 @@ def _run(
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint(folder, newest)) if newest else None)
         except Exception as error:  # what a damaged checkpoint raises is of many families
-            if newest is None or watch.stepped or isinstance(error, LmtasksError):
+            ours = isinstance(error, (LmtasksError, torch.OutOfMemoryError, MemoryError))
+            if newest is None or watch.stepped or ours:
                 raise
             raise _damaged(checkpoint(folder, newest), error) from error
         return trainer.state

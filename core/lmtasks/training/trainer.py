@@ -149,7 +149,7 @@ class AdapterTrainer(Trainer):
             raise self._diverged("the loss")
 
     def _diverged(self, what: str) -> TrainingError:
-        kept = "the last good checkpoint is kept" if self.state.global_step else "there is no checkpoint yet"
+        kept = "the last good checkpoint, if any, is kept"
         return TrainingError(
             f"{what} is no longer a number at step {self.state.global_step + 1}; {kept}. Begin anew with a lower"
             " --learning-rate, a longer --warmup or --dtype float32"
@@ -326,7 +326,7 @@ def training_arguments(
         checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     warmup = options.warmup if options.warmup >= 1 else options.warmup * steps
     schedule = "constant_with_warmup" if options.schedule == "constant" else options.schedule
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # of Parts
@@ -358,6 +358,9 @@ def training_arguments(
         ddp_timeout=WAIT_SECONDS,
         ddp_find_unused_parameters=False,
     )
+    # Of several GPUs that one process sees, it takes one: torch's DataParallel would tear batches apart.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def seconds_spent(state: TrainerState) -> float:

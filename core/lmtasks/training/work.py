@@ -19,6 +19,11 @@ FOLDER, STATE, LOCK = "training", "state.json", ".lock"
 SCHEMA = 1
 
 
+def can_resume(adapter: Path) -> bool:
+    """Tell whether an adapter's folder holds an unfinished training."""
+    return (adapter / FOLDER / STATE).is_file()
+
+
 class Work:
     """The folder "training" within an adapter's folder; it goes when the adapter is finished."""
 
@@ -83,7 +88,7 @@ def check_target(adapter: Path, *, resume: bool) -> None:
     """
     if adapter.exists() and not adapter.is_dir():
         raise TrainingError(f"{adapter}: a file; name a folder for the adapter")
-    if (adapter / FOLDER / STATE).is_file():
+    if can_resume(adapter):
         if not resume:
             raise TrainingError(
                 f"{adapter}: holds a training that has not finished; go on with --resume, or name another"
