@@ -360,6 +360,13 @@ def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
         assert other_losses == pytest.approx(losses, abs=1e-4)
 
 
+@pytest.mark.parametrize("set_by_a_launcher", ["bf16", "fp16"])
+def test_a_launcher_does_not_change_the_dtype(tmp_path, tiny_folder, data, monkeypatch, set_by_a_launcher):
+    without = learned(tiny_folder, data, tmp_path / "without", max_steps=2)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", set_by_a_launcher)
+    assert distance(without, learned(tiny_folder, data, tmp_path / "with", max_steps=2)) == 0
+
+
 def test_gradient_checkpointing_gives_the_same_weights(tmp_path, tiny_folder, data):
     how = {"max_steps": 3, "dropout": 0.1}
     kept = learned(tiny_folder, data, tmp_path / "kept", **how)
@@ -1056,6 +1063,7 @@ def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("seed", 2**32),
         ("rank", 0),
         ("rank", 1.5),
         ("rank", "many"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,13 +170,19 @@ def _hub_commit(place: _Place) -> str:
 def _choose_device(device: Device) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("--device cuda: this torch finds no CUDA device; use --device cpu or install a CUDA build")
     if device == "mps" and not torch.backends.mps.is_available():
         raise ModelError("--device mps: this machine has no Metal device; use --device cpu")
-    return torch.device(device)
+    return _own_gpu() if device == "cuda" else torch.device(device)
+
+
+def _own_gpu() -> torch.device:
+    """Return the GPU of this process: torchrun and accelerate number those of a machine."""
+    number = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(number)) if number else torch.device("cuda")
 
 
 def _choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

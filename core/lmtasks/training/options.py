@@ -117,6 +117,8 @@ class TrainOptions:
             max_length=2,
             seed=0,
         )
+        if self.seed >= 2**32:  # numpy's limit
+            raise UsageError(f"seed must be below {2**32}, not {self.seed}")
         check_paths(self, "data", "eval_data", "output_dir")
         check_language(self.language)
         for name, low, high in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -326,6 +327,8 @@ def training_arguments(
         checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     warmup = options.warmup if options.warmup >= 1 else options.warmup * steps
     schedule = "constant_with_warmup" if options.schedule == "constant" else options.schedule
+    # accelerate's launcher sets it, and it would win over the dtype that was asked for and is recorded.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if dtype == torch.bfloat16 else "no"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
