@@ -113,8 +113,8 @@ def test_memory_is_bounded_by_the_budget(model, monkeypatch):
     taken: list[int] = []
     take = cache.Budget.take
 
-    def watched(budget: cache.Budget, count: int, width: int) -> cache.Slots | None:
-        slots = take(budget, count, width)
+    def watched(budget: cache.Budget, *asked: object) -> cache.Slots | None:
+        slots = take(budget, *asked)
         taken.append(sum(slots.count * slots.width for slots in budget.taken) * budget.bytes_per_token)
         assert taken[-1] <= budget.bytes
         return slots

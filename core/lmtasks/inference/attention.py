@@ -1,14 +1,13 @@
 """Attention for tokens of many sequences in one row, whose earlier keys and values are in slots.
 
 A model of transformers calls it through its attention interface. Each token attends to what its sequence shares with
-others (a prefix, computed once) and to its sequence's own tokens; the two are merged by their logarithmic sums, as in
-Flash-Decoding (Dao et al. 2023) and Hydragen (Juravsky et al. 2024).
+others (a prefix, computed and kept once) and to its sequence's own tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from transformers import AttentionInterface
@@ -17,6 +16,8 @@ from lmtasks.inference.cache import Slots
 
 NAME = "lmtasks_slots"
 """The name that this attention has among those of transformers."""
+BLOCK = 128
+"""New tokens of a sequence that attend at once: what comes after the last of them is not computed for the others."""
 
 
 @dataclass(slots=True)
@@ -30,17 +31,15 @@ class Stretch:
     slot: int
     position: int
     """How many tokens of it are in the slot already."""
-    base: int = 0
-    """Tokens of its prefix."""
 
 
 @dataclass(slots=True)
 class Column:
     """One new token of each of some sequences in the same slots."""
 
+    start: int
+    """Of the first of them in the row; the others follow."""
     slots: Slots
-    tokens: torch.Tensor
-    """Where they are in the row, shape [sequences]."""
     places: torch.Tensor
     """Their slots, shape [sequences]."""
     positions: torch.Tensor
@@ -51,42 +50,27 @@ class Column:
     """The longest of the sequences, the new token included."""
     _masks: dict[tuple[int | None, int], torch.Tensor | None] = field(default_factory=dict)
 
-    def mask(self, window: int | None, width: int) -> torch.Tensor | None:
-        """Return what is added to logits of shape [high, heads, width]; None: nothing."""
-        if window is not None and self.width <= window:
-            window = None
+    @property
+    def has_holes(self) -> bool:
+        """Whether some slot below the highest has no new token."""
+        return len(self.places) < self.high
+
+    def mask(self, window: int | None, width: int, like: torch.Tensor) -> torch.Tensor | None:
+        """Return what is added to logits of shape [high, groups, heads, prefix + width]; None: nothing."""
         if (window, width) not in self._masks:
             last = self.positions.new_zeros(self.high).index_copy_(0, self.places, self.positions)[:, None]
-            ahead = torch.arange(width, device=self.positions.device)
-            seen = ahead <= last
-            if window is not None:
-                seen &= ahead > last - window
-            blocked = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
-            self._masks[window, width] = None if bool(seen.all()) else blocked[:, None]
+            seen = _seen(last + self.slots.base, self.slots.base + width, window)
+            blocked = torch.zeros(seen.shape, device=seen.device, dtype=like.dtype).masked_fill_(~seen, -torch.inf)
+            self._masks[window, width] = None if bool(seen.all()) else blocked[:, None, None]
         return self._masks[window, width]
 
 
 @dataclass(slots=True)
-class Shared:
-    """A prefix with the tokens of the row whose sequences begin with it."""
-
-    slots: Slots
-    """Of one sequence, complete."""
-    tokens: torch.Tensor
-    """Where they are in the row, shape [tokens]."""
-    positions: torch.Tensor
-    """Of these tokens in their sequences, prefix included, shape [tokens]."""
-    longest: int
-    """The greatest of the positions."""
-
-
-@dataclass(slots=True)
 class Step:
-    """What passes through the model at once."""
+    """What passes through the model at once: each token of the row is in one stretch or one column."""
 
-    stretches: Sequence[Stretch]
-    columns: Sequence[Column]
-    shared: Sequence[Shared] = ()
+    stretches: list[Stretch]
+    columns: list[Column]
 
 
 def attend(
@@ -114,144 +98,116 @@ def attend(
     if lmtasks_step is None or softcap is not None or s_aux is not None:
         raise TypeError("this way of attending is not known")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    heads, tokens = query.shape[1:3]
-    output = query.new_empty(1, heads, tokens, value.shape[-1])
-    sums = query.new_empty(heads, tokens, dtype=torch.float32) if lmtasks_step.shared else None
-    for part in lmtasks_step.stretches:
-        here = slice(part.start, part.start + part.count)
-        result, own = _stretch(
-            part, layer, query[:, :, here], key[:, :, here], value[:, :, here], scale, sliding_window
-        )
-        output[:, :, here] = result
-        if sums is not None:
-            sums[:, here] = own[0]
+    query = query[0] * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    output = query.new_empty(query.shape[1], query.shape[0], value.shape[-1])
+    for stretch in lmtasks_step.stretches:
+        here = slice(stretch.start, stretch.start + stretch.count)
+        keys, values = _with_earlier(stretch, layer, key[0, :, here], value[0, :, here])
+        for start in range(0, stretch.count, BLOCK):
+            own = slice(stretch.start + start, stretch.start + min(start + BLOCK, stretch.count))
+            output[own] = _causal(query[:, own], keys, values, stretch.count - start, sliding_window)
     for column in lmtasks_step.columns:
-        result, own = _column(column, layer, query, key, value, scale, sliding_window)
-        output[0, :, column.tokens] = result.transpose(0, 1)
-        if sums is not None:
-            sums[:, column.tokens] = own.T
-    for prefix in lmtasks_step.shared:
-        _merge(prefix, layer, query, key, value, scale, sliding_window, output, sums)
-    return output.transpose(1, 2), None
+        here = slice(column.start, column.start + len(column.places))
+        output[here] = _single(column, layer, query[:, here], key[0, :, here], value[0, :, here], sliding_window)
+    return output[None], None
 
 
-def _stretch(
-    part: Stretch,
-    layer: int,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    window: int | None,
+def _with_earlier(
+    stretch: Stretch, layer: int, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    end = part.position + part.count
-    keys, values = part.slots.layer(layer, key, value, end)
-    keys[part.slot, :, part.position : end] = key[0]
-    values[part.slot, :, part.position : end] = value[0]
-    if part.position:
-        key, value = keys[part.slot, None, :, :end], values[part.slot, None, :, :end]
-    group = query.shape[1] // key.shape[1]
-    if group > 1:
-        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    if part.position == 0 and (window is None or end <= window):
-        return _products(query, key, value, scale, causal=True)
-    ahead = torch.arange(end, device=query.device)
-    own = ahead[part.position :, None]
-    seen = ahead <= own
-    if window is not None:
-        seen &= ahead > own - window
-    mask = query.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
-    return _products(query, key, value, scale, mask[None, None])
+    """Keep keys and values of new tokens, shape [groups, tokens, size], and return all of their sequence."""
+    end = stretch.position + stretch.count
+    found = []
+    kept = stretch.slots.layer(layer, key, value, end)
+    prefix = stretch.slots.prefix and stretch.slots.prefix.layer(layer, key, value, stretch.slots.base)
+    for at, new in enumerate((key, value)):
+        kept[at][stretch.slot, :, stretch.position : end] = new
+        own = kept[at][stretch.slot, :, :end]
+        found.append(torch.cat([prefix[at][0], own], dim=1) if prefix else own)
+    return found[0], found[1]
 
 
-def _column(
-    column: Column,
-    layer: int,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    window: int | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what each sequence finds, shape [sequences, heads, size], and its logarithmic sum [sequences, heads]."""
-    heads, groups = query.shape[1], key.shape[1]
-    keys, values = column.slots.layer(layer, key, value, column.width)
-    keys[column.places, :, column.positions] = key[0, :, column.tokens].transpose(0, 1)
-    values[column.places, :, column.positions] = value[0, :, column.tokens].transpose(0, 1)
-    asked = query.new_zeros(column.high, heads, query.shape[-1])
-    asked.index_copy_(0, column.places, query[0, :, column.tokens].transpose(0, 1))
-    # Whole rows of slots, not those parts that are filled: only what is contiguous is multiplied without a copy.
-    width = keys.shape[2]
-    keys = keys[: column.high].view(column.high * groups, width, -1)
-    values = values[: column.high].view(column.high * groups, width, -1)
-    logits = torch.bmm(asked.view(column.high * groups, heads // groups, -1), keys.transpose(1, 2)).float().mul_(scale)
-    mask = column.mask(window, width)
-    if mask is not None:
-        logits.view(column.high, heads, width).add_(mask)
-    sums = logits.logsumexp(-1)
-    found = torch.bmm((logits - sums[..., None]).exp_().to(values.dtype), values)
-    return found.view(column.high, heads, -1)[column.places], sums.view(column.high, heads)[column.places]
+def _causal(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, left: int, window: int | None
+) -> torch.Tensor:
+    """Return what tokens in succession find, shape [tokens, heads, size].
 
-
-def _merge(
-    prefix: Shared,
-    layer: int,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    window: int | None,
-    output: torch.Tensor,
-    sums: torch.Tensor | None,
-) -> None:
-    """Add what tokens find in their prefix to what they found in their own sequences."""
-    keys, values = prefix.slots.layer(layer, key, value, prefix.slots.width)
-    heads, groups, count = query.shape[1], key.shape[1], len(prefix.tokens)
-    asked = query[0, :, prefix.tokens].reshape(1, groups, heads // groups * count, -1)
-    mask = None
-    if window is not None and prefix.longest >= window:
-        seen = torch.arange(prefix.slots.width, device=query.device) > prefix.positions[:, None] - window
-        mask = query.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf).repeat(heads // groups, 1)[None, None]
-    result, found = _products(asked, keys, values, scale, mask)
-    found = found.reshape(heads, count)
-    if mask is not None:
-        found = found.masked_fill(~seen.any(-1), -torch.inf)
-    own = sums[:, prefix.tokens]  # type: ignore[index]
-    share = torch.sigmoid(found - own)[..., None]
-    before = output[0, :, prefix.tokens].float()
-    output[0, :, prefix.tokens] = torch.lerp(before, result.reshape(heads, count, -1).float(), share).to(output.dtype)
-
-
-def _products(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    mask: torch.Tensor | None = None,
-    *,
-    causal: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return softmax(scale * query key' + mask) value, and the logarithm of the softmax's denominator.
-
-    Shapes are [rows, heads, queries, size], [rows, heads, keys, size]; the result's are [rows, heads, queries, size]
-    and [rows, heads, queries] in float32.
+    Args:
+        query: scaled, shape [heads, tokens, size].
+        keys: of the whole sequence, shape [groups, all tokens, size].
+        values: likewise.
+        left: tokens from the first of the query's to the end of the sequence.
+        window: how many of the last tokens each one sees, itself included; None: all.
     """
-    if query.device.type == "cpu":
-        if mask is not None:
-            mask = mask.expand(query.shape[0], 1, query.shape[2], key.shape[2])
-        # Of scaled_dot_product_attention, which does not give the logarithmic sums.
-        result, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, attn_mask=mask, scale=scale
-        )
-        return result, sums
-    logits = (query @ key.transpose(-1, -2)).float() * scale
-    if causal:
-        mask = torch.full(logits.shape[-2:], -torch.inf, device=logits.device).triu(1)
-    if mask is not None:
-        logits += mask
-    sums = logits.logsumexp(-1)
-    return (logits - sums[..., None]).exp_().to(value.dtype) @ value, sums
+    heads, count, size = query.shape
+    groups, total = keys.shape[:2]
+    first = total - left
+    end = first + count
+    begin = 0 if window is None else max(0, first + 1 - window)
+    keys, values = keys[:, begin:end], values[:, begin:end]
+    logits = torch.bmm(query.reshape(groups, heads // groups * count, size), keys.transpose(1, 2))
+    each = logits.view(groups, heads // groups, count, end - begin)
+    each[..., first - begin :] += _later(query.device, query.dtype)[:count, :count]
+    if window is not None and end - begin > window:
+        own = torch.arange(first - begin, end - begin, device=query.device)[:, None]
+        each.masked_fill_(~_seen(own, end - begin, window), -torch.inf)
+    found = torch.bmm(torch.softmax(logits, -1), values)
+    return found.view(heads, count, -1).transpose(0, 1)
+
+
+def _single(
+    column: Column, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+) -> torch.Tensor:
+    """Return what the one new token of each sequence finds, shape [sequences, heads, size]."""
+    heads, count, size = query.shape
+    groups, high = key.shape[0], column.high
+    share = heads // groups
+    keys, values = column.slots.layer(layer, key, value, column.width)
+    keys[column.places, :, column.positions] = key.transpose(0, 1)
+    values[column.places, :, column.positions] = value.transpose(0, 1)
+    query = query.transpose(0, 1)
+    if column.has_holes:
+        query = query.new_zeros(high, heads, size).index_copy_(0, column.places, query)
+    # Whole slots, not those parts of them that are filled: only what is contiguous is multiplied without a copy.
+    width = keys.shape[2]
+    keys, values = keys[:high].view(high * groups, width, -1), values[:high].view(high * groups, width, -1)
+    logits = torch.bmm(query.reshape(high * groups, share, size), keys.transpose(1, 2))
+    logits = logits.view(high, groups, share, width)
+    prefix, base = column.slots.prefix, column.slots.base
+    if prefix:
+        # All sequences' tokens at once: what they share is read once.
+        together = query.reshape(high, groups, share, size).transpose(0, 1).reshape(groups, high * share, size)
+        shared_keys, shared_values = (part[0] for part in prefix.layer(layer, key, value, base))
+        before = torch.bmm(together, shared_keys.transpose(1, 2)).view(groups, high, share, base)
+        logits = torch.cat([before.transpose(0, 1), logits], dim=-1)
+    mask = column.mask(window, width, logits)
+    weights = torch.softmax(logits if mask is None else logits.add_(mask), -1)
+    found = torch.bmm(weights[..., base:].reshape(high * groups, share, width), values)
+    found = found.view(high, groups, share, -1)
+    if prefix:
+        together = weights[..., :base].transpose(0, 1).reshape(groups, high * share, base)
+        found += torch.bmm(together, shared_values).view(groups, high, share, -1).transpose(0, 1)
+    found = found.view(high, heads, -1)
+    return found[column.places] if column.has_holes else found
+
+
+@cache
+def _later(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return what keeps tokens of a block from seeing later ones, shape [BLOCK, BLOCK]."""
+    return torch.full((BLOCK, BLOCK), -torch.inf, device=device, dtype=dtype).triu_(1)
+
+
+def _seen(own: torch.Tensor, width: int, window: int | None) -> torch.Tensor:
+    """Return which positions a token at its own position sees, shape [tokens, width].
+
+    Args:
+        own: positions of tokens, shape [tokens, 1].
+        width: positions that there are.
+        window: how many of the last a token sees, itself included; None: all.
+    """
+    ahead = torch.arange(width, device=own.device)
+    seen = ahead <= own
+    return seen if window is None else seen & (ahead > own - window)
 
 
 AttentionInterface.register(NAME, attend)

@@ -16,9 +16,15 @@ GROUP = 16
 class Slots:
     """Room for the keys and values of some sequences, as many tokens for each."""
 
-    def __init__(self, count: int, width: int) -> None:
-        """Take how many sequences have room, and how many tokens each may have; memory is taken as they grow."""
-        self.count, self.width = count, width
+    def __init__(self, count: int, width: int, prefix: Slots | None = None) -> None:
+        """Take how much there is room for; memory is taken as sequences grow.
+
+        Args:
+            count: of sequences.
+            width: tokens that each may have, those of the prefix left out.
+            prefix: a single slot, filled, with what all of these sequences begin with.
+        """
+        self.count, self.width, self.prefix = count, width, prefix
         self.free = list(range(count - 1, -1, -1))
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -29,7 +35,7 @@ class Slots:
 
         Args:
             index: of the layer.
-            key: of some tokens of that layer, shape [1, heads, any, size]; says what is to be kept.
+            key: of some tokens of that layer, shape [..., heads, any, size]; says what is to be kept.
             value: likewise; its size may differ.
             tokens: that there must be room for now.
         """
@@ -41,6 +47,19 @@ class Slots:
         return kept
 
     @property
+    def base(self) -> int:
+        """Tokens of the prefix."""
+        return self.prefix.width if self.prefix else 0
+
+    def copy(self, source: Slots, place: int, to: int) -> None:
+        """Copy what is in one slot of `source` into one of these."""
+        for index, (key, value) in source._layers.items():
+            tokens = min(key.shape[2], self.width)
+            kept = self.layer(index, key[0, None], value[0, None], tokens)
+            for mine, other in zip(kept, (key, value), strict=True):
+                mine[to, :, :tokens] = other[place, :, :tokens]
+
+    @property
     def bytes(self) -> int:
         """Memory that is taken."""
         return sum(part.nbytes for kept in self._layers.values() for part in kept)
@@ -48,7 +67,7 @@ class Slots:
 
 def _grown(slots: Slots, before: torch.Tensor | None, like: torch.Tensor, width: int) -> torch.Tensor:
     # Zeros: what was never written is masked, and must be numbers all the same.
-    room = like.new_zeros(slots.count, like.shape[1], width, like.shape[3])
+    room = like.new_zeros(slots.count, like.shape[-3], width, like.shape[-1])
     if before is not None:
         room[:, :, : before.shape[2]] = before
     return room
@@ -67,13 +86,13 @@ class Budget:
         """Tokens that there is room for."""
         return sum(slots.count * slots.width for slots in self.taken)
 
-    def take(self, count: int, width: int) -> Slots | None:
+    def take(self, count: int, width: int, prefix: Slots | None = None) -> Slots | None:
         """Return slots for up to `count` sequences of up to `width` tokens; None: there is no room for even one."""
         left = self.bytes // self.bytes_per_token - self.used
         count = min(count, GROUP, left // width)
         if count < 1:
             return None
-        slots = Slots(count, width)
+        slots = Slots(count, width, prefix)
         self.taken.append(slots)
         return slots
 

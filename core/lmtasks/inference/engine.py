@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.errors import ModelError
-from lmtasks.inference.attention import Column, Shared, Step, Stretch
+from lmtasks.inference.attention import Column, Step, Stretch
 from lmtasks.inference.cache import Budget, Slots
 from lmtasks.inference.door import Completion, OnText, Request
 from lmtasks.inference.prefixes import shared_prefixes
@@ -21,6 +21,8 @@ ROW_TOKENS = 1024
 """That pass through the model at once, at most."""
 MOST_SEQUENCES = 64
 """Under way at once, unless asked otherwise."""
+APART = 8
+"""Sequences with the same prefix from which on its keys and values stay apart, and are read for all at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,10 +30,13 @@ class _Prefix:
     """What some prompts have in common."""
 
     ids: tuple[int, ...]
-    users: int
+    users: int = 0
     """Sequences that are still to begin or under way with it."""
-    slots: Slots = field(init=False)
-    fed: bool = False
+    waiting: int = 0
+    """Sequences that are still to begin with it."""
+    apart: bool = False
+    """Whether its keys and values are read where they are; else each sequence gets a copy."""
+    slots: Slots | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -41,14 +46,17 @@ class _Sequence:
     place: int
     request: Request
     generator: torch.Generator
-    prefix: _Prefix | None
-    base: int
-    """Tokens of its prefix."""
+    prefix: _Prefix
     slots: Slots = field(init=False)
     slot: int = -1
     fed: int = 0
-    """Tokens, those of the prefix left out, whose keys and values are in the slot."""
+    """Tokens whose keys and values are in the slot."""
     new: list[int] = field(default_factory=list)
+
+    @property
+    def base(self) -> int:
+        """Tokens at its beginning that are kept apart."""
+        return len(self.prefix.ids) if self.prefix.apart else 0
 
     @property
     def pending(self) -> int:
@@ -109,12 +117,16 @@ class Engine:
         active: list[_Sequence] = []
         while waiting or active:
             self._admit(waiting, active, budget, most_sequences)
+            if not active and waiting[0].prefix.ids and not waiting[0].prefix.apart:
+                self._forgo(waiting[0].prefix, budget)
+                continue
             if not active:
                 need = waiting[0].need + waiting[0].base
                 raise ModelError(
                     f"keys and values of {need} tokens take {need * budget.bytes_per_token / 2**20:.0f} MiB, more than"
                     f" the {budget.bytes / 2**20:.0f} MiB that --memory allows"
                 )
+            self._close_up(active)
             self._step(active)
             done = [sequence for sequence in active if self._is_done(sequence, on_text)]
             if done:
@@ -128,29 +140,41 @@ class Engine:
         prefixes: dict[tuple[int, ...], _Prefix] = {}
         sequences = []
         for place, (request, length) in enumerate(zip(requests, lengths, strict=True)):
-            prefix = None
-            if length:
-                ids = tuple(request.token_ids[:length])
-                prefix = prefixes.setdefault(ids, _Prefix(ids, 0))
-                prefix.users += 1
-            sequences.append(_Sequence(place, request, own_generator(request.key, seed), prefix, length))
-        # The longest first: what comes later fits into every slot that gets free.
-        return deque(sorted(sequences, key=lambda sequence: -sequence.need))
+            ids = tuple(request.token_ids[:length])
+            prefix = prefixes.setdefault(ids, _Prefix(ids))
+            prefix.users += 1
+            prefix.waiting += 1
+            prefix.apart = bool(length) and prefix.users >= APART
+            sequences.append(_Sequence(place, request, own_generator(request.key, seed), prefix))
+        # Those that begin alike together, and the longest first: what comes later fits into every slot that gets free.
+        longest: dict[_Prefix, int] = {}
+        for sequence in sequences:
+            longest[sequence.prefix] = max(longest.get(sequence.prefix, 0), sequence.need)
+        return deque(
+            sorted(sequences, key=lambda sequence: (-longest[sequence.prefix], sequence.prefix.ids, -sequence.need))
+        )
 
     def _admit(self, waiting: deque[_Sequence], active: list[_Sequence], budget: Budget, most_sequences: int) -> None:
         """Give slots to those that wait, as long as there are any."""
         while waiting and len(active) < most_sequences:
             sequence = waiting[0]
-            if sequence.prefix and not sequence.prefix.fed:
-                slots = budget.take(1, len(sequence.prefix.ids))
+            prefix = sequence.prefix
+            if prefix.ids and prefix.slots is None:
+                slots = budget.take(1, len(prefix.ids))
                 if slots is None:
-                    break
-                self._feed_prefix(sequence.prefix, slots)
-            free = next((slots for slots in budget.taken if slots.free and slots.width >= sequence.need), None)
-            free = free or budget.take(min(len(waiting), most_sequences - len(active)), sequence.need)
+                    return
+                self._feed_prefix(prefix, slots)
+            apart = prefix.slots if prefix.apart else None
+            fitting = (s for s in budget.taken if s.free and s.prefix is apart and s.width >= sequence.need)
+            count = min(prefix.waiting if apart else len(waiting), most_sequences - len(active))
+            free = next(fitting, None) or budget.take(count, sequence.need, apart)
             if free is None:
-                break
+                return
             sequence.slots, sequence.slot = free, free.free.pop()
+            if prefix.slots and not apart:
+                free.copy(prefix.slots, 0, sequence.slot)
+                sequence.fed = len(prefix.ids)
+            prefix.waiting -= 1
             active.append(waiting.popleft())
 
     def _feed_prefix(self, prefix: _Prefix, slots: Slots) -> None:
@@ -158,82 +182,64 @@ class Engine:
         for start in range(0, len(prefix.ids), ROW_TOKENS):
             part = prefix.ids[start : start + ROW_TOKENS]
             positions = list(range(start, start + len(part)))
-            step = Step([Stretch(0, len(part), slots, 0, start)], [])
-            self._forward(list(part), positions, step, [0])
-        prefix.slots, prefix.fed = slots, True
+            self._forward(list(part), positions, Step([Stretch(0, len(part), slots, 0, start)], []), [0])
+        prefix.slots = slots
+
+    def _forgo(self, prefix: _Prefix, budget: Budget) -> None:
+        """Let sequences compute their prefix themselves: there is no room for it beside a copy."""
+        if prefix.slots:
+            budget.give_back(prefix.slots)
+        prefix.ids, prefix.slots = (), None
 
     def _step(self, active: Sequence[_Sequence]) -> None:
         """Feed each sequence its next token, or as much of its prompt as there is room for; then choose tokens."""
-        single = [sequence for sequence in active if sequence.pending == 1]
-        room = ROW_TOKENS - len(single)
-        fed: list[tuple[_Sequence, int]] = []
+        single: dict[Slots, list[_Sequence]] = {}
         for sequence in active:
-            if sequence.pending > 1 and room > 0:
-                count = min(sequence.pending, room)
-                fed.append((sequence, count))
-                room -= count
-        single.sort(key=lambda sequence: id(sequence.slots))
-        fed += [(sequence, 1) for sequence in single]
+            if sequence.pending == 1:
+                single.setdefault(sequence.slots, []).append(sequence)
+        room = ROW_TOKENS - sum(map(len, single.values()))
         ids: list[int] = []
         positions: list[int] = []
-        ends: list[int] = []
-        stretches: list[Stretch] = []
-        for sequence, count in fed:
-            if count > 1 or sequence.pending > 1:
-                stretches.append(Stretch(len(ids), count, sequence.slots, sequence.slot, sequence.fed))
-            ids += sequence.ids(count)
-            positions += range(sequence.base + sequence.fed, sequence.base + sequence.fed + count)
-            ends.append(len(ids) - 1)
-        step = Step(stretches, self._columns(single, len(ids)), self._shared(fed, positions))
-        choosing = [at for at, (sequence, count) in enumerate(fed) if sequence.pending == count]
-        logits = self._forward(ids, positions, step, [ends[at] for at in choosing] or [0])
-        for sequence, count in fed:
+        ends: list[tuple[int, _Sequence]] = []
+        step = Step([], [])
+
+        def feed(sequence: _Sequence, count: int) -> None:
+            if sequence.pending == count:
+                ends.append((len(ids) + count - 1, sequence))
+            ids.extend(sequence.ids(count))
+            first = sequence.base + sequence.fed
+            positions.extend(range(first, first + count))
             sequence.fed += count
-        chosen = [fed[at][0] for at in choosing]
-        if chosen:
+
+        for sequence in active:
+            count = min(sequence.pending, room)
+            if sequence.pending > 1 and count > 0:
+                step.stretches.append(Stretch(len(ids), count, sequence.slots, sequence.slot, sequence.fed))
+                feed(sequence, count)
+                room -= count
+        for slots, members in single.items():
+            members.sort(key=lambda sequence: sequence.slot)
+            step.columns.append(self._column(len(ids), slots, members))
+            for sequence in members:
+                feed(sequence, 1)
+        logits = self._forward(ids, positions, step, [at for at, _ in ends] or [0])
+        if ends:
+            chosen = [sequence for _, sequence in ends]
             generations = [sequence.request.generation for sequence in chosen]
             drawn = choose(logits, generations, [sequence.generator for sequence in chosen])
             for sequence, token in zip(chosen, drawn, strict=True):
                 sequence.new.append(token)
 
-    def _columns(self, single: Sequence[_Sequence], total: int) -> list[Column]:
-        columns = []
+    def _column(self, start: int, slots: Slots, members: Sequence[_Sequence]) -> Column:
         device = self.module.device
-        start = total - len(single)
-        groups: dict[Slots, list[int]] = {}
-        for at, sequence in enumerate(single):
-            groups.setdefault(sequence.slots, []).append(at)
-        for slots, members in groups.items():
-            own = [single[at] for at in members]
-            columns.append(
-                Column(
-                    slots,
-                    torch.tensor([start + at for at in members], device=device),
-                    torch.tensor([sequence.slot for sequence in own], device=device),
-                    torch.tensor([sequence.fed for sequence in own], device=device),
-                    high=max(sequence.slot for sequence in own) + 1,
-                    width=max(sequence.fed for sequence in own) + 1,
-                )
-            )
-        return columns
-
-    def _shared(self, fed: Sequence[tuple[_Sequence, int]], positions: Sequence[int]) -> list[Shared]:
-        tokens: dict[_Prefix, list[int]] = {}
-        start = 0
-        for sequence, count in fed:
-            if sequence.prefix:
-                tokens.setdefault(sequence.prefix, []).extend(range(start, start + count))
-            start += count
-        device = self.module.device
-        return [
-            Shared(
-                prefix.slots,
-                torch.tensor(own, device=device),
-                torch.tensor([positions[at] for at in own], device=device),
-                max(positions[at] for at in own),
-            )
-            for prefix, own in tokens.items()
-        ]
+        return Column(
+            start,
+            slots,
+            places=torch.tensor([sequence.slot for sequence in members], device=device),
+            positions=torch.tensor([sequence.fed for sequence in members], device=device),
+            high=members[-1].slot + 1,
+            width=max(sequence.fed for sequence in members) + 1,
+        )
 
     def _forward(self, ids: list[int], positions: list[int], step: Step, keep: list[int]) -> torch.Tensor:
         """Return logits at some places of a row, shape [places, vocabulary]."""
@@ -264,14 +270,26 @@ class Engine:
         return first_stop(decode(self.tokenizer, sequence.new[-tail_length(stop) :]), stop) is not None
 
     def _leave(self, sequence: _Sequence, budget: Budget) -> None:
-        slots = sequence.slots
+        slots, prefix = sequence.slots, sequence.prefix
         slots.free.append(sequence.slot)
         if len(slots.free) == slots.count:
             budget.give_back(slots)
-        if sequence.prefix:
-            sequence.prefix.users -= 1
-            if not sequence.prefix.users:
-                budget.give_back(sequence.prefix.slots)
+        prefix.users -= 1
+        if prefix.slots and not prefix.users:
+            budget.give_back(prefix.slots)
+
+    def _close_up(self, active: Sequence[_Sequence]) -> None:
+        """Move sequences to the first of their slots: attention reads all up to the last that is used."""
+        groups: dict[Slots, list[_Sequence]] = {}
+        for sequence in active:
+            groups.setdefault(sequence.slots, []).append(sequence)
+        for slots, members in groups.items():
+            members.sort(key=lambda sequence: sequence.slot)
+            holes = sorted(place for place in slots.free if place < len(members))
+            for hole, sequence in zip(holes, reversed(members), strict=False):
+                slots.copy(slots, sequence.slot, hole)
+                slots.free[slots.free.index(hole)] = sequence.slot
+                sequence.slot = hole
 
     def _completion(self, sequence: _Sequence) -> Completion:
         return completion(self.tokenizer, sequence.new, sequence.request.generation, self.end_ids)

@@ -9,13 +9,13 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
-from lmtasks.inference.attention import NAME, Column, Shared, Step, Stretch
+from lmtasks.inference.attention import NAME, Column, Step, Stretch
 from lmtasks.inference.cache import Slots
 
 log = logging.getLogger("lmtasks.inference")
 PREFIX, OWN, OTHER = 8, 13, 9
 """Tokens of the trial's sequences: a prefix that one shares, that one's own, and the other's."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Mean difference of log-probabilities, in nats, up to which the engine's count as the model's own."""
 
 
@@ -72,7 +72,8 @@ def try_packed(packed: PreTrainedModel, module: PreTrainedModel) -> int | None:
     vocabulary = module.get_input_embeddings().weight.shape[0]
     drawn = torch.randint(0, vocabulary, (PREFIX + OWN + OTHER,), generator=torch.Generator().manual_seed(0)).to(device)
     one, other = drawn[: PREFIX + OWN], drawn[PREFIX + OWN :]
-    slots, prefix = Slots(2, PREFIX + OWN), Slots(1, PREFIX)
+    prefix = Slots(1, PREFIX)
+    behind, slots = Slots(1, OWN, prefix), Slots(2, OTHER)
 
     def forward(ids: torch.Tensor, positions: list[int], step: Step) -> torch.Tensor:
         output = packed(
@@ -85,32 +86,23 @@ def try_packed(packed: PreTrainedModel, module: PreTrainedModel) -> int | None:
         logits: torch.Tensor = output.logits[0]
         return logits.float().log_softmax(-1)
 
-    def shared(tokens: list[int], positions: list[int]) -> list[Shared]:
-        return [
-            Shared(
-                prefix, torch.tensor(tokens, device=device), torch.tensor(positions, device=device), max(positions)
-            )
-        ]  # fmt: skip
-
     try:
         forward(one[:PREFIX], list(range(PREFIX)), Step([Stretch(0, PREFIX, prefix, 0, 0)], []))
         found = []
         for start, end in ((0, 7), (7, OWN - 1)):  # beside parts of the other one
             beside = slice(0, 5) if start == 0 else slice(5, OTHER - 1)
             own, others = list(range(PREFIX + start, PREFIX + end)), list(range(beside.start, beside.stop))
-            step = Step(
-                [Stretch(0, end - start, slots, 1, start), Stretch(end - start, len(others), slots, 0, beside.start)],
-                [],
-                shared(list(range(end - start)), own),
-            )
-            found.append(forward(torch.cat([one[own], other[beside]]), own + others, step))
-        places = torch.tensor([0, 1], device=device)
-        column = Column(
-            slots, places, torch.tensor([1, 0], device=device), torch.tensor([OWN - 1, OTHER - 1], device=device),
-            high=2, width=OWN,
-        )  # fmt: skip
-        step = Step([], [column], shared([0], [PREFIX + OWN - 1]))
-        found.append(forward(torch.stack([one[-1], other[-1]]), [PREFIX + OWN - 1, OTHER - 1], step))
+            parts = [
+                Stretch(0, end - start, behind, 0, start),
+                Stretch(end - start, len(others), slots, 1, beside.start),
+            ]
+            found.append(forward(torch.cat([one[own], other[beside]]), own + others, Step(parts, [])))
+        columns = [
+            Column(at, kept, torch.tensor([slot], device=device), torch.tensor([tokens], device=device), slot + 1, tokens + 1)
+            for at, (kept, slot, tokens) in enumerate([(behind, 0, OWN - 1), (slots, 1, OTHER - 1)])
+        ]  # fmt: skip
+        last = torch.stack([one[-1], other[-1]])
+        found.append(forward(last, [PREFIX + OWN - 1, OTHER - 1], Step([], columns)))
         expected = [
             module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in (one, other)
         ]
