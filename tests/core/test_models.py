@@ -276,6 +276,30 @@ def test_weights_that_are_torn_are_one_line(tiny_folder, tmp_path):
         lmtasks.load_model(tmp_path)
 
 
+def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatch):
+    stored = store.pull(entry(), accept_license=False, on_progress=no_progress)
+    made: list[str] = []
+
+    def save_in(source: Path, folder: Path, dtype: str) -> None:
+        assert source == stored.path
+        folder.mkdir()
+        (folder / "half").write_text("")
+        if not made:
+            made.append("failed")
+            raise OSError("no room")
+        made.append(dtype)
+
+    monkeypatch.setattr("lmtasks.model.convert.save_in", save_in)
+    before = left_in_store()
+    with pytest.raises(ModelError, match="is there room on the disk"):
+        store.rounded(stored, "bfloat16", on_progress=no_progress)
+    assert left_in_store() == before
+    folder = store.rounded(stored, "bfloat16", on_progress=no_progress)
+    assert folder == store.rounded(stored, "bfloat16", on_progress=no_progress)
+    assert made == ["failed", "bfloat16"]
+    assert left_in_store() == sorted([*before, folder.name])
+
+
 def test_what_a_cleaner_left_of_a_stored_model_is_made_anew(index, conversions):
     made = store.pull(entry(), accept_license=False, on_progress=no_progress)
     (made.path / store.MARK).unlink()

@@ -1,4 +1,4 @@
-"""From a GGUF file to a folder that transformers loads in a second."""
+"""From a GGUF file to folders that transformers loads in a second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
 
 from lmtasks.errors import ModelError
@@ -23,6 +24,12 @@ def _no_bar() -> Iterator[None]:
     finally:
         if bar is not None:
             modeling_gguf_pytorch_utils.tqdm = bar
+
+
+def save_in(source: Path, folder: Path, dtype: str) -> None:
+    """Write the weights of a model, without its tokenizer, in another precision."""
+    with quiet():
+        AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).save_pretrained(folder)
 
 
 def convert(gguf: Path, folder: Path) -> None:

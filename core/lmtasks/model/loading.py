@@ -56,6 +56,8 @@ class _Place:
     """None where it is read from the hub's answer."""
     hub_revision: str | None = None
     languages: tuple[str, ...] = ()
+    stored: store.StoredModel | None = None
+    """Where it is one of the store."""
 
 
 def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on_progress: OnProgress) -> LoadedModel:
@@ -76,6 +78,9 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     place = _find(name, on_progress)
     chosen_device = _choose_device(device)
     chosen_dtype = _choose_dtype(dtype, chosen_device)
+    weights = place.path
+    if place.stored and chosen_dtype == torch.bfloat16:
+        weights = str(store.rounded(place.stored, "bfloat16", on_progress=on_progress))
     on_progress(f"loading {name}", 0, 0)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if place.hub_revision:
@@ -83,7 +88,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     with _one_line(name), quiet():
         tokenizer = AutoTokenizer.from_pretrained(place.path, **arguments)
         module, loading = AutoModelForCausalLM.from_pretrained(
-            place.path,
+            weights,
             dtype=chosen_dtype,
             use_safetensors=True,
             output_loading_info=True,
@@ -125,13 +130,13 @@ def _find(name: str, on_progress: OnProgress) -> _Place:
     if name in CATALOGUE:
         stored = store.pull(CATALOGUE[name], accept_license=False, on_progress=on_progress)
         languages = CATALOGUE[name].languages
-        return _Place("catalogue", str(stored.path), f"sha256:{stored.sha256}", languages=languages)
+        return _Place("catalogue", str(stored.path), f"sha256:{stored.sha256}", languages=languages, stored=stored)
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path}: expected a folder in transformers format or a .gguf file")
         stored = store.convert_gguf(path, on_progress=on_progress)
-        return _Place("gguf", str(stored.path), f"sha256:{stored.sha256}")
+        return _Place("gguf", str(stored.path), f"sha256:{stored.sha256}", stored=stored)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path}: no model folder in transformers format (it has no config.json)")

@@ -88,6 +88,33 @@ def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
     return _convert_once(path.stem, _sha256(path), lambda _: path, on_progress)
 
 
+def rounded(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path:
+    """Return a folder with a stored model in another precision, made if the store has it not.
+
+    A model that is kept as it is computed in is mapped into memory: nothing is copied, and a page that nobody reads
+    takes no room.
+
+    Args:
+        model: in float32.
+        dtype: torch's name of the precision.
+        on_progress: hears of rounding.
+    """
+    target = model.path.with_name(f"{model.path.name}-{dtype}")
+    if _read(target):
+        return target
+    with _staging(target.name, on_progress) as folder:
+        if _read(target) is None:
+            on_progress(f"rounding {model.path.name} to {dtype} (once)", 0, 0)
+            from lmtasks.model.convert import save_in
+
+            made = folder / "rounded"
+            save_in(model.path, made, dtype)
+            shutil.copyfile(model.path / MARK, made / MARK)
+            shutil.rmtree(target, ignore_errors=True)
+            made.rename(target)
+    return target
+
+
 def fetch_terms(terms: Wheel, *, on_progress: OnProgress) -> str:
     """Return the HTML of a licence's terms.
 
