@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 PACKAGES = (
     "lmtasks",
@@ -53,10 +55,15 @@ def peak_memory_bytes() -> int | None:
     """Return the largest resident size that this process ever had; None where the system does not tell."""
     if sys.platform == "win32":
         return None
+    if sys.platform.startswith("linux"):
+        # ru_maxrss is handed down from the process that started this one, and may be its peak.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # others count in KiB
 
 
 def _git() -> dict[str, object] | None:
