@@ -134,6 +134,8 @@ class Generation:
     """Sample among the likeliest tokens that together hold this share of the probability, 0 to 1."""
     top_k: int = 0
     """Sample among this many likeliest tokens; 0: all of them."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that prompt or answer hold already become less likely; 1: they do not."""
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges.
@@ -149,6 +151,8 @@ class Generation:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty must be above 0 (1: none), not {self.repetition_penalty}")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
             raise ValueError("top_p and top_k need a temperature above 0: greedy generation ignores them")
         object.__setattr__(self, "stop", names(self.stop))

@@ -13,7 +13,7 @@ from lmtasks.api import load_model
 from lmtasks.data import DataRequest, Dataset, load_dataset
 from lmtasks.data.load import TAUGHT, NoSplitError
 from lmtasks.errors import PluginError
-from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request
+from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request, Rounding
 from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.adapter import Adapter
 from lmtasks.model.info import ModelInfo
@@ -82,6 +82,7 @@ class FakeModel:
         self.prompts: list[str] = []
         self.tokenizer: Tokenizer = CharacterTokenizer(CHAT_TEMPLATE if chat else None)
         self.engine = "scripted"
+        self.rounding: Rounding | None = None
         self.info = ModelInfo(
             name="fake",
             source="python",

@@ -394,7 +394,20 @@ def test_a_run_over_a_users_own_data(call, fake, tmp_path):
 
 def test_flags_reach_the_run(call, fake):
     flags = ("--prompt", "strict", "--split", "train", "--num-fewshot", "1", "--fewshot-data", "demo", "--seed", "7")
-    drawn = ("--temperature", "0.5", "--top-p", "0.9", "--top-k", "3", "--stop", r"\n", "--max-new-tokens", "3")
+    drawn = (
+        "--temperature",
+        "0.5",
+        "--top-p",
+        "0.9",
+        "--top-k",
+        "3",
+        "--repetition-penalty",
+        "1.2",
+        "--stop",
+        r"\n",
+        "--max-new-tokens",
+        "3",
+    )
     result = json.loads(call("run", "qa", *flags, *drawn, "--limit", "1", "--json").out)
     record = json.loads((Path(result["run"]) / "run.json").read_text(encoding="utf-8"))
     assert record["prompt"]["name"] == "strict"
@@ -403,6 +416,7 @@ def test_flags_reach_the_run(call, fake):
     assert record["seed"] == 7
     assert record["generation"] == {
         "max_new_tokens": 3, "stop": ["\n", "\n\n"], "temperature": 0.5, "top_p": 0.9, "top_k": 3,
+        "repetition_penalty": 1.2,
     }  # fmt: skip
 
 

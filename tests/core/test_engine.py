@@ -15,7 +15,8 @@ import lmtasks
 from lmtasks import Example, Field, Generation, RunOptions, Task
 from lmtasks.errors import ModelError
 from lmtasks.inference import Completion, Request, cache, engine
-from lmtasks.inference.packed import packed_copy, try_packed
+from lmtasks.inference.lookup import GUESSES, WORDS, Lookup
+from lmtasks.inference.packed import Trial, packed_copy
 from lmtasks.inference.prefixes import LEAST, shared_prefixes
 from lmtasks.inference.transformers_model import TransformersModel
 from lmtasks.testing import save_tiny_model
@@ -81,7 +82,7 @@ def test_text_is_the_same_in_rows_of_any_length_and_with_little_memory(model, mo
         monkeypatch.setattr(engine, "ROW_TOKENS", tokens)
         assert answers(model, asked) == expected
     longest = max(len(request.token_ids) + request.generation.max_new_tokens for request in asked)
-    monkeypatch.setattr(model._engine(None), "memory_bytes", longest * 2 * model._engine(None).bytes_per_token)
+    monkeypatch.setattr(model._engine({None}), "memory_bytes", longest * 2 * model._engine({None}).bytes_per_token)
     assert answers(model, asked) == expected
 
 
@@ -109,6 +110,20 @@ def test_what_is_drawn_for_an_example_depends_on_no_other(model, sampling):
     assert expected != alone(model, greedy)
 
 
+def test_a_penalty_for_repetition_is_that_of_transformers(model):
+    asked = requests(model, (SYSTEM, ""), repetition_penalty=1.7)[:6]
+    found = [answer.text for answer in answers(model, asked)]
+    assert found == [answer.text for answer in alone(model, asked)]
+    assert found != [answer.text for answer in answers(model, requests(model, (SYSTEM, ""))[:6])]
+    for request, text in zip(asked, found, strict=True):
+        ids = torch.tensor([request.token_ids])
+        limit = request.generation.max_new_tokens
+        with torch.inference_mode():
+            out = model._loaded.module.generate(ids, max_new_tokens=limit, do_sample=False, repetition_penalty=1.7)
+        written = [token for token in out[0, ids.shape[1] :].tolist() if token not in model._loaded.end_ids]
+        assert model.tokenizer.decode(written, skip_special_tokens=True) == text
+
+
 def test_memory_is_bounded_by_the_budget(model, monkeypatch):
     taken: list[int] = []
     take = cache.Budget.take
@@ -121,7 +136,7 @@ def test_memory_is_bounded_by_the_budget(model, monkeypatch):
 
     monkeypatch.setattr(cache.Budget, "take", watched)
     asked = requests(model, (EXAMPLES, ""))
-    runner = model._engine(None)
+    runner = model._engine({None})
     monkeypatch.setattr(runner, "memory_bytes", 1000 * runner.bytes_per_token)
     answers(model, asked)
     assert max(taken) > 500 * runner.bytes_per_token
@@ -129,7 +144,7 @@ def test_memory_is_bounded_by_the_budget(model, monkeypatch):
 
 def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):
     asked = requests(model, ("",))
-    runner = model._engine(None)
+    runner = model._engine({None})
     monkeypatch.setattr(runner, "memory_bytes", 20 * runner.bytes_per_token)
     with pytest.raises(ModelError, match=r"more than the .* MiB that --memory allows") as error:
         answers(model, asked)
@@ -157,14 +172,14 @@ def test_what_the_engine_cannot_run_is_answered_by_generate(tmp_path: Path):
     # It squashes what attention finds, which the engine does not know.
     gemma = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma2", **sizes, **heads)).eval()
     for module in (mamba, gemma):
-        assert try_packed(packed_copy(module, None), module) is None
+        assert Trial(module).bytes_per_token(packed_copy(module)) is None
     save_tiny_model(tmp_path / "llama")
     model = lmtasks.load_model(tmp_path / "llama", ON_CPU)
     # An architecture that takes no notice of whose tokens it is given
-    deaf = packed_copy(model._loaded.module, None)
-    assert try_packed(deaf, model._loaded.module) is not None
+    deaf = packed_copy(model._loaded.module)
+    assert Trial(model._loaded.module).bytes_per_token(deaf) is not None
     deaf.set_attn_implementation("sdpa")
-    assert try_packed(deaf, model._loaded.module) is None
+    assert Trial(model._loaded.module).bytes_per_token(deaf) is None
 
 
 @pytest.mark.parametrize(("name", "told"), [("slots", "packed prompts"), ("generate", "generate of transformers")])
@@ -184,6 +199,34 @@ def test_a_report_says_what_answered(tmp_path, tiny_folder, monkeypatch, name, t
     run = lmtasks.run(task, ON_CPU, model=tiny_folder, max_new_tokens=3, output_dir=tmp_path)
     assert run.record["engine"] == name
     assert told in (run.path / "report.md").read_text()
+
+
+# Guesses
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60))
+def test_what_is_guessed_followed_the_same_words_where_they_stood_last(ids, before):
+    lookup = Lookup()
+    lookup.following(ids[:before])
+    found = lookup.following(ids)
+    last = tuple(ids[-WORDS:])
+    earlier = [end for end in range(WORDS, len(ids)) if tuple(ids[end - WORDS : end]) == last]
+    assert found == (ids[earlier[-1] : earlier[-1] + GUESSES] if earlier else [])
+
+
+def test_guesses_save_steps_and_change_nothing(tmp_path, monkeypatch):
+    save_tiny_model(tmp_path, "gpt_neox")  # it soon repeats itself
+    model = lmtasks.load_model(tmp_path, ON_CPU)
+    prompt = tuple(model.tokenizer.encode("one two three " * 8, add_special_tokens=False))
+    asked = [Request("a", prompt, Generation(max_new_tokens=60))]
+    steps: list[int] = []
+    step = engine.Engine._step
+    monkeypatch.setattr(engine.Engine, "_step", lambda self, active: (steps.append(1), step(self, active))[1])
+    guessed, count = answers(model, asked), len(steps)
+    monkeypatch.setattr(engine, "FEW", 0)
+    assert answers(model, asked) == guessed == alone(model, asked)
+    assert len(steps) - count == 60
+    assert count < 60
 
 
 # Prefixes

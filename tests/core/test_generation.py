@@ -127,9 +127,9 @@ def test_text_grows_for_a_listener_and_ends_as_the_answer(model):
 
 
 def test_long_prompts_come_in_smaller_batches(model, monkeypatch):
-    from lmtasks.inference import transformers_model
+    from lmtasks.inference import padded, transformers_model
 
-    monkeypatch.setattr(transformers_model, "BATCH_TOKENS", 300)
+    monkeypatch.setattr(padded, "BATCH_TOKENS", 300)
     monkeypatch.setattr(transformers_model.TransformersModel, "engine", "generate")
     requests = [Request(str(row), tuple(range(5, 5 + 90)), Generation(max_new_tokens=10)) for row in range(7)]
     sizes = [len(finished) for finished in model.generate(requests, seed=0)]

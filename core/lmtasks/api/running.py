@@ -39,7 +39,7 @@ def load_model(
 
     Args:
         name: of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
-        options: device, dtype, memory and trust_remote_code count here.
+        options: device, dtype, quantize, memory and trust_remote_code count here.
         on_progress: hears of fetching, converting and loading.
 
     Raises:
@@ -59,6 +59,7 @@ def load_model(
             on_progress=on_progress,
         ),
         memory_bytes=int(options.memory * 2**30),
+        quantize=options.quantize,
     )
 
 

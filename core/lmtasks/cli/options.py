@@ -82,6 +82,13 @@ model_options = _group(
         help="auto: bfloat16 where the hardware computes in it.",
     ),
     click.option(
+        "--quantize",
+        type=click.Choice(["none", "int8"]),
+        default="none",
+        show_default=True,
+        help="int8: round weights and activations to 8 bits, on a CPU; faster, and the loss is measured.",
+    ),
+    click.option(
         "--memory",
         type=click.FloatRange(min=0, min_open=True),
         default=1.0,
@@ -148,6 +155,12 @@ generation_options = _group(
     click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P"),
     click.option("--top-k", type=click.IntRange(min=0), metavar="K"),
     click.option(
+        "--repetition-penalty",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="P",
+        help="Above 1: what was said already becomes less likely.  [default: 1]",
+    ),
+    click.option(
         "--stop",
         multiple=True,
         callback=_stops,
@@ -199,7 +212,10 @@ run_options = _group(
     metrics_option("the task's"),
     click.option("--loglikelihood", is_flag=True, help="Measure how likely the model finds the references, too."),
     click.option(
-        "--batch-size", type=click.IntRange(min=1), metavar="N", help="Prompts at once.  [default: by their length]"
+        "--batch-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Prompts at once.  [default: 64, or as memory allows]",
     ),
     output_dir_option,
 )

@@ -75,6 +75,7 @@ def _as_json(run: Any) -> dict[str, Any]:
         "health": record["health"],
         "intervals": record["intervals"],
         "counts": record["counts"],
+        "rounding": record["rounding"],
         "timings": record["timings"],
         "tokens": record["tokens"],
         "peak_memory_bytes": record["peak_memory_bytes"],
@@ -82,6 +83,8 @@ def _as_json(run: Any) -> dict[str, Any]:
 
 
 def _as_text(run: Any) -> str:
+    from lmtasks.reports.values import rounding_loss
+
     record = run.record
     counts, data = record["counts"], record["data"]
     split = f" ({data['split']})" if data["split"] else ""
@@ -90,6 +93,7 @@ def _as_text(run: Any) -> str:
         f"{record['task']['name']} with {model}: {examples(data['count'])} of {data['name']}{split}",
         score_lines(run.scores) if run.scores else f"no scores: {run.why_no_scores}",
         remarks_line(counts, run.health),
+        record["rounding"] and f"rounded to int8: {rounding_loss(record['rounding'])}",
         f"report: {run.path / 'report.md'}",
     ]
     return "\n\n".join(part for part in parts if part)

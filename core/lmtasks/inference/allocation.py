@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 
+import torch
+
+MADV_PAGEOUT = 21  # of Linux' mman.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT = 512 * 2**20
 """Free bytes at the end of the heap from which on they are given back."""
@@ -26,3 +30,17 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_TRIM_THRESHOLD, KEPT)
     mallopt(M_MMAP_THRESHOLD, MAPPED)
+
+
+def let_go(tensor: torch.Tensor) -> None:
+    """Tell the system that a tensor is not read for a while.
+
+    Weights that are mapped from a file leave memory, and come back when somebody reads them. A hint: where it is not
+    understood, nothing happens.
+    """
+    if not sys.platform.startswith("linux") or tensor.device.type != "cpu":
+        return
+    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (tensor.data_ptr() + tensor.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if size > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)

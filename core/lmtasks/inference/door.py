@@ -51,6 +51,23 @@ class Continuation:
     """As in Request."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What rounding a model's layers to 8 bits changes, measured on prompts that it was asked."""
+
+    tokens: int
+    """Of the prompts that were measured."""
+    exact: float
+    """The perplexity of their tokens without rounding."""
+    rounded: float
+    """With it."""
+
+    @property
+    def change(self) -> float:
+        """By what share rounding raises the perplexity."""
+        return self.rounded / self.exact - 1
+
+
 class LanguageModel(Protocol):
     """A model that answers prompts."""
 
@@ -67,6 +84,11 @@ class LanguageModel(Protocol):
     @property
     def engine(self) -> str:
         """What computes answers, as a run records it."""
+        ...
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What `info.quantize` was measured to change; None: it rounds nothing, or has not answered yet."""
         ...
 
     def attach(self, adapter: Adapter) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,17 +13,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lmtasks.errors import ModelError
 from lmtasks.inference.attention import Column, Step, Stretch
 from lmtasks.inference.cache import Budget, Slots
-from lmtasks.inference.door import Completion, OnText, Request
+from lmtasks.inference.door import Completion, Continuation, OnText, Request
+from lmtasks.inference.lookup import Lookup
+from lmtasks.inference.lora import Routes
 from lmtasks.inference.prefixes import shared_prefixes
 from lmtasks.inference.sampling import choose, own_generator
 from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
+from lmtasks.model.adapter import adapter_name
+from lmtasks.task import Generation
 
-ROW_TOKENS = 1024
+ROW_TOKENS = 2048
 """That pass through the model at once, at most."""
+ROW_LOGITS = 2**24
+"""Computed at once, at most, where every token of a text is measured: tokens times the vocabulary."""
+LOGIT_ROWS = 64
+"""Of logits that are made float32 at once."""
 MOST_SEQUENCES = 64
 """Under way at once, unless asked otherwise."""
-APART = 8
-"""Sequences with the same prefix from which on its keys and values stay apart, and are read for all at once."""
+MOST_MEASURED = 32
+"""Texts that are measured at once, unless asked otherwise."""
+APART = 8, 256
+"""Sequences with the same prefix, and tokens of it, from which on its keys and values stay apart and are read for all
+at once. A second product for fewer takes longer than to read a copy."""
+FEW = 2
+"""Sequences under way up to which tokens are guessed: more of them fill the hardware without."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +44,8 @@ class _Prefix:
     """What some prompts have in common."""
 
     ids: tuple[int, ...]
+    adapter: str | None
+    """That reads it."""
     users: int = 0
     """Sequences that are still to begin or under way with it."""
     waiting: int = 0
@@ -41,17 +57,20 @@ class _Prefix:
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    """A request under way."""
+    """A text under way: a prompt with what has been written so far, or with the answer that is measured."""
 
     place: int
-    request: Request
-    generator: torch.Generator
+    ids: list[int]
+    """All tokens that are known."""
+    prompt: int
+    """How many of them are the prompt's."""
+    room: int
+    """Tokens that it will have been fed in the end."""
     prefix: _Prefix
     slots: Slots = field(init=False)
     slot: int = -1
     fed: int = 0
     """Tokens whose keys and values are in the slot."""
-    new: list[int] = field(default_factory=list)
 
     @property
     def base(self) -> int:
@@ -61,19 +80,38 @@ class _Sequence:
     @property
     def pending(self) -> int:
         """Tokens that are known and not yet fed."""
-        return len(self.request.token_ids) - self.base + len(self.new) - self.fed
+        return min(len(self.ids), self.room) - self.base - self.fed
 
     @property
     def need(self) -> int:
         """Tokens that its slot must have room for."""
-        return len(self.request.token_ids) - self.base + self.request.generation.max_new_tokens - 1
+        return self.room - self.base
 
-    def ids(self, count: int) -> Sequence[int]:
-        """Return the next tokens to be fed."""
-        own = len(self.request.token_ids) - self.base
-        if self.fed >= own:
-            return self.new[self.fed - own : self.fed - own + count]
-        return self.request.token_ids[self.base + self.fed : self.base + self.fed + count]
+
+@dataclass(slots=True, eq=False)
+class _Answer(_Sequence):
+    """One that grows by what the model chooses."""
+
+    generation: Generation = field(kw_only=True)
+    generator: torch.Generator = field(kw_only=True)
+    lookup: Lookup | None = None
+    guessed: int = 0
+    """Of the last tokens, how many nobody has chosen yet."""
+
+    @property
+    def new(self) -> list[int]:
+        """What has been chosen."""
+        return self.ids[self.prompt :]
+
+
+@dataclass(slots=True, eq=False)
+class _Text(_Sequence):
+    """One that is measured."""
+
+    logprob: float = 0.0
+
+
+_Found = TypeVar("_Found", bound=_Sequence)
 
 
 class Engine:
@@ -87,10 +125,20 @@ class Engine:
         *,
         memory_bytes: int,
         bytes_per_token: int,
+        routes: Routes | None = None,
     ) -> None:
-        """Take a model, what ends its answers, and how much memory keys and values may take and do take per token."""
+        """Take a model, and what it works with.
+
+        Args:
+            module: from `packed_copy`.
+            tokenizer: of the model.
+            end_ids: tokens that end an answer.
+            memory_bytes: that keys and values may take.
+            bytes_per_token: that they do take.
+            routes: those of the module, where adapters answer beside the base.
+        """
         self.module, self.tokenizer, self.end_ids = module, tokenizer, frozenset(end_ids)
-        self.memory_bytes, self.bytes_per_token = memory_bytes, bytes_per_token
+        self.memory_bytes, self.bytes_per_token, self.routes = memory_bytes, bytes_per_token, routes
 
     @torch.inference_mode()
     def generate(
@@ -112,77 +160,116 @@ class Engine:
         Raises:
             ModelError: a single request needs more memory than there is.
         """
-        budget = Budget(self.memory_bytes, self.bytes_per_token)
-        waiting = self._wait(requests, seed)
-        active: list[_Sequence] = []
+        prefixes = _prefixes([(request.token_ids, request.adapter) for request in requests])
+        answers = [
+            _Answer(
+                place,
+                list(request.token_ids),
+                len(request.token_ids),
+                len(request.token_ids) + request.generation.max_new_tokens - 1,
+                prefix,
+                generation=request.generation,
+                generator=own_generator(request.key, seed),
+            )
+            for place, (request, prefix) in enumerate(zip(requests, prefixes, strict=True))
+        ]
+        budget, waiting = Budget(self.memory_bytes, self.bytes_per_token), _in_order(answers)
+        active: list[_Answer] = []
         while waiting or active:
             self._admit(waiting, active, budget, most_sequences)
-            if not active and waiting[0].prefix.ids and not waiting[0].prefix.apart:
+            self._close_up(active)
+            if len(active) <= FEW and all(answer.pending == 1 for answer in active):
+                for answer in active:
+                    _guess(answer)
+            done = []
+            logits, asked = self._step(active)
+            chosen = iter(self._choose(logits, asked))
+            for answer, count in asked:
+                if self._take(answer, [next(chosen) for _ in range(count)], on_text):
+                    done.append(answer)
+            if done:
+                active = [answer for answer in active if answer not in done]
+                for answer in done:
+                    self._leave(answer, budget)
+                yield [(answer.place, self._completion(answer)) for answer in done]
+
+    @torch.inference_mode()
+    def measure(
+        self, continuations: Sequence[Continuation], *, most_sequences: int = MOST_MEASURED
+    ) -> Iterator[list[tuple[int, float]]]:
+        """Measure texts behind prompts, the longest first, as `LanguageModel.loglikelihood` says.
+
+        Raises:
+            ModelError: a single one needs more memory than there is.
+        """
+        prefixes = _prefixes([(item.token_ids, item.adapter) for item in continuations])
+        texts = []
+        for place, (item, prefix) in enumerate(zip(continuations, prefixes, strict=True)):
+            ids = [*item.token_ids, *item.answer_ids]
+            texts.append(_Text(place, ids, len(item.token_ids), len(ids) - 1, prefix))
+        budget, waiting = Budget(self.memory_bytes, self.bytes_per_token), _in_order(texts)
+        active: list[_Text] = []
+        while waiting or active:
+            self._admit(waiting, active, budget, most_sequences)
+            logits, asked = self._step(active)
+            parts = torch.split_with_sizes(logits, [count for _, count in asked])
+            for (text, count), own in zip(asked, parts, strict=True):
+                end = text.base + text.fed + 1
+                following = torch.tensor(text.ids[end - count : end], device=own.device)[:, None]
+                for at in range(0, count, LOGIT_ROWS):
+                    exact = own[at : at + LOGIT_ROWS].float()
+                    likely = exact.gather(-1, following[at : at + LOGIT_ROWS])[:, 0] - exact.logsumexp(-1)
+                    text.logprob += float(likely.double().sum())
+            done = [text for text in active if not text.pending]
+            if done:
+                active = [text for text in active if text.pending]
+                for text in done:
+                    self._leave(text, budget)
+                yield [(text.place, text.logprob) for text in done]
+
+    def _admit(self, waiting: deque[_Found], active: list[_Found], budget: Budget, most_sequences: int) -> None:
+        """Give slots to those that wait, as long as there are any."""
+        while waiting and len(active) < most_sequences:
+            if self._give_slot(waiting[0], len(waiting), budget, most_sequences - len(active)):
+                active.append(waiting.popleft())
+            elif active:
+                return
+            elif waiting[0].prefix.ids and not waiting[0].prefix.apart:
                 self._forgo(waiting[0].prefix, budget)
-                continue
-            if not active:
+            else:
                 need = waiting[0].need + waiting[0].base
                 raise ModelError(
                     f"keys and values of {need} tokens take {need * budget.bytes_per_token / 2**20:.0f} MiB, more than"
                     f" the {budget.bytes / 2**20:.0f} MiB that --memory allows"
                 )
-            self._close_up(active)
-            self._step(active)
-            done = [sequence for sequence in active if self._is_done(sequence, on_text)]
-            if done:
-                active = [sequence for sequence in active if sequence not in done]
-                for sequence in done:
-                    self._leave(sequence, budget)
-                yield [(sequence.place, self._completion(sequence)) for sequence in done]
 
-    def _wait(self, requests: Sequence[Request], seed: int) -> deque[_Sequence]:
-        lengths = shared_prefixes([request.token_ids for request in requests])
-        prefixes: dict[tuple[int, ...], _Prefix] = {}
-        sequences = []
-        for place, (request, length) in enumerate(zip(requests, lengths, strict=True)):
-            ids = tuple(request.token_ids[:length])
-            prefix = prefixes.setdefault(ids, _Prefix(ids))
-            prefix.users += 1
-            prefix.waiting += 1
-            prefix.apart = bool(length) and prefix.users >= APART
-            sequences.append(_Sequence(place, request, own_generator(request.key, seed), prefix))
-        # Those that begin alike together, and the longest first: what comes later fits into every slot that gets free.
-        longest: dict[_Prefix, int] = {}
-        for sequence in sequences:
-            longest[sequence.prefix] = max(longest.get(sequence.prefix, 0), sequence.need)
-        return deque(
-            sorted(sequences, key=lambda sequence: (-longest[sequence.prefix], sequence.prefix.ids, -sequence.need))
-        )
-
-    def _admit(self, waiting: deque[_Sequence], active: list[_Sequence], budget: Budget, most_sequences: int) -> None:
-        """Give slots to those that wait, as long as there are any."""
-        while waiting and len(active) < most_sequences:
-            sequence = waiting[0]
-            prefix = sequence.prefix
-            if prefix.ids and prefix.slots is None:
-                slots = budget.take(1, len(prefix.ids))
-                if slots is None:
-                    return
-                self._feed_prefix(prefix, slots)
-            apart = prefix.slots if prefix.apart else None
-            fitting = (s for s in budget.taken if s.free and s.prefix is apart and s.width >= sequence.need)
-            count = min(prefix.waiting if apart else len(waiting), most_sequences - len(active))
-            free = next(fitting, None) or budget.take(count, sequence.need, apart)
-            if free is None:
-                return
-            sequence.slots, sequence.slot = free, free.free.pop()
-            if prefix.slots and not apart:
-                free.copy(prefix.slots, 0, sequence.slot)
-                sequence.fed = len(prefix.ids)
-            prefix.waiting -= 1
-            active.append(waiting.popleft())
+    def _give_slot(self, sequence: _Sequence, waiting: int, budget: Budget, most: int) -> bool:
+        prefix = sequence.prefix
+        if prefix.ids and prefix.slots is None:
+            slots = budget.take(1, len(prefix.ids))
+            if slots is None:
+                return False
+            self._feed_prefix(prefix, slots)
+        apart = prefix.slots if prefix.apart else None
+        fitting = (s for s in budget.taken if s.free and s.prefix is apart and s.width >= sequence.need)
+        count = min(prefix.waiting if apart else waiting, most)
+        free = next(fitting, None) or budget.take(count, sequence.need, apart)
+        if free is None:
+            return False
+        sequence.slots, sequence.slot = free, free.free.pop()
+        if prefix.slots and not apart:
+            free.copy(prefix.slots, 0, sequence.slot)
+            sequence.fed = len(prefix.ids)
+        prefix.waiting -= 1
+        return True
 
     def _feed_prefix(self, prefix: _Prefix, slots: Slots) -> None:
         slots.free.clear()
         for start in range(0, len(prefix.ids), ROW_TOKENS):
             part = prefix.ids[start : start + ROW_TOKENS]
             positions = list(range(start, start + len(part)))
-            self._forward(list(part), positions, Step([Stretch(0, len(part), slots, 0, start)], []), [0])
+            step = Step([Stretch(0, len(part), slots, 0, start)], [])
+            self._forward(list(part), positions, step, [0], [(prefix.adapter, 0, len(part))])
         prefix.slots = slots
 
     def _forgo(self, prefix: _Prefix, budget: Budget) -> None:
@@ -191,28 +278,40 @@ class Engine:
             budget.give_back(prefix.slots)
         prefix.ids, prefix.slots = (), None
 
-    def _step(self, active: Sequence[_Sequence]) -> None:
-        """Feed each sequence its next token, or as much of its prompt as there is room for; then choose tokens."""
-        single: dict[Slots, list[_Sequence]] = {}
+    def _step(self, active: Sequence[_Found]) -> tuple[torch.Tensor, list[tuple[_Found, int]]]:
+        """Feed each sequence its next token, or as much of what is known of it as there is room for.
+
+        Returns:
+            Logits, shape [places, vocabulary], behind the last token of a prompt and each one after it; and whose
+            they are: sequences, and how many are theirs.
+        """
+        single: dict[Slots, list[_Found]] = {}
         for sequence in active:
             if sequence.pending == 1:
                 single.setdefault(sequence.slots, []).append(sequence)
         room = ROW_TOKENS - sum(map(len, single.values()))
+        logits = max(1, ROW_LOGITS // self.module.config.get_text_config().vocab_size)
         ids: list[int] = []
         positions: list[int] = []
-        ends: list[tuple[int, _Sequence]] = []
+        keep: list[int] = []
+        asked: list[tuple[_Found, int]] = []
+        adapters: list[tuple[str | None, int, int]] = []
         step = Step([], [])
 
-        def feed(sequence: _Sequence, count: int) -> None:
-            if sequence.pending == count:
-                ends.append((len(ids) + count - 1, sequence))
-            ids.extend(sequence.ids(count))
+        def feed(sequence: _Found, count: int) -> None:
             first = sequence.base + sequence.fed
+            wanted = min(count, first + count - sequence.prompt + 1)
+            if wanted > 0:
+                keep.extend(range(len(ids) + count - wanted, len(ids) + count))
+                asked.append((sequence, wanted))
+            adapters.append((sequence.prefix.adapter, len(ids), count))
+            ids.extend(sequence.ids[first : first + count])
             positions.extend(range(first, first + count))
             sequence.fed += count
 
         for sequence in active:
-            count = min(sequence.pending, room)
+            before = max(0, sequence.prompt - 1 - sequence.base - sequence.fed)
+            count = min(sequence.pending, room, before + max(0, logits - len(keep)))
             if sequence.pending > 1 and count > 0:
                 step.stretches.append(Stretch(len(ids), count, sequence.slots, sequence.slot, sequence.fed))
                 feed(sequence, count)
@@ -222,13 +321,8 @@ class Engine:
             step.columns.append(self._column(len(ids), slots, members))
             for sequence in members:
                 feed(sequence, 1)
-        logits = self._forward(ids, positions, step, [at for at, _ in ends] or [0])
-        if ends:
-            chosen = [sequence for _, sequence in ends]
-            generations = [sequence.request.generation for sequence in chosen]
-            drawn = choose(logits, generations, [sequence.generator for sequence in chosen])
-            for sequence, token in zip(chosen, drawn, strict=True):
-                sequence.new.append(token)
+        found = self._forward(ids, positions, step, keep or [0], adapters)
+        return found[: len(keep)], asked
 
     def _column(self, start: int, slots: Slots, members: Sequence[_Sequence]) -> Column:
         device = self.module.device
@@ -241,9 +335,31 @@ class Engine:
             width=max(sequence.fed for sequence in members) + 1,
         )
 
-    def _forward(self, ids: list[int], positions: list[int], step: Step, keep: list[int]) -> torch.Tensor:
-        """Return logits at some places of a row, shape [places, vocabulary]."""
+    def _forward(
+        self,
+        ids: list[int],
+        positions: list[int],
+        step: Step,
+        keep: list[int],
+        adapters: Sequence[tuple[str | None, int, int]],
+    ) -> torch.Tensor:
+        """Return logits at some places of a row, shape [places, vocabulary].
+
+        Args:
+            ids: of the row's tokens.
+            positions: in their sequences.
+            step: whose they are.
+            keep: the places.
+            adapters: that answer, each with its first place and how many there are.
+        """
         device = self.module.device
+        if self.routes is not None:
+            routed: dict[str, list[int]] = {}
+            for adapter, start, count in adapters:
+                if adapter is not None:
+                    routed.setdefault(adapter_name(adapter), []).extend(range(start, start + count))
+            self.routes.clear()
+            self.routes |= {name: torch.tensor(places, device=device) for name, places in routed.items()}
         output = self.module(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
@@ -254,20 +370,46 @@ class Engine:
         logits: torch.Tensor = output.logits[0]
         return logits
 
-    def _is_done(self, sequence: _Sequence, on_text: OnText | None) -> bool:
-        if not sequence.new or sequence.pending != 1:
-            return False
-        generation = sequence.request.generation
-        stop = generation.stop
+    def _choose(self, logits: torch.Tensor, asked: Sequence[tuple[_Answer, int]]) -> list[int]:
+        """Return what follows at each place."""
+        if not asked:
+            return []
+        rows = [answer for answer, count in asked for _ in range(count)]
+        return choose(
+            logits,
+            [answer.generation for answer in rows],
+            [answer.generator for answer in rows],
+            [answer.ids for answer in rows],
+        )
+
+    def _take(self, answer: _Answer, chosen: Sequence[int], on_text: OnText | None) -> bool:
+        """Give an answer what was chosen behind its last token and behind each that was guessed; tell if it is done.
+
+        What was guessed counts as long as it is what was chosen.
+        """
+        guessed = answer.ids[len(answer.ids) - answer.guessed :]
+        del answer.ids[len(answer.ids) - answer.guessed :]
+        answer.guessed = 0
+        done = False
+        for token, guess in zip(chosen, [*guessed, None], strict=True):
+            answer.ids.append(token)
+            done = self._is_done(answer, on_text)
+            if done or token != guess:
+                break
+        answer.fed = len(answer.ids) - 1 - answer.base
+        return done
+
+    def _is_done(self, answer: _Answer, on_text: OnText | None) -> bool:
+        stop, new = answer.generation.stop, answer.new
         if on_text:
-            text = decode(self.tokenizer, sequence.new)
+            text = decode(self.tokenizer, new)
             at = first_stop(text, stop)
             on_text(settled(text, stop) if at is None else text[:at])
-        if sequence.new[-1] in self.end_ids or len(sequence.new) >= generation.max_new_tokens:
+        if new[-1] in self.end_ids or len(new) >= answer.generation.max_new_tokens:
             return True
         if not stop:
             return False
-        return first_stop(decode(self.tokenizer, sequence.new[-tail_length(stop) :]), stop) is not None
+        return first_stop(decode(self.tokenizer, new[-tail_length(stop) :]), stop) is not None
 
     def _leave(self, sequence: _Sequence, budget: Budget) -> None:
         slots, prefix = sequence.slots, sequence.prefix
@@ -291,5 +433,46 @@ class Engine:
                 slots.free[slots.free.index(hole)] = sequence.slot
                 sequence.slot = hole
 
-    def _completion(self, sequence: _Sequence) -> Completion:
-        return completion(self.tokenizer, sequence.new, sequence.request.generation, self.end_ids)
+    def _completion(self, answer: _Answer) -> Completion:
+        return completion(self.tokenizer, answer.new, answer.generation, self.end_ids)
+
+
+def _prefixes(prompts: Sequence[tuple[Sequence[int], str | None]]) -> list[_Prefix]:
+    """Return for each prompt with its adapter what it shares with others."""
+    lengths = [0] * len(prompts)
+    for adapter in {adapter for _, adapter in prompts}:
+        places = [place for place, (_, own) in enumerate(prompts) if own == adapter]
+        for place, length in zip(places, shared_prefixes([prompts[place][0] for place in places]), strict=True):
+            lengths[place] = length
+    found: dict[tuple[object, ...], _Prefix] = {}
+    prefixes = []
+    for (prompt, adapter), length in zip(prompts, lengths, strict=True):
+        ids = tuple(prompt[:length])
+        prefix = found.setdefault((ids, adapter), _Prefix(ids, adapter))
+        prefix.users += 1
+        prefix.waiting += 1
+        prefix.apart = prefix.users >= APART[0] and length >= APART[1]
+        prefixes.append(prefix)
+    return prefixes
+
+
+def _in_order(sequences: Sequence[_Found]) -> deque[_Found]:
+    """Return those that begin alike together, and the longest first: all that comes later fits into their slots."""
+    longest: dict[_Prefix, int] = {}
+    for sequence in sequences:
+        longest[sequence.prefix] = max(longest.get(sequence.prefix, 0), sequence.need)
+    return deque(
+        sorted(sequences, key=lambda sequence: (-longest[sequence.prefix], sequence.prefix.ids, -sequence.need))
+    )
+
+
+def _guess(answer: _Answer) -> None:
+    """Put behind an answer what followed its last words before, to be confirmed or not by the next step."""
+    generation = answer.generation
+    if generation.temperature or generation.repetition_penalty != 1:
+        return
+    answer.lookup = answer.lookup or Lookup()
+    left = generation.max_new_tokens - len(answer.new) - 1
+    guesses = answer.lookup.following(answer.ids)[:left]
+    answer.ids.extend(guesses)
+    answer.guessed = len(guesses)

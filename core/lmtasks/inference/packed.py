@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from lmtasks.inference.attention import NAME, Column, Step, Stretch
 from lmtasks.inference.cache import Slots
+from lmtasks.inference.linear import lay_out
+from lmtasks.inference.lora import Routes, is_adapted, merged_layer, pairs, route
+
+Layout = Literal["shared", "packed", "int8"]
 
 log = logging.getLogger("lmtasks.inference")
 PREFIX, OWN, OTHER = 8, 13, 9
@@ -19,74 +24,96 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Mean difference of log-probabilities, in nats, up to which the engine's count as the model's own."""
 
 
-def packed_copy(module: PreTrainedModel, adapter: str | None) -> PreTrainedModel:
+def packed_copy(
+    module: PreTrainedModel,
+    *,
+    merged: str | None = None,
+    routes: Routes | None = None,
+    layout: Layout = "packed",
+    texts: Sequence[Sequence[int]] = (),
+) -> PreTrainedModel:
     """Return a model of the same weights whose attention is the engine's.
 
     Args:
         module: stays as it is; the copy shares its weights, but for those that an adapter changes.
-        adapter: peft's name of the one that is merged; None: none of those that are on the module.
+        merged: peft's name of the adapter that is added to the weights; None: none of those on the module.
+        routes: says at each step where an adapter answers, for those that are not merged; None: nowhere.
+        layout: of the linear layers: "shared" with the module, "packed" for the hardware, or rounded to "int8".
+        texts: by which it is decided how to round; tokens of each.
     """
     shared = {id(weight): weight for weight in [*module.parameters(), *module.buffers()]}
     packed: PreTrainedModel = copy.deepcopy(module, shared)
+    adapters = {}
     for name, layer in list(packed.named_modules()):
-        if isinstance(layer, LoraLayer):
+        if is_adapted(layer):
+            adapters[name] = pairs(layer, module.dtype)
             parent = packed.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], _merged(layer, adapter))
+            setattr(parent, name.rpartition(".")[2], merged_layer(layer, merged))
+    if layout != "shared":
+        lay_out(packed, int8=layout == "int8", texts=texts)
+    if routes is not None:
+        route(packed, adapters, routes)
     packed.set_attn_implementation(NAME)
     return packed.eval()
 
 
-@torch.no_grad()
-def _merged(layer: LoraLayer, adapter: str | None) -> torch.nn.Module:
-    """Return the layer below adapters, with one of them added to its weight."""
-    base: torch.nn.Module = layer.get_base_layer()
-    if adapter is None or not (adapter in layer.lora_A or adapter in layer.lora_embedding_A):
-        return base
-    weight: torch.nn.Parameter = base.weight  # type: ignore[assignment]
-    # In float32: an adapter moves weights by less than bfloat16 can add one by one.
-    changed = weight.float() + layer.get_delta_weight(adapter).float()  # type: ignore[attr-defined]
-    if layer.use_dora.get(adapter):
-        # Liu et al. 2024, "DoRA": each output's weights keep a length that was learned.
-        over = 0 if getattr(layer, "fan_in_fan_out", False) else 1
-        length: torch.Tensor = layer.lora_magnitude_vector[adapter].weight  # type: ignore[assignment]
-        changed = changed * (length.float() / changed.norm(dim=over)).unsqueeze(over)
-    result = copy.copy(base)
-    result._parameters = {**base._parameters, "weight": torch.nn.Parameter(changed.to(weight.dtype), False)}
-    return result
+class Trial:
+    """Two sequences, one of which begins with a prefix that was computed before it, that pass in parts.
 
-
-@torch.inference_mode()
-def try_packed(packed: PreTrainedModel, module: PreTrainedModel) -> int | None:
-    """Return how many bytes the keys and values of a token take; None: the engine cannot run this architecture.
-
-    Two sequences, one of which begins with a prefix that was computed before it, pass in parts, and have to get the
-    likelihoods that the model gives them whole.
-
-    Args:
-        packed: from `packed_copy`, without an adapter.
-        module: the model itself, with no adapter active.
+    They have to get the likelihoods that the model gives them whole.
     """
-    if getattr(module, "_is_stateful", False) or not module._supports_attention_backend:
-        return None
-    device, dtype = module.device, module.dtype
-    vocabulary = module.get_input_embeddings().weight.shape[0]
-    drawn = torch.randint(0, vocabulary, (PREFIX + OWN + OTHER,), generator=torch.Generator().manual_seed(0)).to(device)
-    one, other = drawn[: PREFIX + OWN], drawn[PREFIX + OWN :]
-    prefix = Slots(1, PREFIX)
-    behind, slots = Slots(1, OWN, prefix), Slots(2, OTHER)
 
-    def forward(ids: torch.Tensor, positions: list[int], step: Step) -> torch.Tensor:
-        output = packed(
-            input_ids=ids[None],
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-            logits_to_keep=torch.arange(len(ids), device=device),
-            lmtasks_step=step,
-        )
-        logits: torch.Tensor = output.logits[0]
-        return logits.float().log_softmax(-1)
+    @torch.inference_mode()
+    def __init__(self, module: PreTrainedModel) -> None:
+        """Take the model itself, with no adapter active; it is asked now."""
+        self.device, self.dtype, self.name = module.device, module.dtype, type(module).__name__
+        vocabulary = module.get_input_embeddings().weight.shape[0]
+        drawn = torch.randint(0, vocabulary, (PREFIX + OWN + OTHER,), generator=torch.Generator().manual_seed(0))
+        drawn = drawn.to(self.device)
+        self.sequences = drawn[: PREFIX + OWN], drawn[PREFIX + OWN :]
+        self.expected: list[torch.Tensor] | None = None
+        if not getattr(module, "_is_stateful", False) and module._supports_attention_backend:
+            self.expected = [
+                module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in self.sequences
+            ]
 
-    try:
+    @torch.inference_mode()
+    def bytes_per_token(self, packed: PreTrainedModel) -> int | None:
+        """Return what keys and values of a token take; None: the engine cannot run this architecture.
+
+        Args:
+            packed: from `packed_copy`, without an adapter.
+        """
+        if self.expected is None:
+            return None
+        prefix = Slots(1, PREFIX)
+        try:
+            found = self._in_parts(packed, prefix)
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            log.debug("the engine cannot run %s: %s", self.name, error)
+            return None
+        one, other = self.expected[0][PREFIX:], self.expected[1]
+        whole = torch.cat([one[:7], other[:5], one[7:-1], other[5:-1], one[-1:], other[-1:]])
+        difference = float((found - whole).abs().mean())
+        log.debug("the engine and %s differ by %.2g nats on average", self.name, difference)
+        return prefix.bytes // PREFIX if difference <= TOLERANCE.get(self.dtype, 1e-3) else None
+
+    def _in_parts(self, packed: PreTrainedModel, prefix: Slots) -> torch.Tensor:
+        """Return log-probabilities of all tokens behind the prefix, in the order in which they pass."""
+        one, other = self.sequences
+
+        def forward(ids: torch.Tensor, positions: list[int], step: Step) -> torch.Tensor:
+            output = packed(
+                input_ids=ids[None],
+                position_ids=torch.tensor([positions], device=self.device),
+                use_cache=False,
+                logits_to_keep=torch.arange(len(ids), device=self.device),
+                lmtasks_step=step,
+            )
+            logits: torch.Tensor = output.logits[0]
+            return logits.float().log_softmax(-1)
+
+        behind, slots = Slots(1, OWN, prefix), Slots(2, OTHER)
         forward(one[:PREFIX], list(range(PREFIX)), Step([Stretch(0, PREFIX, prefix, 0, 0)], []))
         found = []
         for start, end in ((0, 7), (7, OWN - 1)):  # beside parts of the other one
@@ -97,22 +124,10 @@ def try_packed(packed: PreTrainedModel, module: PreTrainedModel) -> int | None:
                 Stretch(end - start, len(others), slots, 1, beside.start),
             ]
             found.append(forward(torch.cat([one[own], other[beside]]), own + others, Step(parts, [])))
-        columns = [
-            Column(at, kept, torch.tensor([slot], device=device), torch.tensor([tokens], device=device), slot + 1, tokens + 1)
-            for at, (kept, slot, tokens) in enumerate([(behind, 0, OWN - 1), (slots, 1, OTHER - 1)])
-        ]  # fmt: skip
+        columns = []
+        for at, (kept, slot, tokens) in enumerate([(behind, 0, OWN - 1), (slots, 1, OTHER - 1)]):
+            places, positions = (torch.tensor([number], device=self.device) for number in (slot, tokens))
+            columns.append(Column(at, kept, places, positions, high=slot + 1, width=tokens + 1))
         last = torch.stack([one[-1], other[-1]])
         found.append(forward(last, [PREFIX + OWN - 1, OTHER - 1], Step([], columns)))
-        expected = [
-            module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in (one, other)
-        ]
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        log.debug("the engine cannot run %s: %s", type(module).__name__, error)
-        return None
-    own = expected[0][PREFIX:]
-    whole = torch.cat([own[:7], expected[1][:5], own[7:-1], expected[1][5:-1], own[-1:], expected[1][-1:]])
-    difference = float((torch.cat(found) - whole).abs().mean())
-    log.debug("the engine and %s differ by %.2g nats on average", type(module).__name__, difference)
-    if not difference <= TOLERANCE.get(dtype, 1e-3):
-        return None
-    return prefix.bytes // PREFIX
+        return torch.cat(found)

@@ -36,6 +36,37 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)  # type: ignore[return-value]
 
 
+class Penalize(LogitsProcessor):
+    """Makes what a row has said already less likely, by a row's own prompt and new tokens, and no padding."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]], width: int, penalty: float) -> None:
+        """Take the prompts of a batch, the width to which they are padded on the left, and the penalty."""
+        self.prompts, self.width, self.penalty = prompts, width, penalty
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return scores, shape [batch, vocabulary], with the penalty."""
+        new = input_ids[:, self.width :].tolist()
+        return penalized(scores, [[*prompt, *row] for prompt, row in zip(self.prompts, new, strict=True)], self.penalty)  # type: ignore[return-value]
+
+
+def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    """Return logits of which those of seen tokens are divided by the penalty where positive, else multiplied.
+
+    Keskar et al. 2019, "CTRL", section 4.1, as transformers has it.
+
+    Args:
+        logits: shape [rows, vocabulary].
+        seen: tokens of each row.
+        penalty: above 0; 1 changes nothing.
+    """
+    logits = logits.clone()
+    for row, ids in zip(logits, seen, strict=True):
+        places = torch.tensor(sorted(set(ids)), device=logits.device)
+        own = row[places]
+        row[places] = torch.where(own > 0, own / penalty, own * penalty)
+    return logits
+
+
 def own_generator(key: str, seed: int) -> torch.Generator:
     """Return the generator of a request's draws, by its key and the seed of all."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
@@ -61,27 +92,36 @@ def logits_processors(generation: Generation, generators: Sequence[torch.Generat
     return processors
 
 
-def sampling(generation: Generation) -> tuple[float, float, int]:
+def sampling(generation: Generation) -> tuple[float, float, int, float]:
     """Return what decides how tokens are drawn: rows that have it in common are drawn together."""
-    return generation.temperature, generation.top_p, generation.top_k
+    return generation.temperature, generation.top_p, generation.top_k, generation.repetition_penalty
 
 
-def choose(logits: torch.Tensor, generations: Sequence[Generation], generators: Sequence[torch.Generator]) -> list[int]:
+def choose(
+    logits: torch.Tensor,
+    generations: Sequence[Generation],
+    generators: Sequence[torch.Generator],
+    seen: Sequence[Sequence[int]],
+) -> list[int]:
     """Return the next token of each row.
 
     Args:
         logits: of the model, shape [rows, vocabulary].
         generations: how each row is drawn.
         generators: of each row.
+        seen: tokens of each row so far, the prompt's first.
     """
     logits = logits.float()  # of bfloat16, argmax on a CPU takes five times as long
-    alike: dict[tuple[float, float, int], list[int]] = {}
+    alike: dict[tuple[float, float, int, float], list[int]] = {}
     for row, generation in enumerate(generations):
         alike.setdefault(sampling(generation), []).append(row)
     chosen = [0] * len(generations)
     for rows in alike.values():
         own = logits if len(rows) == len(chosen) else logits[rows]
-        processors = logits_processors(generations[rows[0]], [generators[row] for row in rows])
+        generation = generations[rows[0]]
+        if generation.repetition_penalty != 1:
+            own = penalized(own, [seen[row] for row in rows], generation.repetition_penalty)
+        processors = logits_processors(generation, [generators[row] for row in rows])
         for row, token in zip(rows, processors(None, own).argmax(-1).tolist(), strict=True):
             chosen[row] = token
     return chosen

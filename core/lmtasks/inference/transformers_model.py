@@ -2,66 +2,108 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedTokenizerBase
 
-from lmtasks.errors import AdapterError
-from lmtasks.inference.allocation import keep_freed_memory
-from lmtasks.inference.door import Completion, Continuation, OnText, Request
-from lmtasks.inference.engine import MOST_SEQUENCES, Engine
-from lmtasks.inference.packed import packed_copy, try_packed
-from lmtasks.inference.sampling import logits_processors, own_generator, sampling
-from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
-from lmtasks.model.adapter import Adapter
-from lmtasks.model.attach import adapter_name, attach, effect
-from lmtasks.model.info import ModelInfo
+from lmtasks.errors import AdapterError, ModelError
+from lmtasks.inference.allocation import keep_freed_memory, let_go
+from lmtasks.inference.calibration import SEEN
+from lmtasks.inference.door import Completion, Continuation, OnText, Request, Rounding
+from lmtasks.inference.engine import MOST_MEASURED, MOST_SEQUENCES, Engine
+from lmtasks.inference.linear import can_round
+from lmtasks.inference.lora import Routes, is_routable
+from lmtasks.inference.packed import Layout, Trial, packed_copy
+from lmtasks.inference.padded import Padded
+from lmtasks.model.adapter import Adapter, adapter_name
+from lmtasks.model.info import ModelInfo, Quantize
 from lmtasks.model.loading import LoadedModel
 from lmtasks.model.quiet import quiet
-from lmtasks.task import Generation
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+log = logging.getLogger("lmtasks.inference")
 MEMORY_BYTES = 2**30
 """For keys and values, unless asked otherwise."""
-BATCH_ROWS = 16
-"""Rows at once, unless asked otherwise: measured best for short prompts on two CPU cores."""
-BATCH_TOKENS = 16_384
-"""Prompt and answer tokens of a batch at most, so that long prompts come in smaller batches."""
 PROBE = "The ferry leaves the harbour at nine, and the last one returns at"
 """What an adapter is tried on."""
-BATCH_LOGITS = 2**27
-"""Logits of a batch at most (512 MiB in float32): answers times their length times the vocabulary."""
+ROUNDED_TOKENS = 1024
+"""Of prompts on which rounding is measured, at most."""
+MUCH = 0.05
+"""Of perplexity that rounding may cost without a warning; measured on so few tokens, it is 1% off."""
+SEVERAL = "several"
+"""The engine of the base with all adapters beside it, among those of one adapter each."""
 
 
 class TransformersModel:
     """A causal language model of any architecture that transformers ships."""
 
-    def __init__(self, loaded: LoadedModel, *, memory_bytes: int = MEMORY_BYTES) -> None:
-        """Take a loaded model, and how much memory keys and values may take."""
+    def __init__(self, loaded: LoadedModel, *, memory_bytes: int = MEMORY_BYTES, quantize: Quantize = "none") -> None:
+        """Take a loaded model, how much memory keys and values may take, and to what layers are rounded.
+
+        Raises:
+            ModelError: this model cannot be rounded, or not on its device.
+        """
         keep_freed_memory()
-        self._loaded, self._memory_bytes = loaded, memory_bytes
+        self._loaded, self._memory_bytes, self._quantize = loaded, memory_bytes, quantize
         self._bytes_per_token: int | None | Literal["unknown"] = "unknown"
-        self._merged: tuple[str, Engine] | None = None
+        self._engines: dict[str, Engine] = {}
+        self._rounding: Rounding | None = None
         self._peft: PeftModel | None = None
         self._adapters: dict[str, tuple[Adapter, float]] = {}
+        self._padded = Padded(loaded, self._adapted)
+        if quantize != "none" and not can_round(loaded.module.device):
+            raise ModelError(
+                f"--quantize {quantize} is for CPUs with a torch that has oneDNN, not for {loaded.info.device}"
+            )
+        if quantize != "none" and self.engine != "slots":
+            raise ModelError(
+                f"--quantize {quantize}: {loaded.info.architecture} is answered by transformers' generate, which does"
+                " not round; leave it out"
+            )
 
     @property
     def info(self) -> ModelInfo:
         """What a run records of it."""
-        return self._loaded.info
+        return replace(self._loaded.info, quantize=self._quantize)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's own tokenizer."""
         return self._loaded.tokenizer
 
+    @property
+    def rounding(self) -> Rounding | None:
+        """What rounding changes, measured on the first prompts; None: nothing is rounded."""
+        return self._rounding
+
+    @property
+    def engine(self) -> str:
+        """What answers prompts: "slots", the engine, or "generate", that of transformers."""
+        if self._bytes_per_token == "unknown":
+            module = self._loaded.module
+            # What is rounded differs by more than a trial can allow: its loss is measured on prompts.
+            layout: Layout = "packed" if self._quantize == "none" else "shared"
+            with self._adapted([None]) as (model, _):
+                trial = Trial(model)
+            packed = packed_copy(module, layout=layout)
+            self._bytes_per_token = trial.bytes_per_token(packed)
+            if self._bytes_per_token is not None and layout == "packed":
+                self._engines = {str(None): self._make_engine(packed)}
+        return "generate" if self._bytes_per_token is None else "slots"
+
     def attach(self, adapter: Adapter) -> float:
         """Take an adapter into memory as the door says."""
         if adapter.id not in self._adapters:
+            from lmtasks.model.attach import attach, effect  # peft takes a second to import
+
             # peft draws numbers for weights that it then replaces: nobody's draws are to change by that.
             with quiet(), torch.random.fork_rng(devices=[]):
                 self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
@@ -70,6 +112,7 @@ class TransformersModel:
             if not math.isfinite(moved):
                 raise AdapterError(f"{adapter.source}: with this adapter {self.info.name} computes what is no number")
             self._adapters[adapter.id] = adapter, moved
+            self._engines.pop(SEVERAL, None)
         return self._adapters[adapter.id][1]
 
     def generate(
@@ -80,66 +123,101 @@ class TransformersModel:
         batch_size: int | None = None,
         on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Answer prompts as the door says, the longest first: memory that lacks, lacks at the start."""
-        adapters = {request.adapter for request in requests}
-        if self.engine == "slots" and len(adapters) == 1:
-            engine = self._engine(adapters.pop())
-            most = batch_size or MOST_SEQUENCES
-            yield from engine.generate(requests, seed=seed, most_sequences=most, on_text=on_text)
-            return
-        for alike in self._alike([(sampling(request.generation), request.adapter) for request in requests]):
-            widths = [len(requests[place].token_ids) + requests[place].generation.max_new_tokens for place in alike]
-            for batch in _batches(widths, batch_size):
-                places = [alike[at] for at in batch]
-                completions = self._answer([requests[place] for place in places], seed, on_text)
-                yield list(zip(places, completions, strict=True))
+        """Answer prompts as the door says."""
+        for places in self._together([request.adapter for request in requests]):
+            own = [requests[place] for place in places]
+            if self.engine == "slots":
+                engine = self._engine({request.adapter for request in own})
+                self._measure_rounding(engine, own)
+                most = batch_size or MOST_SEQUENCES
+                answered = engine.generate(own, seed=seed, most_sequences=most, on_text=on_text)
+            else:
+                answered = self._padded.generate(own, seed=seed, batch_size=batch_size, on_text=on_text)
+            for finished in answered:
+                yield [(places[at], answer) for at, answer in finished]
 
-    @property
-    def engine(self) -> str:
-        """What answers prompts: "slots", the engine, or "generate", that of transformers."""
-        if self._bytes_per_token == "unknown":
-            with self._adapted([None]) as (model, _):
-                base = self._loaded.module
-                self._bytes_per_token = try_packed(packed_copy(base, None), model)
-        return "generate" if self._bytes_per_token is None else "slots"
-
-    def _engine(self, adapter: str | None) -> Engine:
-        """Return the engine of the base, or of the base with an adapter merged; the last one merged is kept."""
-        if self._merged is None or self._merged[0] != str(adapter):
-            loaded = self._loaded
-            packed = packed_copy(loaded.module, adapter and adapter_name(adapter))
-            engine = Engine(
-                packed,
-                loaded.tokenizer,
-                loaded.end_ids,
-                memory_bytes=self._memory_bytes,
-                bytes_per_token=int(self._bytes_per_token or 0),
-            )
-            self._merged = str(adapter), engine
-        return self._merged[1]
-
-    @torch.inference_mode()
     def loglikelihood(
         self, continuations: Sequence[Continuation], *, batch_size: int | None = None
     ) -> Iterator[list[tuple[int, float]]]:
-        """Measure texts behind prompts as the door says, the longest first."""
-        vocabulary = self._loaded.module.get_output_embeddings().weight.shape[0]
-        for alike in self._alike([(None, item.adapter) for item in continuations]):
-            widths = [len(continuations[at].token_ids) + len(continuations[at].answer_ids) for at in alike]
-            for batch in _batches(widths, batch_size):
-                longest = max(len(continuations[alike[at]].answer_ids) for at in batch)
-                rows = max(1, BATCH_LOGITS // (longest * vocabulary))
-                for start in range(0, len(batch), rows):
-                    places = [alike[at] for at in batch[start : start + rows]]
-                    yield list(zip(places, self._measure([continuations[place] for place in places]), strict=True))
+        """Measure texts behind prompts as the door says."""
+        for places in self._together([item.adapter for item in continuations]):
+            own = [continuations[place] for place in places]
+            if self.engine == "slots":
+                engine = self._engine({item.adapter for item in own})
+                measured = engine.measure(own, most_sequences=batch_size or MOST_MEASURED)
+            else:
+                measured = self._padded.measure(own, batch_size=batch_size)
+            for finished in measured:
+                yield [(places[at], logprob) for at, logprob in finished]
 
-    def _alike(self, kinds: Sequence[tuple[object, str | None]]) -> Iterator[list[int]]:
-        """Yield the places of what may share batches: drawn alike, and no adapter among them that must be alone."""
-        groups: dict[object, list[int]] = {}
-        for place, (kind, adapter) in enumerate(kinds):
-            alone = adapter is not None and not self._adapters[adapter][0].shares_batches
-            groups.setdefault((kind, adapter if alone else None), []).append(place)
+    def _together(self, adapters: Sequence[str | None]) -> Iterator[list[int]]:
+        """Yield the places of what can be computed together: all, but for adapters that must be alone."""
+        alone = {adapter for adapter in set(adapters) if adapter is not None and not self._shares(adapter)}
+        groups: dict[str | None, list[int]] = {}
+        for place, adapter in enumerate(adapters):
+            groups.setdefault(adapter if adapter in alone else None, []).append(place)
         yield from groups.values()
+
+    def _shares(self, adapter: str) -> bool:
+        if self.engine == "slots" and self._peft is not None:
+            return is_routable(self._peft, adapter_name(adapter))
+        return self._adapters[adapter][0].shares_batches
+
+    def _engine(self, adapters: set[str | None]) -> Engine:
+        """Return the engine of the base, of the base with one adapter merged, or with several beside it.
+
+        The last one is kept; each has weights of its own.
+        """
+        name = str(next(iter(adapters))) if len(adapters) == 1 else SEVERAL
+        if name not in self._engines:
+            self._engines, self._rounding = {}, None
+            layout: Layout = "packed" if self._quantize == "none" else "int8"
+            routes: Routes | None = {} if name == SEVERAL else None
+            merged = None if name in (SEVERAL, str(None)) else adapter_name(name)
+            texts = [self.tokenizer.encode(text, add_special_tokens=False) for text in SEEN]
+            packed = packed_copy(self._loaded.module, merged=merged, routes=routes, layout=layout, texts=texts)
+            self._engines = {name: self._make_engine(packed, routes)}
+        return self._engines[name]
+
+    def _make_engine(self, packed: Any, routes: Routes | None = None) -> Engine:
+        return Engine(
+            packed,
+            self._loaded.tokenizer,
+            self._loaded.end_ids,
+            memory_bytes=self._memory_bytes,
+            bytes_per_token=int(self._bytes_per_token or 0),
+            routes=routes,
+        )
+
+    def _measure_rounding(self, engine: Engine, requests: Sequence[Request]) -> None:
+        """Compare the perplexity of prompts' own tokens with and without rounding."""
+        if self._quantize == "none" or self._rounding or not requests:
+            return
+        texts, tokens = [], 0
+        for request in requests:
+            ids = request.token_ids[: ROUNDED_TOKENS - tokens]
+            if len(ids) > 1:
+                texts.append(Continuation(ids[:1], ids[1:], request.adapter))
+                tokens += len(ids) - 1
+        if not texts:
+            return
+        found = []
+        merged = engine.routes is None and requests[0].adapter
+        routes: Routes | None = None if engine.routes is None else {}
+        exact = packed_copy(
+            self._loaded.module, merged=adapter_name(merged) if merged else None, routes=routes, layout="shared"
+        )
+        for each in (self._make_engine(exact, routes), engine):
+            logprob = sum(value for finished in each.measure(texts) for _, value in finished)
+            found.append(math.exp(-logprob / tokens))
+        self._rounding = Rounding(tokens, *found)
+        for weight in self._loaded.module.parameters():
+            let_go(weight)
+        if not self._rounding.change <= MUCH:  # or no number at all
+            log.warning(
+                "rounding to int8 raises the perplexity of prompts by %.0f%%: this model is better without --quantize",
+                100 * self._rounding.change,
+            )
 
     @contextmanager
     def _adapted(self, adapters: Sequence[str | None]) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -155,108 +233,3 @@ class TransformersModel:
         else:
             names = ["__base__" if adapter is None else adapter_name(adapter) for adapter in adapters]
             yield self._peft, {"adapter_names": names}
-
-    def _measure(self, batch: Sequence[Continuation]) -> list[float]:
-        ids, mask = self._left_padded([[*item.token_ids, *item.answer_ids] for item in batch])
-        longest = max(len(item.answer_ids) for item in batch)
-        # Padded on the left, all answers end at the last place; what predicts a token stands one place before it.
-        positions = (mask.cumsum(-1) - 1).clamp_min(0)
-        with self._adapted([item.adapter for item in batch]) as (model, told):
-            output = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=False,
-                logits_to_keep=longest + 1,
-                **told,
-            )
-        measured = []
-        for row, item in enumerate(batch):
-            length = len(item.answer_ids)
-            logits = output.logits[row, -length - 1 : -1].float()
-            chosen = logits.gather(-1, ids[row, -length:, None]).squeeze(-1)
-            measured.append(float((chosen - logits.logsumexp(-1)).double().sum()))
-        return measured
-
-    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids and attention mask, both of shape [rows, longest]."""
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self._loaded.pad_id)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for at, row in enumerate(rows):
-            ids[at, width - len(row) :] = torch.tensor(row)
-            mask[at, width - len(row) :] = 1
-        device = self._loaded.module.device
-        return ids.to(device), mask.to(device)
-
-    @torch.inference_mode()
-    def _answer(self, batch: Sequence[Request], seed: int, on_text: OnText | None) -> list[Completion]:
-        loaded = self._loaded
-        ids, mask = self._left_padded([request.token_ids for request in batch])
-        width = ids.shape[1]
-        generations = [request.generation for request in batch]
-        longest = max(generation.max_new_tokens for generation in generations)
-        watch = _TextWatch(loaded.tokenizer, width, generations, on_text)
-        with self._adapted([request.adapter for request in batch]) as (model, told):
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=longest,
-                do_sample=False,  # the draw, if any, is in the processors
-                logits_processor=logits_processors(
-                    generations[0], [own_generator(request.key, seed) for request in batch]
-                ),
-                stopping_criteria=StoppingCriteriaList([watch] if watch.needed else []),
-                **told,
-            )
-        rows = output[:, width:].tolist()
-        return [
-            completion(loaded.tokenizer, row, generation, loaded.end_ids)
-            for row, generation in zip(rows, generations, strict=True)
-        ]
-
-
-class _TextWatch(StoppingCriteria):
-    """Ends rows whose new text holds a stop string or is long enough, and tells a listener how a single row grows."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt_length: int,
-        generations: Sequence[Generation],
-        on_text: OnText | None,
-    ) -> None:
-        self.tokenizer, self.prompt_length, self.on_text = tokenizer, prompt_length, on_text
-        self.stops = [generation.stop for generation in generations]
-        self.limits = [generation.max_new_tokens for generation in generations]
-        self.tail = max(map(tail_length, self.stops))
-
-    @property
-    def needed(self) -> bool:
-        return bool(any(self.stops) or self.on_text or len(set(self.limits)) > 1)
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
-        new = input_ids[:, self.prompt_length :]
-        done = [new.shape[1] >= limit for limit in self.limits]
-        if any(self.stops):
-            for row, tail in enumerate(new[:, -self.tail :].tolist()):
-                if self.stops[row] and not done[row]:
-                    done[row] = first_stop(decode(self.tokenizer, tail), self.stops[row]) is not None
-        if self.on_text:
-            text, stop = decode(self.tokenizer, new[0].tolist()), self.stops[0]
-            at = first_stop(text, stop)
-            self.on_text(settled(text, stop) if at is None else text[:at])
-        return torch.tensor(done, device=input_ids.device)
-
-
-def _batches(widths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
-    """Divide rows of these many tokens into batches of similar ones, the longest first; yield their places."""
-    batch: list[int] = []
-    for place in sorted(range(len(widths)), key=lambda place: -widths[place]):
-        full = batch_size or max(1, min(BATCH_ROWS, BATCH_TOKENS // widths[batch[0] if batch else place]))
-        if len(batch) >= full:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch

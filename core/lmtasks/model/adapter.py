@@ -18,6 +18,8 @@ NO_IDENTITY = ("base_model_name_or_path", "revision", "inference_mode", "peft_ve
 """Of the config, what changes nothing."""
 SCHEMA = 1
 """Of lmtasks.json; raised when a field changes its meaning or goes."""
+PREFIX = "adapter-"
+"""Of the names that peft knows adapters by; peft finds weights by name, so that it must not be part of "lora_"."""
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -65,6 +67,11 @@ class Adapter:
     def belongs_to(self, model: ModelInfo) -> bool:
         """Tell whether it was trained on these very weights; where that is not recorded, it may have been."""
         return self.record is None or self.record["base"]["revision"] == model.revision
+
+
+def adapter_name(adapter: Adapter | str) -> str:
+    """Return what peft calls an adapter, by its hash."""
+    return f"{PREFIX}{(adapter if isinstance(adapter, str) else adapter.id)[:16]}"
 
 
 def find_adapter(source: str | Path) -> Adapter:

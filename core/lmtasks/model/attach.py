@@ -11,19 +11,11 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lmtasks.errors import AdapterError
-from lmtasks.model.adapter import WEIGHTS, Adapter
+from lmtasks.model.adapter import WEIGHTS, Adapter, adapter_name
 from lmtasks.model.info import ModelInfo
-
-PREFIX = "adapter-"
-"""Of the names that peft knows adapters by; peft finds weights by name, so that it must not be part of "lora_"."""
 
 NOT_SUPPORTED = ("modules_to_save", "layer_replication", "lora_bias", "target_parameters", "alora_invocation_tokens")
 """Settings of peft's that change more than the layers that an adapter is on, or that batches cannot mix."""
-
-
-def adapter_name(adapter: Adapter | str) -> str:
-    """Return what peft calls an adapter, by its hash."""
-    return f"{PREFIX}{(adapter if isinstance(adapter, str) else adapter.id)[:16]}"
 
 
 def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInfo) -> PeftModel:

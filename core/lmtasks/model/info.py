@@ -7,6 +7,7 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["none", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +32,5 @@ class ModelInfo:
     """That it writes, as primary subtags; empty: unknown or many."""
     remote_code: bool = False
     """Whether code from its folder or the hub was allowed to run."""
+    quantize: Quantize = "none"
+    """To what its linear layers are rounded when it answers."""

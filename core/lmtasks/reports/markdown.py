@@ -8,7 +8,7 @@ from typing import Any
 from lmtasks.errors import RunError
 from lmtasks.reports.fine_tuning import CURVE, fine_tuning_sections
 from lmtasks.reports.learning_curve import write_learning_curve
-from lmtasks.reports.values import HEALTH, interval, number
+from lmtasks.reports.values import HEALTH, interval, number, rounding_loss
 from lmtasks.runs import Run
 from lmtasks.task import Sample, Score
 
@@ -154,7 +154,7 @@ def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
         "model": f"{model['name']} ({size}, from {model['source']})",
         "weights": model["revision"],
         "adapter": _adapter(record.get("adapter")),
-        "computed in": f"{model['dtype']} on {model['device']}",
+        "computed in": f"{model['dtype']} on {model['device']}{_rounding(record)}",
         "answered by": ENGINES.get(str(record.get("engine"))),
         "prompts": f"SHA-256 {prompt['sha256']} of all as rendered",
         "few-shot": fewshot
@@ -163,6 +163,13 @@ def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
         "seed": record["seed"],
         "remote code": "allowed" if model["remote_code"] else None,
     }
+
+
+def _rounding(record: Mapping[str, Any]) -> str:
+    kind, found = record["model"].get("quantize", "none"), record.get("rounding")
+    if kind == "none":
+        return ""
+    return f", linear layers rounded to {kind}" + (f" ({rounding_loss(found)})" if found else "")
 
 
 def _adapter(adapter: Mapping[str, Any] | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 HEALTH = {
     "empty": "empty",
     "unfinished": "ended by the limit of new tokens",
@@ -31,3 +33,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def rounding_loss(rounding: Mapping[str, float]) -> str:
+    """Return what a run's rounding to 8 bits costs, in words."""
+    change = 100 * (rounding["rounded"] / rounding["exact"] - 1)
+    return f"perplexity {change:+.1f}% on {rounding['tokens']:,} tokens of the prompts"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import states_language
-from lmtasks.model.info import Device, Dtype
+from lmtasks.model.info import Device, Dtype, Quantize
 from lmtasks.prompts import OnOverlong
 from lmtasks.task import Generation, names
 
@@ -48,14 +48,17 @@ class RunOptions:
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    repetition_penalty: float | None = None
     stop: tuple[str, ...] | None = None
     seed: int = 0
     """Of the few-shot draw and of sampling."""
     batch_size: int | None = None
-    """Prompts at once; None: as many as the model's budget of tokens allows."""
+    """Prompts at once; None: 64, or as many as the memory for keys and values allows."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
+    quantize: Quantize = "none"
+    """"int8": round weights and activations of the linear layers to 8 bits, on a CPU; faster, nearly the same text."""
     memory: float = 1.0
     """GiB for the keys and values of sequences under way; weights and all else come on top."""
     adapter: str | Path | None = None
@@ -74,14 +77,15 @@ class RunOptions:
             object.__setattr__(self, "metrics", names(self.metrics))
         if self.stop is not None:
             object.__setattr__(self, "stop", names(self.stop))
-        for name in ("temperature", "top_p"):
+        for name in ("temperature", "top_p", "repetition_penalty"):
             if (number := getattr(self, name)) is not None:
                 if not isinstance(number, (int, float)):
                     raise UsageError(f"{name} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
         check_counts(self, limit=1, batch_size=1, num_fewshot=0)
         check_paths(self, "data", "fewshot_data", "adapter")
-        for name, choice in (("on_overlong", OnOverlong), ("device", Device), ("dtype", Dtype)):
+        choices = {"on_overlong": OnOverlong, "device": Device, "dtype": Dtype, "quantize": Quantize}
+        for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
                 raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
         if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float)) or not self.memory > 0:
@@ -98,7 +102,7 @@ class RunOptions:
         """
         asked = {
             name: getattr(self, name)
-            for name in ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
+            for name in ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop")
             if getattr(self, name) is not None
         }
         if self.temperature == 0:

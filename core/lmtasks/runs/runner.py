@@ -294,6 +294,8 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
                 _keep(job, [(*todo[at][1:], completion) for at, completion in own_places], model)
         on_progress(what, sum(job.finished for job in jobs), total)
         begun = time.perf_counter()
+    for job in jobs:
+        job.record["rounding"] = asdict(model.rounding) if model.rounding else None
 
 
 def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]], model: LanguageModel) -> None:
@@ -446,6 +448,7 @@ def _record(
         "environment": environment(),
         "timings": {**dict.fromkeys(MEASURING, 0.0), "total_seconds": 0.0},
         "tokens": {"prompt": 0, "completion": 0},
+        "rounding": None,
         "peak_memory_bytes": None,
         "counts": {},
         "metrics": [metric.name for metric in plan.metrics],
