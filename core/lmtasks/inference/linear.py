@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lmtasks.inference.allocation import let_go
+from lmtasks.model.allocation import let_go
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that architectures give the same inputs, by the names that they have in most of them."""

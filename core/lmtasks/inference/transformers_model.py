@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.errors import AdapterError, ModelError
-from lmtasks.inference.allocation import keep_freed_memory, let_go
 from lmtasks.inference.calibration import SEEN
 from lmtasks.inference.door import Completion, Continuation, OnText, Request, Rounding
 from lmtasks.inference.engine import MOST_MEASURED, MOST_SEQUENCES, Engine
@@ -22,6 +21,7 @@ from lmtasks.inference.lora import Routes, is_routable
 from lmtasks.inference.packed import Layout, Trial, packed_copy
 from lmtasks.inference.padded import Padded
 from lmtasks.model.adapter import Adapter, adapter_name
+from lmtasks.model.allocation import let_go
 from lmtasks.model.info import ModelInfo, Quantize
 from lmtasks.model.loading import LoadedModel
 from lmtasks.model.quiet import quiet
@@ -51,7 +51,6 @@ class TransformersModel:
         Raises:
             ModelError: this model cannot be rounded, or not on its device.
         """
-        keep_freed_memory()
         self._loaded, self._memory_bytes, self._quantize = loaded, memory_bytes, quantize
         self._bytes_per_token: int | None | Literal["unknown"] = "unknown"
         self._engines: dict[str, Engine] = {}
