@@ -1,6 +1,7 @@
 """How the cost of generation grows: with examples, with the length of prompts, with slots; a plot of each.
 
     python benchmarks/speed/growth.py OUTPUT [--data FILE] [--task TASK] [--model MODEL] [--dtype DTYPE]
+        [--examples N ...]
 
 OUTPUT.json and OUTPUT.svg are written; the plot needs matplotlib. All answers have as many tokens. Prompts of a certain
 length are the data's, joined and cut.
@@ -24,7 +25,6 @@ from lmtasks.inference import LanguageModel, Request
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
 
-EXAMPLES = 64, 256, 1024
 LENGTHS = 128, 256, 512, 1024, 2048, 4096
 OF_A_LENGTH, BEHIND_A_LENGTH = 16, 16
 """Prompts of each length, and new tokens of each."""
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", default="demo")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--examples", type=int, nargs="+", default=[64, 256, 1024])
     settings = parser.parse_args()
     model = lmtasks.load_model(settings.model, RunOptions(dtype=settings.dtype))
     task, _ = Registry().task(settings.task)
@@ -49,7 +50,7 @@ def main() -> None:
     seconds(model, prompts[:64], 2)  # as warm for the first as for the last
 
     found: dict[str, dict[int, float]] = {"examples": {}, "prompt tokens": {}, "slots": {}}
-    for count in EXAMPLES:
+    for count in settings.examples:
         asked = [prompts[at % len(prompts)] for at in range(count)]
         found["examples"][count] = seconds(model, asked, NEW_TOKENS) / count
         print(f"{count} examples: {1000 * found['examples'][count]:.0f} ms each", flush=True)

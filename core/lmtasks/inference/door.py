@@ -117,7 +117,7 @@ class LanguageModel(Protocol):
             requests: in any order; they are worked on in an order of the model's own. Those of several adapters
                 share batches where the adapters can.
             seed: of the draws.
-            batch_size: prompts at once; None: as many as fit the model's budget of tokens.
+            batch_size: prompts at once; None: as many as the model thinks best, within its memory.
             on_text: hears the text grow; only for a single request.
 
         Yields:
@@ -132,7 +132,7 @@ class LanguageModel(Protocol):
 
         Args:
             continuations: in any order.
-            batch_size: at once; None: as many as fit the model's budget of tokens.
+            batch_size: at once; None: as many as the model thinks best, within its memory.
 
         Yields:
             Those that were measured together: each one's place in `continuations`, and the natural logarithm of the

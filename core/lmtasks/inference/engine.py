@@ -219,7 +219,7 @@ class Engine:
                 for at in range(0, count, LOGIT_ROWS):
                     exact = own[at : at + LOGIT_ROWS].float()
                     likely = exact.gather(-1, following[at : at + LOGIT_ROWS])[:, 0] - exact.logsumexp(-1)
-                    text.logprob += float(likely.double().sum())
+                    text.logprob += float(likely.cpu().double().sum())
             done = [text for text in active if not text.pending]
             if done:
                 active = [text for text in active if text.pending]
@@ -261,6 +261,9 @@ class Engine:
             free.copy(prefix.slots, 0, sequence.slot)
             sequence.fed = len(prefix.ids)
         prefix.waiting -= 1
+        if prefix.slots and not apart and not prefix.waiting:
+            budget.give_back(prefix.slots)  # all have their copy
+            prefix.slots = None
         return True
 
     def _feed_prefix(self, prefix: _Prefix, slots: Slots) -> None:
@@ -462,7 +465,15 @@ def _in_order(sequences: Sequence[_Found]) -> deque[_Found]:
     for sequence in sequences:
         longest[sequence.prefix] = max(longest.get(sequence.prefix, 0), sequence.need)
     return deque(
-        sorted(sequences, key=lambda sequence: (-longest[sequence.prefix], sequence.prefix.ids, -sequence.need))
+        sorted(
+            sequences,
+            key=lambda sequence: (
+                -longest[sequence.prefix],
+                sequence.prefix.ids,
+                sequence.prefix.adapter or "",
+                -sequence.need,
+            ),
+        )
     )
 
 

@@ -130,8 +130,12 @@ class Part(nn.Module):
 
 
 def can_round(device: torch.device) -> bool:
-    """Tell whether a device multiplies in 8 bits: a CPU for which torch was built with oneDNN."""
-    return device.type == "cpu" and torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_prepack")
+    """Tell whether a device multiplies in 8 bits: a CPU with instructions for it, and a torch with oneDNN.
+
+    Without these instructions sums of two products are cut off at 16 bits, and are no longer exact.
+    """
+    there = torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_prepack")
+    return device.type == "cpu" and there and (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def can_pack(weight: torch.Tensor) -> bool:

@@ -29,12 +29,13 @@ class Routed(nn.Module):
         self.layer, self.pairs, self.routes = layer, pairs, routes
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return outputs, shape [1, places, outputs], of inputs, shape [1, places, inputs]."""
+        """Return outputs, shape [..., outputs], of inputs of all places of the row, shape [..., inputs]."""
         found: torch.Tensor = self.layer(inputs)
+        rows, sums = inputs.flatten(0, -2), found.flatten(0, -2)
         for name, places in self.routes.items():
             if name in self.pairs:
                 a, b = self.pairs[name]
-                found[0].index_add_(0, places, functional.linear(functional.linear(inputs[0, places], a), b))
+                sums.index_add_(0, places, functional.linear(functional.linear(rows[places], a), b))
         return found
 
 
@@ -43,11 +44,14 @@ def is_adapted(layer: nn.Module) -> TypeGuard[LoraLayer]:
     return hasattr(layer, "lora_A")
 
 
-def is_routable(module: nn.Module, adapter: str) -> bool:
-    """Tell whether an adapter, by peft's name, is but a product of two matrices on linear layers."""
+def is_routable(module: PreTrainedModel, adapter: str) -> bool:
+    """Tell whether an adapter, by peft's name, is but a product of two matrices on linear layers of the body."""
+    head = module.get_output_embeddings()
     for layer in module.modules():
         if not is_adapted(layer):
             continue
+        if adapter in layer.lora_A and layer is head:
+            return False  # it is handed the places whose logits are wanted, not the whole row
         if adapter in layer.lora_embedding_A or layer.use_dora.get(adapter):
             return False
         if adapter in layer.lora_A and not isinstance(layer.get_base_layer(), nn.Linear | Conv1D):

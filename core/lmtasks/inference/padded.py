@@ -80,7 +80,7 @@ class Padded:
             length = len(item.answer_ids)
             logits = output.logits[row, -length - 1 : -1].float()
             chosen = logits.gather(-1, ids[row, -length:, None]).squeeze(-1)
-            measured.append(float((chosen - logits.logsumexp(-1)).double().sum()))
+            measured.append(float((chosen - logits.logsumexp(-1)).cpu().double().sum()))
         return measured
 
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

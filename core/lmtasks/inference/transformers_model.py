@@ -38,6 +38,8 @@ ROUNDED_TOKENS = 1024
 """Of prompts on which rounding is measured, at most."""
 MUCH = 0.05
 """Of perplexity that rounding may cost without a warning; measured on so few tokens, it is 1% off."""
+MOST_NATS = 700
+"""Per token, of a perplexity that is still a number."""
 SEVERAL = "several"
 """The engine of the base with all adapters beside it, among those of one adapter each."""
 
@@ -60,8 +62,11 @@ class TransformersModel:
         self._padded = Padded(loaded, self._adapted)
         if quantize != "none" and not can_round(loaded.module.device):
             raise ModelError(
-                f"--quantize {quantize} is for CPUs with a torch that has oneDNN, not for {loaded.info.device}"
+                f"--quantize {quantize} is for CPUs that multiply in 8 bits (AVX512-VNNI or AMX), with a torch that has"
+                f" oneDNN; leave it out on this one ({loaded.info.device})"
             )
+        if quantize != "none" and loaded.info.dtype == "float16":
+            raise ModelError(f"--quantize {quantize} goes with --dtype bfloat16 or float32, not with float16")
         if quantize != "none" and self.engine != "slots":
             raise ModelError(
                 f"--quantize {quantize}: {loaded.info.architecture} is answered by transformers' generate, which does"
@@ -80,7 +85,7 @@ class TransformersModel:
 
     @property
     def rounding(self) -> Rounding | None:
-        """What rounding changes, measured on the first prompts; None: nothing is rounded."""
+        """What rounding changes, measured on prompts of the last call; None: nothing is rounded."""
         return self._rounding
 
     @property
@@ -168,8 +173,10 @@ class TransformersModel:
         The last one is kept; each has weights of its own.
         """
         name = str(next(iter(adapters))) if len(adapters) == 1 else SEVERAL
+        if SEVERAL in self._engines and all(adapter is None or self._shares(adapter) for adapter in adapters):
+            name = SEVERAL  # answers a single one as well, and is there
         if name not in self._engines:
-            self._engines, self._rounding = {}, None
+            self._engines = {}
             layout: Layout = "packed" if self._quantize == "none" else "int8"
             routes: Routes | None = {} if name == SEVERAL else None
             merged = None if name in (SEVERAL, str(None)) else adapter_name(name)
@@ -190,7 +197,7 @@ class TransformersModel:
 
     def _measure_rounding(self, engine: Engine, requests: Sequence[Request]) -> None:
         """Compare the perplexity of prompts' own tokens with and without rounding."""
-        if self._quantize == "none" or self._rounding or not requests:
+        if self._quantize == "none" or not requests:
             return
         texts, tokens = [], 0
         for request in requests:
@@ -208,7 +215,7 @@ class TransformersModel:
         )
         for each in (self._make_engine(exact, routes), engine):
             logprob = sum(value for finished in each.measure(texts) for _, value in finished)
-            found.append(math.exp(-logprob / tokens))
+            found.append(math.exp(min(-logprob / tokens, MOST_NATS)))
         self._rounding = Rounding(tokens, *found)
         for weight in self._loaded.module.parameters():
             let_go(weight)

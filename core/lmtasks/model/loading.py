@@ -82,7 +82,10 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     chosen_dtype = _choose_dtype(dtype, chosen_device)
     weights = place.path
     if place.stored and chosen_dtype == torch.bfloat16:
-        weights = str(store.rounded(place.stored, "bfloat16", on_progress=on_progress))
+        try:
+            weights = str(store.rounded(place.stored, "bfloat16", on_progress=on_progress))
+        except (ModelError, SafetensorError) as error:  # a store that is full or not ours: only loading takes longer
+            log.debug("the model is not kept in bfloat16: %s", error)
     on_progress(f"loading {name}", 0, 0)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if place.hub_revision:

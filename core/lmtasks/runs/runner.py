@@ -128,6 +128,7 @@ def run_plans(
                 job.path, before = folders.enter_context(claimed)
                 ending.append(job)
                 if before:
+                    job.record["rounding"] = before.get("rounding")
                     job.record["timings"] |= {name: before["timings"].get(name, 0.0) for name in MEASURING}
                 write_record(job.path, job.record)
             for job in jobs:
@@ -286,6 +287,9 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
     on_progress(what, total - len(todo), total)
     begun = time.perf_counter()
     for together in model.generate(requests, seed=options.seed, batch_size=options.batch_size):
+        if model.rounding:
+            for job in jobs:
+                job.record["rounding"] = asdict(model.rounding)
         seconds = (time.perf_counter() - begun) / len(together)
         for job in jobs:
             own_places = [(at, completion) for at, completion in together if todo[at][0] is job]
@@ -294,8 +298,6 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
                 _keep(job, [(*todo[at][1:], completion) for at, completion in own_places], model)
         on_progress(what, sum(job.finished for job in jobs), total)
         begun = time.perf_counter()
-    for job in jobs:
-        job.record["rounding"] = asdict(model.rounding) if model.rounding else None
 
 
 def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]], model: LanguageModel) -> None:
