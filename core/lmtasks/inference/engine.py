@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,13 +12,11 @@ from lmtasks.errors import ModelError
 from lmtasks.inference.attention import Column, Step, Stretch
 from lmtasks.inference.cache import Budget, Slots
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
-from lmtasks.inference.lookup import Lookup
 from lmtasks.inference.lora import Routes
-from lmtasks.inference.prefixes import shared_prefixes
 from lmtasks.inference.sampling import choose, own_generator
 from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
+from lmtasks.inference.under_way import Answer, Found, Growing, Prefix, Text, guess, in_order, with_prefixes
 from lmtasks.model.adapter import adapter_name
-from lmtasks.task import Generation
 
 ROW_TOKENS = 2048
 """That pass through the model at once, at most."""
@@ -32,86 +28,8 @@ MOST_SEQUENCES = 64
 """Under way at once, unless asked otherwise."""
 MOST_MEASURED = 32
 """Texts that are measured at once, unless asked otherwise."""
-APART = 8, 256
-"""Sequences with the same prefix, and tokens of it, from which on its keys and values stay apart and are read for all
-at once. A second product for fewer takes longer than to read a copy."""
 FEW = 2
 """Sequences under way up to which tokens are guessed: more of them fill the hardware without."""
-
-
-@dataclass(slots=True, eq=False)
-class _Prefix:
-    """What some prompts have in common."""
-
-    ids: tuple[int, ...]
-    adapter: str | None
-    """That reads it."""
-    users: int = 0
-    """Sequences that are still to begin or under way with it."""
-    waiting: int = 0
-    """Sequences that are still to begin with it."""
-    apart: bool = False
-    """Whether its keys and values are read where they are; else each sequence gets a copy."""
-    slots: Slots | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """A text under way: a prompt with what has been written so far, or with the answer that is measured."""
-
-    place: int
-    ids: list[int]
-    """All tokens that are known."""
-    prompt: int
-    """How many of them are the prompt's."""
-    room: int
-    """Tokens that it will have been fed in the end."""
-    prefix: _Prefix
-    slots: Slots = field(init=False)
-    slot: int = -1
-    fed: int = 0
-    """Tokens whose keys and values are in the slot."""
-
-    @property
-    def base(self) -> int:
-        """Tokens at its beginning that are kept apart."""
-        return len(self.prefix.ids) if self.prefix.apart else 0
-
-    @property
-    def pending(self) -> int:
-        """Tokens that are known and not yet fed."""
-        return min(len(self.ids), self.room) - self.base - self.fed
-
-    @property
-    def need(self) -> int:
-        """Tokens that its slot must have room for."""
-        return self.room - self.base
-
-
-@dataclass(slots=True, eq=False)
-class _Answer(_Sequence):
-    """One that grows by what the model chooses."""
-
-    generation: Generation = field(kw_only=True)
-    generator: torch.Generator = field(kw_only=True)
-    lookup: Lookup | None = None
-    guessed: int = 0
-    """Of the last tokens, how many nobody has chosen yet."""
-
-    @property
-    def new(self) -> list[int]:
-        """What has been chosen."""
-        return self.ids[self.prompt :]
-
-
-@dataclass(slots=True, eq=False)
-class _Text(_Sequence):
-    """One that is measured."""
-
-    logprob: float = 0.0
-
-
-_Found = TypeVar("_Found", bound=_Sequence)
 
 
 class Engine:
@@ -160,9 +78,9 @@ class Engine:
         Raises:
             ModelError: a single request needs more memory than there is.
         """
-        prefixes = _prefixes([(request.token_ids, request.adapter) for request in requests])
+        prefixes = with_prefixes([(request.token_ids, request.adapter) for request in requests])
         answers = [
-            _Answer(
+            Answer(
                 place,
                 list(request.token_ids),
                 len(request.token_ids),
@@ -173,14 +91,14 @@ class Engine:
             )
             for place, (request, prefix) in enumerate(zip(requests, prefixes, strict=True))
         ]
-        budget, waiting = Budget(self.memory_bytes, self.bytes_per_token), _in_order(answers)
-        active: list[_Answer] = []
+        budget, waiting = Budget(self.memory_bytes, self.bytes_per_token), in_order(answers)
+        active: list[Answer] = []
         while waiting or active:
             self._admit(waiting, active, budget, most_sequences)
             self._close_up(active)
             if len(active) <= FEW and all(answer.pending == 1 for answer in active):
                 for answer in active:
-                    _guess(answer)
+                    guess(answer)
             done = []
             logits, asked = self._step(active)
             chosen = iter(self._choose(logits, asked))
@@ -202,13 +120,13 @@ class Engine:
         Raises:
             ModelError: a single one needs more memory than there is.
         """
-        prefixes = _prefixes([(item.token_ids, item.adapter) for item in continuations])
+        prefixes = with_prefixes([(item.token_ids, item.adapter) for item in continuations])
         texts = []
         for place, (item, prefix) in enumerate(zip(continuations, prefixes, strict=True)):
             ids = [*item.token_ids, *item.answer_ids]
-            texts.append(_Text(place, ids, len(item.token_ids), len(ids) - 1, prefix))
-        budget, waiting = Budget(self.memory_bytes, self.bytes_per_token), _in_order(texts)
-        active: list[_Text] = []
+            texts.append(Text(place, ids, len(item.token_ids), len(ids) - 1, prefix))
+        budget, waiting = Budget(self.memory_bytes, self.bytes_per_token), in_order(texts)
+        active: list[Text] = []
         while waiting or active:
             self._admit(waiting, active, budget, most_sequences)
             logits, asked = self._step(active)
@@ -227,7 +145,7 @@ class Engine:
                     self._leave(text, budget)
                 yield [(text.place, text.logprob) for text in done]
 
-    def _admit(self, waiting: deque[_Found], active: list[_Found], budget: Budget, most_sequences: int) -> None:
+    def _admit(self, waiting: deque[Found], active: list[Found], budget: Budget, most_sequences: int) -> None:
         """Give slots to those that wait, as long as there are any."""
         while waiting and len(active) < most_sequences:
             if self._give_slot(waiting[0], len(waiting), budget, most_sequences - len(active)):
@@ -243,7 +161,7 @@ class Engine:
                     f" the {budget.bytes / 2**20:.0f} MiB that --memory allows"
                 )
 
-    def _give_slot(self, sequence: _Sequence, waiting: int, budget: Budget, most: int) -> bool:
+    def _give_slot(self, sequence: Growing, waiting: int, budget: Budget, most: int) -> bool:
         prefix = sequence.prefix
         if prefix.ids and prefix.slots is None:
             slots = budget.take(1, len(prefix.ids))
@@ -266,7 +184,7 @@ class Engine:
             prefix.slots = None
         return True
 
-    def _feed_prefix(self, prefix: _Prefix, slots: Slots) -> None:
+    def _feed_prefix(self, prefix: Prefix, slots: Slots) -> None:
         slots.free.clear()
         for start in range(0, len(prefix.ids), ROW_TOKENS):
             part = prefix.ids[start : start + ROW_TOKENS]
@@ -275,20 +193,20 @@ class Engine:
             self._forward(list(part), positions, step, [0], [(prefix.adapter, 0, len(part))])
         prefix.slots = slots
 
-    def _forgo(self, prefix: _Prefix, budget: Budget) -> None:
+    def _forgo(self, prefix: Prefix, budget: Budget) -> None:
         """Let sequences compute their prefix themselves: there is no room for it beside a copy."""
         if prefix.slots:
             budget.give_back(prefix.slots)
         prefix.ids, prefix.slots = (), None
 
-    def _step(self, active: Sequence[_Found]) -> tuple[torch.Tensor, list[tuple[_Found, int]]]:
+    def _step(self, active: Sequence[Found]) -> tuple[torch.Tensor, list[tuple[Found, int]]]:
         """Feed each sequence its next token, or as much of what is known of it as there is room for.
 
         Returns:
             Logits, shape [places, vocabulary], behind the last token of a prompt and each one after it; and whose
             they are: sequences, and how many are theirs.
         """
-        single: dict[Slots, list[_Found]] = {}
+        single: dict[Slots, list[Found]] = {}
         for sequence in active:
             if sequence.pending == 1:
                 single.setdefault(sequence.slots, []).append(sequence)
@@ -297,11 +215,11 @@ class Engine:
         ids: list[int] = []
         positions: list[int] = []
         keep: list[int] = []
-        asked: list[tuple[_Found, int]] = []
+        asked: list[tuple[Found, int]] = []
         adapters: list[tuple[str | None, int, int]] = []
         step = Step([], [])
 
-        def feed(sequence: _Found, count: int) -> None:
+        def feed(sequence: Found, count: int) -> None:
             first = sequence.base + sequence.fed
             wanted = min(count, first + count - sequence.prompt + 1)
             if wanted > 0:
@@ -327,7 +245,7 @@ class Engine:
         found = self._forward(ids, positions, step, keep or [0], adapters)
         return found[: len(keep)], asked
 
-    def _column(self, start: int, slots: Slots, members: Sequence[_Sequence]) -> Column:
+    def _column(self, start: int, slots: Slots, members: Sequence[Growing]) -> Column:
         device = self.module.device
         return Column(
             start,
@@ -373,7 +291,7 @@ class Engine:
         logits: torch.Tensor = output.logits[0]
         return logits
 
-    def _choose(self, logits: torch.Tensor, asked: Sequence[tuple[_Answer, int]]) -> list[int]:
+    def _choose(self, logits: torch.Tensor, asked: Sequence[tuple[Answer, int]]) -> list[int]:
         """Return what follows at each place."""
         if not asked:
             return []
@@ -385,7 +303,7 @@ class Engine:
             [answer.ids for answer in rows],
         )
 
-    def _take(self, answer: _Answer, chosen: Sequence[int], on_text: OnText | None) -> bool:
+    def _take(self, answer: Answer, chosen: Sequence[int], on_text: OnText | None) -> bool:
         """Give an answer what was chosen behind its last token and behind each that was guessed; tell if it is done.
 
         What was guessed counts as long as it is what was chosen.
@@ -394,15 +312,15 @@ class Engine:
         del answer.ids[len(answer.ids) - answer.guessed :]
         answer.guessed = 0
         done = False
-        for token, guess in zip(chosen, [*guessed, None], strict=True):
+        for token, expected in zip(chosen, [*guessed, None], strict=True):
             answer.ids.append(token)
             done = self._is_done(answer, on_text)
-            if done or token != guess:
+            if done or token != expected:
                 break
         answer.fed = len(answer.ids) - 1 - answer.base
         return done
 
-    def _is_done(self, answer: _Answer, on_text: OnText | None) -> bool:
+    def _is_done(self, answer: Answer, on_text: OnText | None) -> bool:
         stop, new = answer.generation.stop, answer.new
         if on_text:
             text = decode(self.tokenizer, new)
@@ -414,7 +332,7 @@ class Engine:
             return False
         return first_stop(decode(self.tokenizer, new[-tail_length(stop) :]), stop) is not None
 
-    def _leave(self, sequence: _Sequence, budget: Budget) -> None:
+    def _leave(self, sequence: Growing, budget: Budget) -> None:
         slots, prefix = sequence.slots, sequence.prefix
         slots.free.append(sequence.slot)
         if len(slots.free) == slots.count:
@@ -423,9 +341,9 @@ class Engine:
         if prefix.slots and not prefix.users:
             budget.give_back(prefix.slots)
 
-    def _close_up(self, active: Sequence[_Sequence]) -> None:
+    def _close_up(self, active: Sequence[Growing]) -> None:
         """Move sequences to the first of their slots: attention reads all up to the last that is used."""
-        groups: dict[Slots, list[_Sequence]] = {}
+        groups: dict[Slots, list[Growing]] = {}
         for sequence in active:
             groups.setdefault(sequence.slots, []).append(sequence)
         for slots, members in groups.items():
@@ -436,54 +354,5 @@ class Engine:
                 slots.free[slots.free.index(hole)] = sequence.slot
                 sequence.slot = hole
 
-    def _completion(self, answer: _Answer) -> Completion:
+    def _completion(self, answer: Answer) -> Completion:
         return completion(self.tokenizer, answer.new, answer.generation, self.end_ids)
-
-
-def _prefixes(prompts: Sequence[tuple[Sequence[int], str | None]]) -> list[_Prefix]:
-    """Return for each prompt with its adapter what it shares with others."""
-    lengths = [0] * len(prompts)
-    for adapter in {adapter for _, adapter in prompts}:
-        places = [place for place, (_, own) in enumerate(prompts) if own == adapter]
-        for place, length in zip(places, shared_prefixes([prompts[place][0] for place in places]), strict=True):
-            lengths[place] = length
-    found: dict[tuple[object, ...], _Prefix] = {}
-    prefixes = []
-    for (prompt, adapter), length in zip(prompts, lengths, strict=True):
-        ids = tuple(prompt[:length])
-        prefix = found.setdefault((ids, adapter), _Prefix(ids, adapter))
-        prefix.users += 1
-        prefix.waiting += 1
-        prefix.apart = prefix.users >= APART[0] and length >= APART[1]
-        prefixes.append(prefix)
-    return prefixes
-
-
-def _in_order(sequences: Sequence[_Found]) -> deque[_Found]:
-    """Return those that begin alike together, and the longest first: all that comes later fits into their slots."""
-    longest: dict[_Prefix, int] = {}
-    for sequence in sequences:
-        longest[sequence.prefix] = max(longest.get(sequence.prefix, 0), sequence.need)
-    return deque(
-        sorted(
-            sequences,
-            key=lambda sequence: (
-                -longest[sequence.prefix],
-                sequence.prefix.ids,
-                sequence.prefix.adapter or "",
-                -sequence.need,
-            ),
-        )
-    )
-
-
-def _guess(answer: _Answer) -> None:
-    """Put behind an answer what followed its last words before, to be confirmed or not by the next step."""
-    generation = answer.generation
-    if generation.temperature or generation.repetition_penalty != 1:
-        return
-    answer.lookup = answer.lookup or Lookup()
-    left = generation.max_new_tokens - len(answer.new) - 1
-    guesses = answer.lookup.following(answer.ids)[:left]
-    answer.ids.extend(guesses)
-    answer.guessed = len(guesses)

@@ -147,7 +147,7 @@ class TransformersModel:
         for places in self._together([item.adapter for item in continuations]):
             own = [continuations[place] for place in places]
             if self.engine == "slots":
-                engine = self._engine({item.adapter for item in own})
+                engine = self._engine({item.adapter for item in own}, several=True)
                 measured = engine.measure(own, most_sequences=batch_size or MOST_MEASURED)
             else:
                 measured = self._padded.measure(own, batch_size=batch_size)
@@ -167,13 +167,22 @@ class TransformersModel:
             return is_routable(self._peft, adapter_name(adapter))
         return self._adapters[adapter][0].shares_batches
 
-    def _engine(self, adapters: set[str | None]) -> Engine:
+    def _engine(self, adapters: set[str | None], *, several: bool = False) -> Engine:
         """Return the engine of the base, of the base with one adapter merged, or with several beside it.
 
         The last one is kept; each has weights of its own.
+
+        Args:
+            adapters: that answer.
+            several: whether the one of several will do for a single adapter, if it is there. It rounds otherwise: texts
+                are never to depend on what was asked before.
         """
         name = str(next(iter(adapters))) if len(adapters) == 1 else SEVERAL
-        if SEVERAL in self._engines and all(adapter is None or self._shares(adapter) for adapter in adapters):
+        if (
+            several
+            and SEVERAL in self._engines
+            and all(adapter is None or self._shares(adapter) for adapter in adapters)
+        ):
             name = SEVERAL  # answers a single one as well, and is there
         if name not in self._engines:
             self._engines = {}
