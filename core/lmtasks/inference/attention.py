@@ -7,17 +7,15 @@ others (a prefix, computed and kept once) and to its sequence's own tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from transformers import AttentionInterface
 
 from lmtasks.inference.cache import Slots
+from lmtasks.model.attention import causal, seen
 
 NAME = "lmtasks_slots"
 """The name that this attention has among those of transformers."""
-BLOCK = 128
-"""New tokens of a sequence that attend at once: what comes after the last of them is not computed for the others."""
 
 
 @dataclass(slots=True)
@@ -59,9 +57,11 @@ class Column:
         """Return what is added to logits of shape [high, groups, heads, prefix + width]; None: nothing."""
         if (window, width) not in self._masks:
             last = self.positions.new_zeros(self.high).index_copy_(0, self.places, self.positions)[:, None]
-            seen = _seen(last + self.slots.base, self.slots.base + width, window)
-            blocked = torch.zeros(seen.shape, device=seen.device, dtype=like.dtype).masked_fill_(~seen, -torch.inf)
-            self._masks[window, width] = None if bool(seen.all()) else blocked[:, None, None]
+            reached = seen(last + self.slots.base, self.slots.base + width, window)
+            blocked = torch.zeros(reached.shape, device=reached.device, dtype=like.dtype).masked_fill_(
+                ~reached, -torch.inf
+            )
+            self._masks[window, width] = None if bool(reached.all()) else blocked[:, None, None]
         return self._masks[window, width]
 
 
@@ -103,9 +103,7 @@ def attend(
     for stretch in lmtasks_step.stretches:
         here = slice(stretch.start, stretch.start + stretch.count)
         keys, values = _with_earlier(stretch, layer, key[0, :, here], value[0, :, here])
-        for start in range(0, stretch.count, BLOCK):
-            own = slice(stretch.start + start, stretch.start + min(start + BLOCK, stretch.count))
-            output[own] = _causal(query[:, own], keys, values, stretch.count - start, sliding_window)
+        output[here] = causal(query[:, here], keys, values, window=sliding_window).transpose(0, 1)
     for column in lmtasks_step.columns:
         here = slice(column.start, column.start + len(column.places))
         output[here] = _single(column, layer, query[:, here], key[0, :, here], value[0, :, here], sliding_window)
@@ -125,34 +123,6 @@ def _with_earlier(
         own = kept[at][stretch.slot, :, :end]
         found.append(torch.cat([prefix[at][0], own], dim=1) if prefix else own)
     return found[0], found[1]
-
-
-def _causal(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, left: int, window: int | None
-) -> torch.Tensor:
-    """Return what tokens in succession find, shape [tokens, heads, size].
-
-    Args:
-        query: scaled, shape [heads, tokens, size].
-        keys: of the whole sequence, shape [groups, all tokens, size].
-        values: likewise.
-        left: tokens from the first of the query's to the end of the sequence.
-        window: how many of the last tokens each one sees, itself included; None: all.
-    """
-    heads, count, size = query.shape
-    groups, total = keys.shape[:2]
-    first = total - left
-    end = first + count
-    begin = 0 if window is None else max(0, first + 1 - window)
-    keys, values = keys[:, begin:end], values[:, begin:end]
-    logits = torch.bmm(query.reshape(groups, heads // groups * count, size), keys.transpose(1, 2))
-    each = logits.view(groups, heads // groups, count, end - begin)
-    each[..., first - begin :] += _later(query.device, query.dtype)[:count, :count]
-    if window is not None and end - begin > window:
-        own = torch.arange(first - begin, end - begin, device=query.device)[:, None]
-        each.masked_fill_(~_seen(own, end - begin, window), -torch.inf)
-    found = torch.bmm(torch.softmax(logits, -1), values)
-    return found.view(heads, count, -1).transpose(0, 1)
 
 
 def _single(
@@ -189,25 +159,6 @@ def _single(
         found += torch.bmm(together, shared_values).view(groups, high, share, -1).transpose(0, 1)
     found = found.view(high, heads, -1)
     return found[column.places] if column.has_holes else found
-
-
-@cache
-def _later(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Return what keeps tokens of a block from seeing later ones, shape [BLOCK, BLOCK]."""
-    return torch.full((BLOCK, BLOCK), -torch.inf, device=device, dtype=dtype).triu_(1)
-
-
-def _seen(own: torch.Tensor, width: int, window: int | None) -> torch.Tensor:
-    """Return which positions a token at its own position sees, shape [tokens, width].
-
-    Args:
-        own: positions of tokens, shape [tokens, 1].
-        width: positions that there are.
-        window: how many of the last a token sees, itself included; None: all.
-    """
-    ahead = torch.arange(width, device=own.device)
-    seen = ahead <= own
-    return seen if window is None else seen & (ahead > own - window)
 
 
 AttentionInterface.register(NAME, attend)
