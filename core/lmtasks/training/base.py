@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
@@ -48,8 +49,11 @@ def adapter_on(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftModel
             model = get_peft_model(loaded.module, config)
         # As the user knows the base, not where this machine keeps it.
         model.peft_config["default"].base_model_name_or_path = loaded.info.name
+        # Autocast casts what each layer computes; peft's own cast to float32 before it would be undone, and kept.
+        autocast = loaded.module.dtype == torch.bfloat16
         try:
-            yield model
+            with disable_input_dtype_casting(model, active=autocast):
+                yield model
         finally:
             with quiet():
                 model.unload()
