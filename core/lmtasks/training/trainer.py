@@ -69,6 +69,11 @@ class Parts(Dataset[Batch]):
         self.sequences, self.steps, self.parts = sequences, steps, parts
         self.packed, self.pad_id = packed, pad_id
 
+    @property
+    def first(self) -> Batch:
+        """The first sequence alone."""
+        return collate(self.sequences[:1], packed=self.packed, pad_id=self.pad_id, weight=0.0)
+
     def __len__(self) -> int:
         return len(self.steps) * self.parts
 
@@ -108,7 +113,6 @@ class AdapterTrainer(Trainer):
         self.watch = watch
         self.folder, self.only_answers, self.validation = folder, only_answers, validation
         self.loss_is_scaled_for_ga = True  # by the weights of Parts
-        self.last: Batch | None = None
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
@@ -127,7 +131,6 @@ class AdapterTrainer(Trainer):
         Raises:
             TrainingError: it is no number.
         """
-        self.last = inputs
         losses = answer_losses(model, inputs, only_answers=self.only_answers)
         # Processes average their gradients, where those of the parts have to be summed.
         loss = losses.sum() * inputs["weight"] * self.accelerator.num_processes
@@ -139,13 +142,12 @@ class AdapterTrainer(Trainer):
         """Refuse weights that were spoilt by the last step, of which no later loss would tell.
 
         Raises:
-            TrainingError: the loss of its examples is no longer a number.
+            TrainingError: with them the loss of an example is no longer a number.
         """
-        if self.last is None:
-            return
+        one = self._prepare_inputs(self.train_dataset.first)
         self.model.eval()  # dropout would draw numbers, more of them the more often it is saved
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
-            losses = answer_losses(self.model, self.last, only_answers=self.only_answers)
+            losses = answer_losses(self.model, one, only_answers=self.only_answers)
         if not losses.isfinite().all():
             raise self._diverged("the loss")
 
