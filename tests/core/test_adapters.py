@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import lmtasks
 from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
 from lmtasks.errors import AdapterError, PluginError, UsageError
-from lmtasks.inference import Completion, Continuation, LanguageModel, Request
+from lmtasks.inference import Completion, Continuation, LanguageModel, Request, transformers_model
+from lmtasks.inference.packed import packed_copy
 from lmtasks.model.adapter import find_adapter
 from lmtasks.prompts import Renderer
 from lmtasks.testing import save_tiny_model
@@ -221,6 +222,21 @@ def test_texts_are_as_likely_in_mixed_batches_as_alone(architecture, tmp_path):
         with torch.no_grad():
             logprobs = bare(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])
         assert alone[at] == pytest.approx(float(logprobs[-len(asked[at].answer_ids) :].sum()), abs=1e-4)
+
+
+def test_one_set_of_weights_measures_all_adapters_that_share_it(tiny_folder, bare, other, monkeypatch):
+    model = load(tiny_folder)
+    made: list[object] = []
+    monkeypatch.setattr(
+        transformers_model, "packed_copy", lambda *args, **how: made.append(how) or packed_copy(*args, **how)
+    )
+    adapters = [put(model, bare), put(model, other), None]
+    asked = [Continuation(tokens(model, "ferry"), tokens(model, " at nine"), adapter) for adapter in adapters]
+    list(model.loglikelihood(asked))
+    several = len(made)
+    for item in asked:
+        list(model.loglikelihood([item]))
+    assert len(made) == several
 
 
 # On a model

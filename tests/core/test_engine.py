@@ -142,6 +142,19 @@ def test_memory_is_bounded_by_the_budget(model, monkeypatch):
     assert max(taken) > 500 * runner.bytes_per_token
 
 
+def test_a_prefix_that_all_have_copied_takes_no_memory_any_more(model, monkeypatch):
+    taken: list[list[int]] = []
+    leave = engine.Engine._leave
+
+    def watched(self: engine.Engine, answer: object, budget: cache.Budget) -> None:
+        taken.append([slots.count for slots in budget.taken])
+        leave(self, answer, budget)
+
+    monkeypatch.setattr(engine.Engine, "_leave", watched)
+    answers(model, requests(model, (SYSTEM,)))
+    assert taken[0] == [16, 7]  # the slots of the 23 answers alone
+
+
 def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):
     asked = requests(model, ("",))
     runner = model._engine({None})

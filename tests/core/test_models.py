@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -298,6 +299,18 @@ def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatc
     assert folder == store.rounded(stored, "bfloat16", on_progress=no_progress)
     assert made == ["failed", "bfloat16"]
     assert left_in_store() == sorted([*before, folder.name])
+
+
+def test_a_store_without_room_for_another_precision_costs_no_more_than_that(index, tiny_folder, monkeypatch):
+    def no_room(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setitem(catalogue.CATALOGUE, "tiny", entry())
+    monkeypatch.setattr("lmtasks.model.convert.convert", lambda _, folder: shutil.copytree(tiny_folder, folder))
+    monkeypatch.setattr("lmtasks.model.convert.save_in", no_room)
+    model = lmtasks.load_model("tiny", RunOptions(device="cpu", dtype="bfloat16"))
+    assert model.info.dtype == "bfloat16"
+    assert left_in_store() == [store._folder("tiny", entry().sha256).name]
 
 
 def test_what_a_cleaner_left_of_a_stored_model_is_made_anew(index, conversions):
