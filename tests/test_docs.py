@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
-import os
 import re
 import shlex
 import subprocess
@@ -15,12 +13,31 @@ from pathlib import Path
 import click
 import pytest
 
-from lmtasks import hookspecs
-from lmtasks.cli.main import COMMANDS, cli
+import lmtasks
+import lmtasks.testing
+from lmtasks import (
+    DataFile,
+    DataFunction,
+    Example,
+    Field,
+    Generation,
+    HubDataset,
+    LogLikelihood,
+    Measurement,
+    Parameter,
+    Prompt,
+    Sample,
+    ScoreKind,
+    Task,
+    hookspecs,
+)
+from lmtasks.cli.main import COMMANDS, cli, main
 from lmtasks.cli.settings import training_settings
 from lmtasks.metrics import CORE
 from lmtasks.model import CATALOGUE
+from lmtasks.parsers import PARSERS
 from lmtasks.plugins import Registry
+from lmtasks.plugins.yaml_file import task_schema
 from lmtasks.training import TrainOptions
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +66,7 @@ def command_named(name: str) -> click.Command:
 
 @pytest.mark.parametrize(("document", "line"), shown_commands())
 def test_a_command_in_the_documents_exists_with_its_flags(document: str, line: str):
-    words = shlex.split(line.partition(" && ")[0])[1:]
+    words = shlex.split(re.split(r" && | > ", line)[0])[1:]
     command: click.Command = cli
     while isinstance(command, click.Group):
         name = words.pop(0)
@@ -57,7 +74,8 @@ def test_a_command_in_the_documents_exists_with_its_flags(document: str, line: s
         assert found is not None, f"{document}: no command {name}"
         command = found
     # Parses as click would, without running: an unknown flag or a missing argument raises.
-    command.make_context("lmtasks", list(words))
+    with command.make_context("lmtasks", list(words)):
+        pass
 
 
 def test_readme_names_every_command_task_and_model():
@@ -112,8 +130,8 @@ def test_the_page_on_fine_tuning_names_settings_with_their_defaults():
     named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
     known = {field.name for field in dataclasses.fields(TrainOptions)}
     assert named and set(named) <= known
-    for option in command_named("train").params:
-        assert option.name in known | {"task", "output", "model", "config", "plan_only", "resume", "as_json", "verbose"}
+    others = {"task", "output", "model", "config", "plan_only", "resume", "as_json", "verbose", "plugin", "no_plugin"}
+    assert {option.name for option in command_named("train").params} <= known | others
 
 
 def test_the_page_on_scores_is_what_its_script_writes():
@@ -128,50 +146,113 @@ def test_readme_names_every_metric():
         assert f"`{name}`" in text or name in ("loglikelihood", "perplexity"), name
 
 
-def test_every_hook_has_a_heading():
-    text = (ROOT / "plugins/README.md").read_text()
+def test_the_reference_has_every_hook_and_everything_public():
+    text = (ROOT / "docs/plugin-reference.md").read_text()
     for name, value in vars(hookspecs).items():
         if inspect.isfunction(value):
             assert f"\n### {name}\n" in text
+    assert f"version {hookspecs.API_VERSION}\n" in text
+    public = [*lmtasks.__all__, *lmtasks.testing.__all__, *(name for name in PARSERS if name != "strip")]
+    assert not [name for name in public if f"`{name}`" not in text]
 
 
-@pytest.fixture(scope="module")
-def written_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plugin of plugins/README.md, as if installed."""
-    folder = tmp_path_factory.mktemp("plugin")
-    code = [block for block in blocks("plugins/README.md", "python")]
-    (folder / "lmtasks_titles.py").write_text(code[0] + "\n\n" + code[2])
-    (folder / "test_titles.py").write_text(code[1])
-    (folder / "titles.jsonl").write_text(blocks("plugins/README.md", "json")[0])
-    (package,) = blocks("plugins/README.md", "toml")
+@pytest.mark.parametrize(
+    ("kind", "section"),
+    [
+        *((kind, kind.__name__) for kind in (Task, Field, Prompt, Generation, Parameter)),
+        *((kind, "Data") for kind in (DataFile, HubDataset, DataFunction, Example)),
+        *((kind, "Metric") for kind in (Measurement, ScoreKind, Sample, LogLikelihood)),
+    ],
+)
+def test_the_reference_has_every_field(kind: type, section: str):
+    text = (ROOT / "docs/plugin-reference.md").read_text()
+    [part] = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    missing = [name for name in inspect.signature(kind).parameters if not re.search(rf"\b{name}\b", part)]
+    assert not missing
+
+
+def test_the_reference_has_every_key_of_a_yaml_task():
+    text = (ROOT / "docs/plugin-reference.md").read_text()
+    schema = task_schema()
+    for part in (schema, *schema["$defs"].values()):
+        assert not [key for key in part["properties"] if f"`{key}`" not in text]
+
+
+NOT_OURS = ("pip ", "pytest ", "python ", "twine ")
+"""Commands of other programs, which fetch or publish packages; what `plugins new` writes is tested elsewhere."""
+WITH_A_MODEL = ("run", "show", "ask", "train")
+
+
+def files_of(document: str) -> dict[str, str]:
+    """The files that a page shows: the block behind each paragraph that ends in a name in backticks and a colon."""
+    text = (ROOT / document).read_text()
+    found = re.findall(r"`([\w-]+\.[\w.-]+)`[^`\n]*:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    files: dict[str, str] = {}
+    for name, content in found:
+        # A further block for a file is what is added to it.
+        files[name] = f"{files[name]}\n\n{content}" if name in files else content
+    return files
+
+
+@pytest.mark.parametrize("document", ["plugins/README.md", "docs/your-own-data.md"])
+def test_the_files_and_commands_of_a_page_work_as_they_stand(
+    document: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    for name, content in files_of(document).items():
+        (tmp_path / name).write_text(content)
+    lines = [line.partition("  #")[0].strip() for block in blocks(document, "bash") for line in block.splitlines()]
+    ours = [line for line in lines if line and not line.startswith(NOT_OURS)]
+    assert len(ours) > 3
+    for line in ours:
+        words, arrow, target = line.partition(" > ")
+        command = shlex.split(words)[1:]
+        if command[0] in WITH_A_MODEL:
+            command += ["--model", str(tiny_folder)]
+        if command[0] in ("run", "ask"):
+            command += ["--max-new-tokens", "4"]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main(command)
+        written = capsys.readouterr()
+        assert exit.value.code == 0, f"{line}\n{written.err}"
+        if arrow:
+            (tmp_path / target).write_text(written.out)
+        if command[:2] == ["plugins", "new"]:
+            monkeypatch.syspath_prepend(install(tmp_path / "lmtasks-headlines"))
+
+
+def install(folder: Path) -> str:
+    """Write the metadata of a package as an editable install would, and return the folder for the path."""
     import tomllib
 
-    project = tomllib.loads(package)["project"]
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     entries = "\n".join(f"{name} = {module}" for name, module in project["entry-points"]["lmtasks"].items())
     (info / "entry_points.txt").write_text(f"[lmtasks]\n{entries}\n")
-    return folder
+    return str(folder)
 
 
-def in_plugin(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def test_the_two_lines_of_the_tutorial_are_what_a_new_plugin_has(tmp_path: Path):
+    from lmtasks.plugins.new import NewPlugin, write_plugin
+
+    write_plugin(NewPlugin(name="headlines", summary="S.", author="A"), tmp_path / "new")
+    (lines,) = blocks("plugins/README.md", "toml")
+    assert lines in (tmp_path / "new" / "pyproject.toml").read_text()
 
 
-def test_the_plugin_of_the_tutorial_is_found_tested_and_run(written_plugin: Path, tiny_folder: Path):
-    main = "from lmtasks.cli.main import main; main()"
-    assert "titles  " in in_plugin(written_plugin, "-c", main, "list")
-    assert "2 passed" in in_plugin(written_plugin, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_titles.py")
-    ran = in_plugin(
-        written_plugin, "-c", main, "run", "titles", "--model", str(tiny_folder), "--num-fewshot", "1",
-        "--metrics", "rouge,titles/brevity", "--json",
-    )  # fmt: skip
-    names = [score["name"] for score in json.loads(ran)["scores"]]
-    assert names == ["rouge1", "rouge2", "rougeL", "rougeLsum", "brevity"]
+def test_the_tests_of_the_tutorial_pass(tmp_path: Path):
+    for name, content in files_of("plugins/README.md").items():
+        (tmp_path / name).write_text(content)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_titles.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_plugin_of_the_tutorial_is_under_40_lines():

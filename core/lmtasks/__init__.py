@@ -12,12 +12,15 @@ from lmtasks.errors import LmtasksError
 from lmtasks.hookspecs import hookimpl
 from lmtasks.task import (
     DataFile,
+    DataFunction,
     Example,
     Field,
     Generation,
+    HubDataset,
     LogLikelihood,
     Measurement,
     Metric,
+    Parameter,
     Prompt,
     Sample,
     Score,
@@ -32,13 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataFile",
+    "DataFunction",
     "Example",
     "Field",
     "Generation",
+    "HubDataset",
     "LmtasksError",
     "LogLikelihood",
     "Measurement",
     "Metric",
+    "Parameter",
     "Prompt",
     "Run",
     "RunOptions",

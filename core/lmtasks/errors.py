@@ -54,6 +54,10 @@ class UsageError(LmtasksError):
     """Settings that contradict each other or are out of range; exit code 2 on the command line."""
 
 
+class DeprecatedWarning(FutureWarning):
+    """A part of the plugin interface that will go; says since when, and what to use instead."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Make the error for a name that does not exist, with the nearest known ones.
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 PROJECT = "lmtasks"
 """The entry-point group and pluggy project of all plugins."""
 
+API_VERSION = 1
+"""Of the plugin interface, as docs/plugin-reference.md lists it."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast
 
 from lmtasks.errors import PromptError
+from lmtasks.foreign import foreign
 from lmtasks.task import Example, Prompt, Task
 
 NONCHARACTERS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
@@ -266,13 +267,9 @@ class Renderer:
         return self.prompt.separator.join([system, *blocks] if system else blocks)
 
     def _fill(self, part: Literal["system", "user"], example: Example) -> str:
-        try:
-            return self.prompt.fill(part, example.inputs)
-        except Exception as error:  # a prompt function is a plugin's code
-            raise PromptError(
-                f'task "{self.task.name}", example "{example.id}": the {part} part of prompt "{self.name}" failed:'
-                f" {type(error).__name__}: {error}"
-            ) from error
+        said = f'{self.task.label}, example "{example.id}": the {part} part of prompt "{self.name}" failed'
+        with foreign(said, PromptError):
+            return self.prompt.fill(part, self.task.filled(example.inputs))
 
 
 class _ControlTokens:

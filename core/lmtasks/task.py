@@ -5,6 +5,7 @@ Standard library only, so that a plugin that imports it starts at once.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import re
@@ -195,6 +196,8 @@ class Sample:
     completion_tokens: int = 0
     loglikelihoods: tuple[LogLikelihood, ...] = ()
     """Of the references under the model, in their order, where they were asked for."""
+    error: str | None = None
+    """Why the task could not read the completion; the prediction is then empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,18 +273,118 @@ class DataFile:
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Field name to column name, where the file uses others than the task knows."""
+    """Field name (or "references", "id", "language") to column name, where the file uses others than the task knows."""
+    license: str | None = None
+    """Under which terms the data may be used, best as an SPDX identifier: "CC-BY-4.0"."""
 
 
-DataSource = DataFile | Callable[[str], Iterable[Example]]
-"""A file, or a function from the split's name to its examples. Data is read when asked for, not before."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFunction:
+    """A data set that a function reads."""
+
+    read: Callable[[str], Iterable[Example]]
+    """From the split's name to its examples; nothing where there is no such split."""
+    license: str | None = None
+    """As in DataFile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubDataset:
+    """A data set of the Hugging Face hub (or in a local folder of the same layout) that holds plain files."""
+
+    id: str
+    revision: str | None = None
+    """A commit, so that the same data comes again; None: the newest."""
+    config: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """As in DataFile."""
+    license: str | None = None
+    """As in DataFile."""
+
+    def __str__(self) -> str:
+        """Return it as `--data` takes it."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hub:{self.id}{revision}{f'#{self.config}' if self.config else ''}"
+
+
+DataSource = DataFile | HubDataset | DataFunction
+"""Where examples come from. Data is read when asked for, not before."""
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A setting of a task that its prompts name like a field: `--set tone=formal`."""
+
+    summary: str = ""
+    """What it does, for `lmtasks show`."""
+    value: Value | None = None
+    """What it is unless it is set; None: nothing, and lines of a prompt that name it are left out.
+
+    A parameter of a field's name begins with None; once set, it takes the field's place in every example.
+    """
+    type: type[Value] | None = None
+    """That its values have; None: that of `value`, or text."""
+    choices: tuple[str, ...] = ()
+    """The only texts it may be; empty: any."""
+    least: float | None = None
+    most: float | None = None
+    """The range of a number, its ends included."""
+
+    def __post_init__(self) -> None:
+        """Refuse a parameter whose own value is none that it allows.
+
+        Raises:
+            ValueError: says what it may be.
+        """
+        object.__setattr__(self, "choices", names(self.choices))
+        object.__setattr__(self, "type", self.type or (str if self.value is None else type(self.value)))
+        if self.value is not None:
+            object.__setattr__(self, "value", self.read(self.value))
+
+    def read(self, given: object) -> Value:
+        """Return a value of this parameter's type from text of the command line, or from Python.
+
+        Raises:
+            ValueError: it is not one; says what is expected.
+        """
+        value = self._from_text(given.strip()) if isinstance(given, str) else given
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, (str, int, float)) or type(value) is not self.type or not self._allows(value):
+            raise ValueError(self._expected())
+        return value
+
+    def _from_text(self, text: str) -> Value | None:
+        if self.type is bool:
+            return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}.get(text.lower())
+        try:
+            return self.type(text) if self.type else text
+        except ValueError:
+            return None
+
+    def _allows(self, value: Value) -> bool:
+        if isinstance(value, str):
+            return value in self.choices if self.choices else bool(value)
+        low, high = self.least is not None and value < self.least, self.most is not None and value > self.most
+        return math.isfinite(value) and not low and not high
+
+    def _expected(self) -> str:
+        if self.choices:
+            return f"must be one of {', '.join(self.choices)}"
+        kinds: dict[object, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+        bounds = [f"of at least {self.least:g}"] if self.least is not None else []
+        bounds += [f"of at most {self.most:g}"] if self.most is not None else []
+        return f"must be {' '.join([kinds[self.type], ' and '.join(bounds)]).strip()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Task:
     """Prompt, data, metric: everything lmtasks needs to run a task with a model.
 
-    The short forms are taken at the door: a list of names for `fields`, a plain string for a prompt.
+    The short forms are taken at the door: a list of names for `fields`, a plain string for a prompt, a bare function
+    for a data set.
     """
 
     name: str
@@ -298,6 +401,9 @@ class Task:
     no_answer: str | None
     expects: Mapping[str, str]
     adapter: str | Path | None
+    parameters: Mapping[str, Parameter]
+    origin: str = field(compare=False)
+    """Distribution and version, or file, that it comes from; "" before a plugin returned it."""
 
     def __init__(
         self,
@@ -307,7 +413,7 @@ class Task:
         summary: str,
         fields: Mapping[str, Field] | Sequence[str],
         prompts: Mapping[str, str | Prompt],
-        datasets: Mapping[str, DataSource],
+        datasets: Mapping[str, DataSource | Callable[[str], Iterable[Example]]],
         metrics: Sequence[str | Metric],
         references: Sequence[str] = (),
         parse: Callable[[str], str] = str.strip,
@@ -316,6 +422,7 @@ class Task:
         no_answer: str | None = None,
         expects: Mapping[str, str] | None = None,
         adapter: str | Path | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
     ) -> None:
         """Describe a task. Cheap: nothing is opened or read.
 
@@ -337,6 +444,7 @@ class Task:
             expects: columns that must hold this value where the data has them, such as {"target_lang": "zh"}.
             adapter: a LoRA adapter for this task, as a folder of the package or a hub id; it is used where the model
                 is the one that it was trained on.
+            parameters: settings that users may change with `--set`, by name; prompts name them like fields.
 
         Raises:
             ValueError: a part is missing or contradicts another; the message names it.
@@ -350,7 +458,9 @@ class Task:
             "prompts": {
                 key: Prompt(user=prompt) if isinstance(prompt, str) else prompt for key, prompt in prompts.items()
             },
-            "datasets": dict(datasets),
+            "datasets": {
+                key: DataFunction(read=source) if callable(source) else source for key, source in datasets.items()
+            },
             "metrics": names(metrics),
             "parse": parse,
             "generation": generation or Generation(),
@@ -358,6 +468,8 @@ class Task:
             "no_answer": no_answer,
             "expects": dict(expects or {}),
             "adapter": adapter,
+            "parameters": dict(parameters or {}),
+            "origin": "",
         }
         for attribute in dataclasses.fields(type(self)):
             object.__setattr__(self, attribute.name, values[attribute.name])
@@ -371,10 +483,58 @@ class Task:
         for part in ("fields", "prompts", "datasets"):
             if not getattr(self, part):
                 raise ValueError(f'task "{self.name}": {part} is empty, at least one is needed')
+        for name, parameter in self.parameters.items():
+            if name in self.fields and parameter.value is not None:
+                raise ValueError(
+                    f'task "{self.name}": parameter "{name}" has the name of a field, and must begin as None: it takes'
+                    " the field's place only where it is set"
+                )
+        known = (*self.fields, *self.parameters)
         for name, prompt in self.prompts.items():
-            unknown = sorted(prompt.names() - set(self.fields))
+            unknown = sorted(prompt.names() - set(known))
             if unknown:
                 raise ValueError(
                     f'task "{self.name}": prompt "{name}" names ${unknown[0]}, which is not among the fields'
-                    f" ({', '.join(self.fields)})"
+                    f" ({', '.join(known)})"
                 )
+
+    @property
+    def label(self) -> str:
+        """Name and origin, for messages."""
+        return f'task "{self.name}" ({self.origin})' if self.origin else f'task "{self.name}"'
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """The parameters that have a value, by name."""
+        return {name: found.value for name, found in self.parameters.items() if found.value is not None}
+
+    def with_settings(self, given: Mapping[str, object]) -> Task:
+        """Return this task with parameters set, from text or from values of their type.
+
+        Raises:
+            KeyError: there is no such parameter; its argument is the name.
+            ValueError: a value is none that the parameter allows; names it and says what is expected.
+        """
+        parameters = dict(self.parameters)
+        for name, value in given.items():
+            try:
+                parameters[name] = dataclasses.replace(parameters[name], value=parameters[name].read(value))
+            except ValueError as error:
+                raise ValueError(f'{self.label}: parameter "{name}" {error}, not {value!r}') from None
+        return self._changed("parameters", parameters)
+
+    def from_origin(self, origin: str) -> Task:
+        """Return this task with the word of where it comes from."""
+        return self._changed("origin", origin)
+
+    def filled(self, inputs: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what prompts may name: inputs, and the parameters that have a value, as text."""
+        said = {
+            name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in self.settings.items()
+        }
+        return {**inputs, **said}
+
+    def _changed(self, attribute: str, value: object) -> Task:
+        changed = copy.copy(self)
+        object.__setattr__(changed, attribute, value)
+        return changed

@@ -4,63 +4,31 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lmtasks.api import load_model
-from lmtasks.data import DataRequest, Dataset, load_dataset
-from lmtasks.data.load import TAUGHT, NoSplitError
-from lmtasks.errors import PluginError
+from lmtasks.api.checking import STRANGE_TEXTS, check_plugin, check_promises
+from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
 from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request, Rounding
-from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.adapter import Adapter
 from lmtasks.model.info import ModelInfo
-from lmtasks.plugins import Registry
-from lmtasks.prompts import Renderer, Tokenizer
+from lmtasks.prompts import Tokenizer
 from lmtasks.runs import RunOptions
-from lmtasks.runs.runner import parse_completion
-from lmtasks.task import Example, Sample, Task
+from lmtasks.task import Task
+
+__all__ = [
+    "CHAT_TEMPLATE",
+    "STRANGE_TEXTS",
+    "CharacterTokenizer",
+    "FakeModel",
+    "check_task",
+    "save_tiny_model",
+    "tiny_model",
+]
 
 Architecture = Literal["llama", "gpt2", "gpt_neox", "qwen3", "gemma3"]
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-STRANGE_TEXTS = ("", " \n", "。", "\ufffd\u200b", "word " * 2000, '{"a": [', "<|im_end|>", "答案：没有", "🙂" * 50)
-"""What a model may write; a parser must survive it."""
-
-
-class CharacterTokenizer:
-    """A tokenizer whose ids are code points: what a prompt holds can be read back from its ids."""
-
-    def __init__(self, chat_template: str | None = None) -> None:
-        """Take a chat template, or none for a base model's plain form."""
-        self.chat_template: str | Mapping[str, str] | None = chat_template
-
-    @property
-    def added_tokens_decoder(self) -> Mapping[int, object]:
-        """None."""
-        return {}
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> object:
-        """Return the conversation by the template."""
-        import jinja2
-
-        template = jinja2.Template(str(self.chat_template))
-        return template.render(messages=conversation, add_generation_prompt=add_generation_prompt)
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return code points."""
-        return [ord(character) for character in text]
-
-    def decode(self, token_ids: list[int]) -> str:
-        """Return the text of code points."""
-        return "".join(map(chr, token_ids))
 
 
 class FakeModel:
@@ -157,69 +125,20 @@ def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, chat:
     tokenizer.save_pretrained(folder)
 
 
-def check_task(task: Task) -> None:
-    """Check everything that a task promises; one line in a plugin's tests.
+def check_task(task: Task | str | Path) -> None:
+    """Check everything that a task promises, as `lmtasks plugins check` does; one line in a plugin's tests.
+
+    Args:
+        task: a Task, or for all of a plugin's its name or file.
 
     Raises:
-        AssertionError: data changes between two readings, a prompt fails or depends on the answer, the parser
-            fails, or right answers score below empty ones; names what and where.
-        LmtasksError: a data set cannot be read, or a metric does not exist.
+        AssertionError: something does not hold; names what, where and what to do.
+        LmtasksError: the plugin cannot be loaded.
     """
-    metrics = find_metrics(task.metrics, Registry().metric)
-    for text in STRANGE_TEXTS:
-        try:
-            parse_completion(task, text, f"{text[:20]!r}")
-        except PluginError as error:
-            raise AssertionError(str(error)) from error
-    for name in task.datasets:
-        for dataset in _splits(task, name):
-            where = f'data set "{name}", split "{dataset.split}"'
-            again = load_dataset(task, DataRequest(data=name, split=dataset.split))
-            _require(dataset.sha256 == again.sha256, task, f"{where}: two readings differ")
-            for prompt in task.prompts:
-                for template in (None, CHAT_TEMPLATE):
-                    renderer = Renderer(task, CharacterTokenizer(template), prompt=prompt)
-                    for example in dataset.examples:
-                        rendered = renderer.render(example)
-                        other = replace(example, references=("another answer",), target=None)
-                        told = renderer.render(other).token_ids != rendered.token_ids
-                        _require(not told, task, f'{where}: prompt "{prompt}" of "{example.id}" tells the answer')
-            gold = [_sample(task, example) for example in dataset.examples]
-            empty = [replace(sample, prediction="") for sample in gold]
-            for good, bad in zip(
-                score_samples(gold, metrics, resamples=0), score_samples(empty, metrics, resamples=0), strict=True
-            ):
-                sign = {True: 1, False: -1, None: 0}[good.higher_is_better]
-                worse = sign * good.value < sign * bad.value
-                _require(not worse, task, f"{where}: {good.name} of right answers is worse than that of empty ones")
-
-
-def _splits(task: Task, name: str) -> Iterator[Dataset]:
-    scored = load_dataset(task, DataRequest(data=name))
-    yield scored
-    for split in TAUGHT:
-        if split != scored.split:
-            try:
-                yield load_dataset(task, DataRequest(data=name, split=split))
-            except NoSplitError:
-                continue
-
-
-def _sample(task: Task, example: Example) -> Sample:
-    return Sample(
-        index=0,
-        id=example.id,
-        inputs=example.inputs,
-        references=example.references,
-        language=example.language or task.language,
-        meta=example.meta,
-        prediction=task.parse(example.answer or ""),
-    )
-
-
-def _require(condition: bool, task: Task, complaint: str) -> None:
-    if not condition:
-        raise AssertionError(f'task "{task.name}": {complaint}')
+    checks = check_promises(task) if isinstance(task, Task) else check_plugin(task)
+    failed = [check for check in checks if check.status == "failed"]
+    if failed:
+        raise AssertionError("\n".join(f'task "{check.task}": {check.promise}: {check.said}' for check in failed))
 
 
 def _tiny_tokenizer(*, chat: bool) -> Any:

@@ -126,12 +126,13 @@ def test_list_as_json(call):
 
 def test_plugins_list_shows_status_and_tasks(call):
     lines = [re.split(r"\s{2,}", line) for line in call("plugins", "list").out.splitlines()]
-    assert lines[0] == ["plugin", "distribution", "version", "status", "tasks"]
-    assert ["qa", "lmtasks", version("lmtasks"), "ok", "qa, qa/closed-book, qa/customer-service"] in lines
-    assert ["broken-exit", "lmtasks-broken-exit", "0.0.4", "broken", "-"] in lines
-    assert [line[:4] for line in lines if line[0] == "twice"] == [
-        ["twice", "lmtasks-twice-left", "1.0.0", "broken"],
-        ["twice", "lmtasks-twice-right", "2.0.0", "broken"],
+    assert lines[0] == ["plugin", "distribution", "version", "module", "status", "tasks"]
+    qa = "qa, qa/closed-book, qa/customer-service"
+    assert ["qa", "lmtasks", version("lmtasks"), "lmtasks_plugins.qa", "ok", qa] in lines
+    assert ["broken-exit", "lmtasks-broken-exit", "0.0.4", "lmtasks_broken_exit", "broken", "-"] in lines
+    assert [line[:5] for line in lines if line[0] == "twice"] == [
+        ["twice", "lmtasks-twice-left", "1.0.0", "lmtasks_twice", "broken"],
+        ["twice", "lmtasks-twice-right", "2.0.0", "lmtasks_twice", "broken"],
     ]
 
 

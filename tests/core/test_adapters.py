@@ -586,7 +586,7 @@ def test_interrupted_tasks_go_on_together(tmp_path, tiny_folder, bare, other, mo
     assert [completions(run) for run in runs] == [completions(run) for run in whole]
 
 
-def test_a_parser_that_fails_leaves_what_the_other_tasks_have(tmp_path, model, bare, other):
+def test_a_parser_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, model, bare, other):
     def parse(text: str) -> str:
         raise ValueError("no")
 
@@ -594,8 +594,9 @@ def test_a_parser_that_fails_leaves_what_the_other_tasks_have(tmp_path, model, b
     with pytest.raises(PluginError, match='task "second": its parser failed'):
         lmtasks.api.run_all([(make_task(), bare), (make_task("second", parse=parse), other)], options, model=model)
     kept = {run.record["task"]["name"]: run for run in map(lmtasks.Run, tmp_path.iterdir())}
-    assert {run.status for run in kept.values()} == {"failed"}
-    assert [len(kept[name].samples) for name in ("echo", "second")] == [5, 0]
+    assert {name: run.status for name, run in kept.items()} == {"echo": "finished", "second": "failed"}
+    assert [len(kept[name].samples) for name in ("echo", "second")] == [5, 5]
+    assert all(sample.error and sample.completion for sample in kept["second"].samples)
     assert all((run.path / "report.md").is_file() for run in kept.values())
 
 

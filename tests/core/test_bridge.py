@@ -527,7 +527,7 @@ def test_examples_without_references_are_refused_and_not_left_out(predictions, r
 def test_a_module_of_one_reference_is_refused_before_a_model_is_asked(tmp_path):
     name = module(tmp_path, "single")
     model = FakeModel(list(OUTPUTS))
-    several = [replace(example, references=("good", "better")) for example in make_task().datasets["demo"]("test")]
+    several = [replace(example, references=("good", "better")) for example in make_task().datasets["demo"].read("test")]
     task = make_task(metrics=(name,), datasets={"demo": lambda split: iter(several if split == "test" else [])})
     with pytest.raises(MetricError, match="one reference per example"):
         lmtasks.run(task, model=model, output_dir=tmp_path / "runs")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from lmtasks import DataFile, Example, Field, Prompt, Task
+from lmtasks import DataFile, Example, Field, HubDataset, Prompt, Task
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
-from lmtasks.data.hub import HubDataset
+from lmtasks.data.hub import parse_hub
 from lmtasks.errors import DataError, UnknownNameError
 
 
@@ -865,15 +865,18 @@ def test_map_of_data_from_a_function_is_refused():
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [
-        ("hub:squad", HubDataset("squad")),
-        ("hub:org/name", HubDataset("org/name")),
-        ("hub:org/name@v1.0", HubDataset("org/name", "v1.0")),
-        ("hub:org/name#3.0.0", HubDataset("org/name", None, "3.0.0")),
-        ("hub:org/name@refs/convert/parquet#en-de", HubDataset("org/name", "refs/convert/parquet", "en-de")),
+        ("hub:squad", HubDataset(id="squad")),
+        ("hub:org/name", HubDataset(id="org/name")),
+        ("hub:org/name@v1.0", HubDataset(id="org/name", revision="v1.0")),
+        ("hub:org/name#3.0.0", HubDataset(id="org/name", config="3.0.0")),
+        (
+            "hub:org/name@refs/convert/parquet#en-de",
+            HubDataset(id="org/name", revision="refs/convert/parquet", config="en-de"),
+        ),
     ],
 )
 def test_hub_data_has_id_revision_and_configuration(text, parsed):
-    assert HubDataset.parse(text) == parsed
+    assert parse_hub(text) == parsed
     assert str(parsed) == text
 
 

@@ -51,6 +51,7 @@ def entry(*, sha256: str | None = None, terms: bool = False, parts: tuple[str, .
         name="tiny",
         summary="for tests",
         languages=("en",),
+        context_length=64,
         license=License(
             name="Terms of Tiny",
             url="https://example.org/terms",

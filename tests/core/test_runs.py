@@ -54,7 +54,7 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     assert record["data"]["count"] == 6
     assert record["generation"]["stop"] == ["\n\n"]
     assert record["counts"] == {
-        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "cut": 0, "unfinished": 0, "reused": 0,
+        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "cut": 0, "unfinished": 0, "unparsed": 0, "reused": 0,
     }  # fmt: skip
     assert record["environment"]["packages"]["sacrebleu"]
     assert record["model"]["name"] == "fake"
@@ -192,19 +192,26 @@ def test_a_run_in_progress_is_left_to_its_process(tmp_path):
     assert len(run.samples) == len(other[0].samples) == 6
 
 
-def test_a_failing_parser_is_named_and_the_run_keeps_what_it_has(tmp_path):
+def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
     def parse(completion: str) -> str:
         if "3" in completion:
             raise ValueError("no three, please")
         return completion.strip()
 
-    with pytest.raises(PluginError, match='task "echo": its parser failed on example "e3": ValueError: no three'):
+    with pytest.raises(
+        PluginError, match='task "echo": its parser failed on example "e3": ValueError: no three, p.*count as'
+    ):
         lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
     run = Run(folder)
     assert run.status == "failed"
     assert "no three, please" in run.record["error"]
-    assert len(run.samples) == 3
+    assert run.record["counts"]["unparsed"] == 1
+    assert [sample.prediction for sample in run.samples] == [
+        "" if number == 3 else f"answer {number}" for number in range(6)
+    ]
+    assert [sample.completion for sample in run.samples if sample.error] == [" answer 3"]
+    assert run.scores[0].value == pytest.approx(100 * 5 / 6)
 
 
 def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp_path):
@@ -359,7 +366,7 @@ def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
     with pytest.raises(PluginError):
         lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
-    assert run.record["counts"]["reused"] == 3
+    assert run.record["counts"]["reused"] == 6
     assert run.scores[0].value == 100
     assert [sample.prediction for sample in Run(run.path).samples] == [f"answer {number}" for number in range(6)]
 

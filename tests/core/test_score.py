@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 import lmtasks
 from lmtasks import Example, Run, ScoreOptions, Task
-from lmtasks.errors import DataError, LmtasksError, MetricError, PluginError, RunError, UnknownNameError, UsageError
+from lmtasks.errors import DataError, LmtasksError, MetricError, RunError, UnknownNameError, UsageError
 from lmtasks.testing import FakeModel
 
 IDS = ("a", "b", "c", "d")
@@ -682,9 +683,13 @@ def test_nothing_half_written_stays_behind(data, outputs, tmp_path, monkeypatch)
 
 
 def test_a_report_that_cannot_be_written_hides_no_earlier_error(data, tmp_path, monkeypatch):
-    task = make_task(parse=lambda text: 1 / 0)
+    class Unplugged(FakeModel):
+        def generate(self, requests, **settings):
+            raise RunError("the model was unplugged")
+
     monkeypatch.setattr("lmtasks.api.running.write_report", full_report)
-    refused(PluginError, lambda: lmtasks.run(task, data=data, model=answers(), output_dir=tmp_path / "runs"), "parser")
+    run = partial(lmtasks.run, make_task(), data=data, model=Unplugged([]), output_dir=tmp_path / "runs")
+    refused(RunError, run, "unplugged")
 
 
 def full_report(run: Run) -> None:

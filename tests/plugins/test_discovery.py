@@ -295,7 +295,7 @@ def test_what_a_hook_does_wrong_is_told(tmp_path, monkeypatch, hook, arguments, 
 
 def implemented(plugin: str) -> set[str]:
     [found] = find_plugins()[plugin]
-    members = vars(found.entry_point.load()).values()
+    members = vars(found.load()).values()
     return {member.__name__ for member in members if hasattr(member, f"{hookspecs.PROJECT}_impl")}
 
 

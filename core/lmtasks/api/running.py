@@ -24,7 +24,7 @@ from lmtasks.task import Example, Task
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
     from lmtasks.runs.adapters import AdapterChoice
-    from lmtasks.runs.runner import Plan
+    from lmtasks.runs.runner import OnFailure, Plan
 
 log = logging.getLogger("lmtasks")
 RUN_OPTION = "option of a run"
@@ -98,6 +98,7 @@ def run_all(
     *,
     model: str | Path | LanguageModel = DEFAULT,
     on_progress: OnProgress = no_progress,
+    on_failure: OnFailure | None = None,
 ) -> list[Run]:
     """Run several tasks, each with an adapter of its own, with one model in memory; their examples share batches.
 
@@ -106,6 +107,8 @@ def run_all(
         options: of all of them; each takes its own data.
         model: as for `run`.
         on_progress: hears how far they are.
+        on_failure: hears of each run whose parser or metric failed, which costs it examples or scores, and the others
+            nothing; None: the first one is raised when all have ended.
 
     Raises:
         LmtasksError: as for `run`.
@@ -114,11 +117,17 @@ def run_all(
     plans = [
         plan_run(task, options if adapter is None else replace(options, adapter=adapter)) for task, adapter in tasks
     ]
-    return run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress)
+    return run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress, on_failure=on_failure)
 
 
-def run_planned(plans: Sequence[Plan], model: LanguageModel, *, on_progress: OnProgress = no_progress) -> list[Run]:
-    """Run what `plan_run` has checked, and write reports.
+def run_planned(
+    plans: Sequence[Plan],
+    model: LanguageModel,
+    *,
+    on_progress: OnProgress = no_progress,
+    on_failure: OnFailure | None = None,
+) -> list[Run]:
+    """Run what `plan_run` has checked, and write reports; see `run_all`.
 
     Raises:
         LmtasksError: as for `run`.
@@ -126,7 +135,13 @@ def run_planned(plans: Sequence[Plan], model: LanguageModel, *, on_progress: OnP
     from lmtasks.runs.runner import run_plans
 
     # A run that failed or was interrupted has a report too, with what there is.
-    return run_plans(plans, model, on_progress=on_progress, on_end=lambda path: write_report(Run(path)))
+    return run_plans(
+        plans,
+        model,
+        on_progress=on_progress,
+        on_end=lambda path: write_report(Run(path)),
+        on_failure=on_failure,
+    )
 
 
 def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None = None) -> Plan:
@@ -143,7 +158,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     from lmtasks.runs.runner import Plan
 
     registry = Registry()
-    found, plugin = find_task(registry, task)
+    found, plugin = find_task(registry, task, options.parameters)
     _check_prompt(found, options.prompt)
     named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]
     metrics = find_metrics(named, registry.metric)
@@ -207,7 +222,7 @@ def ask(
     from lmtasks.runs.runner import parse_completion, room_for_prompt, stopping
 
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
-    found, _ = find_task(Registry(), task)
+    found, _ = find_task(Registry(), task, options.parameters)
     _check_prompt(found, options.prompt)
     generation = options.generation(found.generation)
     example = Example(id="ask", inputs=_checked_inputs(found, {"": inputs} if isinstance(inputs, str) else inputs))
@@ -284,9 +299,28 @@ def loaded_model(model: str | Path | LanguageModel, options: RunOptions, on_prog
     return load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
 
 
-def find_task(registry: Registry, task: str | Task) -> tuple[Task, LoadedPlugin | None]:
-    """Return a task by its name, with the plugin that it comes from, or one that was handed over."""
-    return registry.task(task) if isinstance(task, str) else (task, None)
+def find_task(
+    registry: Registry, task: str | Task, parameters: Mapping[str, object] | None = None
+) -> tuple[Task, LoadedPlugin | None]:
+    """Return a task by its name, with the plugin that it comes from, or one that was handed over.
+
+    Args:
+        registry: finds it.
+        task: its name, a file, or a Task.
+        parameters: what is set of its parameters.
+
+    Raises:
+        UnknownNameError: there is no such task or parameter.
+        UsageError: a parameter cannot have that value.
+        PluginError: the plugin cannot be loaded.
+    """
+    found, plugin = registry.task(task) if isinstance(task, str) else (task, None)
+    try:
+        return found.with_settings(parameters or {}), plugin
+    except KeyError as error:
+        raise unknown_name(f'parameter of task "{found.name}"', error.args[0], found.parameters) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:

@@ -124,7 +124,7 @@ def plan_train(
     options = with_changes(options or TrainOptions(), changes, "option of a training")
     if options.max_minutes is not None and processes() > 1:
         raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
-    found, plugin = find_task(Registry(), task)
+    found, plugin = find_task(Registry(), task, options.parameters)
     if options.prompt is not None and options.prompt not in found.prompts:
         raise unknown_name(f'prompt of task "{found.name}"', options.prompt, found.prompts)
     plan = plan_training(found, plugin.found if plugin else None, options)

@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
+from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import progress
 
 
 @click.command("ask")
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.argument("text", required=False, metavar="[TEXT|@FILE|-]")
 @click.option(
     "--input",
@@ -28,7 +29,7 @@ from lmtasks.cli.terminal import progress
 @options.adapter_option
 @options.prompt_options
 @options.generation_options
-@options.verbose_option
+@options.plugin_options
 def command(task: str, text: str | None, inputs: dict[str, str], model: str, **settings: Any) -> None:
     """Do a task on your own text; the answer is written as it comes.
 

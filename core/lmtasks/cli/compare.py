@@ -56,7 +56,7 @@ SHOWN_TEXT = 300
 @options.limit_option
 @options.output_dir_option
 @options.json_option
-@options.verbose_option
+@options.plugin_options
 def command(
     runs: tuple[str, ...],
     adapters: tuple[str, ...],

@@ -7,12 +7,12 @@ import json
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import complain, table
+from lmtasks.cli.terminal import SLOW, complain, table
 
 
 @click.command("list")
 @options.json_option
-@options.verbose_option
+@options.plugin_options
 def command(as_json: bool) -> None:
     """List the tasks of all plugins."""
     from lmtasks.plugins import Registry
@@ -39,3 +39,6 @@ def command(as_json: bool) -> None:
             table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks])
         )
     complain(broken.values())
+    for plugin in loaded:
+        if plugin.seconds > SLOW:
+            click.echo(f'lmtasks: plugin "{plugin.found.name}" took {plugin.seconds:.1f} s to import', err=True)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import click
 
+from lmtasks.cli.terminal import FAILED
 from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 
 COMMANDS = {
@@ -23,10 +24,11 @@ COMMANDS = {
     "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
     "models": ("lmtasks.cli.models", "List and fetch models."),
     "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its model."),
-    "plugins": ("lmtasks.cli.plugins", "List plugins, and why a broken one is broken."),
+    "plugins": ("lmtasks.cli.plugins", "List, begin and check plugins."),
+    "completion": ("lmtasks.cli.completion", "Complete commands and task names in a shell."),
 }
 """Command to its module and its line in --help, so that --help imports none of them."""
-FAILED, USAGE, GATE, INTERRUPTED = 1, 2, 3, 130
+USAGE, GATE, INTERRUPTED = 2, 3, 130
 
 
 class LazyGroup(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,10 +55,62 @@ def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return decorate
 
 
+def _add_to(variable: str, separator: str, ctx: click.Context, values: tuple[str, ...]) -> None:
+    """Add names to an environment variable as long as the command runs, for this process and those it starts."""
+    if not values:
+        return
+    before = os.environ.get(variable)
+    os.environ[variable] = separator.join([*([before] if before else []), *values])
+
+    def put_back() -> None:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+    ctx.call_on_close(put_back)
+
+
+def _plugin_files(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    from lmtasks.plugins import FILES
+
+    _add_to(FILES, os.pathsep, ctx, values)
+
+
+def _plugins_off(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    from lmtasks.errors import unknown_name
+    from lmtasks.plugins import DISABLED, find_plugins
+
+    for name in values:
+        if name not in (known := find_plugins()):
+            raise click.BadParameter(str(unknown_name("plugin", name, known)), param=parameter)
+    _add_to(DISABLED, ",", ctx, values)
+
+
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Tell more; show tracebacks."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+
+plugin_options = _group(
+    click.option(
+        "--plugin",
+        multiple=True,
+        expose_value=False,
+        callback=_plugin_files,
+        metavar="FILE",
+        help="Take a plugin from a Python or YAML file. Repeatable.",
+    ),
+    click.option(
+        "--no-plugin",
+        multiple=True,
+        expose_value=False,
+        callback=_plugins_off,
+        metavar="NAME",
+        help="Leave an installed plugin out. Repeatable.",
+    ),
+    verbose_option,
+)
 
 model_options = _group(
     click.option(
@@ -125,8 +178,18 @@ data_options = _group(
     click.option("--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"),
 )
 
+set_option = click.option(
+    "--set",
+    "parameters",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=VALUE",
+    help="Set a parameter of the task (see `lmtasks show`). Repeatable.",
+)
+
 prompt_options = _group(
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
+    set_option,
     click.option(
         "--num-fewshot",
         type=click.IntRange(min=0),
@@ -241,6 +304,7 @@ training_options = _group(
     click.option("--eval-split", metavar="NAME", help="Of it.  [default: test, validation, dev or train]"),
     click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="Score the first N examples."),
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
+    set_option,
     metrics_option("the task's"),
     click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of the answers that are scored."),
     click.option(

@@ -1,47 +1,186 @@
-"""`lmtasks plugins list`."""
+"""`lmtasks plugins list|new|check|schema`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import complain, table
+from lmtasks.cli.completion import complete_plugins
+from lmtasks.cli.terminal import FAILED, SLOW, complain, table
+
+if TYPE_CHECKING:
+    from lmtasks.api import Check
 
 
 @click.group("plugins")
 def command() -> None:
-    """List plugins, and why a broken one is broken."""
+    """List, begin and check plugins."""
 
 
 @command.command("list")
 @options.json_option
-@options.verbose_option
+@options.plugin_options
 def list_plugins(as_json: bool) -> None:
-    """List the installed plugins with their tasks; broken ones say why."""
+    """List the plugins with their tasks; broken ones say why."""
     from lmtasks.plugins import Registry
 
     registry = Registry()
     loaded, broken = registry.load_all()
-    tasks = {plugin.found.name: ", ".join(plugin.tasks) or "-" for plugin in loaded}
-    rows = []
-    for name, found in registry.found.items():
+    working = {plugin.found.name: plugin for plugin in loaded}
+    rows: list[dict[str, str | list[str] | None]] = []
+    for name, found in sorted({**registry.found, **registry.disabled}.items()):
         for plugin in found:
+            status = "off" if name in registry.disabled and name not in registry.found else "ok"
+            if name in broken:
+                status = "broken"
+            elif name in working and working[name].seconds > SLOW:
+                status = f"slow ({working[name].seconds:.1f} s)"
             rows.append(
                 {
                     "plugin": name,
                     "distribution": plugin.distribution,
                     "version": plugin.version,
                     "module": plugin.module,
-                    "status": "broken" if name in broken else "ok",
-                    "tasks": tasks.get(name, "-"),
+                    "status": status,
+                    "tasks": list(working[name].tasks) if name in working else [],
                     "error": str(broken[name]) if name in broken else None,
                 }
             )
+    for file in (name for name in broken if name not in registry.found):
+        rows.append(
+            {"plugin": "?", "distribution": Path(file).name, "version": "", "module": file, "status": "broken",
+             "tasks": [], "error": str(broken[file])}
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    header = ("plugin", "distribution", "version", "status", "tasks")
-    click.echo(table(header, [tuple(row[key] for key in header) for row in rows]))
+    header = ("plugin", "distribution", "version", "module", "status", "tasks")
+    click.echo(table(header, [(*(row[key] for key in header[:-1]), _few(row["tasks"])) for row in rows]))
     complain(broken.values())
+
+
+@command.command("check")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE|all]...", shell_complete=complete_plugins)
+@options.json_option
+@options.plugin_options
+def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
+    """Check everything that the tasks of a plugin promise; the exit code is 1 if something does not hold.
+
+    \b
+    lmtasks plugins check titles
+    lmtasks plugins check ./titles.yaml
+    lmtasks plugins check all
+    """
+    from lmtasks.api import check_plugin
+    from lmtasks.errors import LmtasksError
+    from lmtasks.plugins import Registry
+
+    asked = list(Registry().found) if names in ((), ("all",)) else list(names)
+    checks: list[Check] = []
+    broken: list[LmtasksError] = []
+    for name in asked:
+        try:
+            found = check_plugin(name)
+        except LmtasksError as error:
+            if len(asked) == 1:
+                raise
+            broken.append(error)
+            continue
+        checks += found
+        if not as_json:
+            click.echo(_as_text(found))
+    failed = sum(check.status == "failed" for check in checks)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(check) for check in checks], ensure_ascii=False, indent=2))
+    else:
+        tasks = len({check.task for check in checks})
+        click.echo(f"\n{len(checks)} checks of {tasks} tasks: {f'{failed} failed' if failed else 'all hold'}")
+    complain(broken)
+    return FAILED if failed or broken else 0
+
+
+@command.command("new")
+@click.argument("name", required=False)
+@click.option("--summary", metavar="TEXT", help="What its task does, in one line.")
+@click.option("--author", metavar="NAME", help="For the licence and the package's metadata.")
+@click.option("--metric", is_flag=True, help="With a metric of its own.")
+@click.option(
+    "--adapter",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="With a LoRA adapter that `lmtasks train` made; it is copied into the package.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Where to write it.  [default: lmtasks-NAME]",
+)
+@options.verbose_option
+def new_plugin(
+    name: str | None, summary: str | None, author: str | None, metric: bool, adapter: Path | None, output: Path | None
+) -> None:
+    """Write a package with a task that installs, passes its tests and `plugins check` as it stands.
+
+    What is not given is asked for.
+
+    \b
+    lmtasks plugins new titles --summary "Give a paragraph a title." --author "Ada Lovelace"
+    """
+    from lmtasks.plugins.new import NewPlugin, write_plugin
+
+    def asked(given: str | None, question: str, default: str | None = None) -> str:
+        if given is not None:
+            return given
+        if not sys.stdin.isatty():
+            if default is None:
+                raise click.UsageError(f"{question} is missing")
+            return default
+        return str(click.prompt(question, default=default, err=True))
+
+    name = asked(name, "NAME")
+    plan = NewPlugin(
+        name=name,
+        summary=asked(summary, "Summary of its task", "Give a paragraph a title."),
+        author=asked(author, "Author", f"The authors of lmtasks-{name}"),
+        metric=metric,
+        adapter=adapter,
+    )
+    folder = output or Path(plan.distribution)
+    written = write_plugin(plan, folder)
+    click.echo("\n".join(str(folder / file) for file in written))
+    click.echo(
+        f"\nNow: pip install -e '{folder}[test]' && pytest {folder} && lmtasks plugins check {plan.name}", err=True
+    )
+
+
+@command.command("schema")
+def schema() -> None:
+    """Write the JSON Schema of a YAML task, for editors that complete and check while you type."""
+    from lmtasks.plugins.yaml_file import task_schema
+
+    click.echo(json.dumps(task_schema(), ensure_ascii=False, indent=2))
+
+
+def _few(tasks: object) -> str:
+    """Return names of tasks, or the first of many."""
+    names = list(tasks) if isinstance(tasks, list) else []
+    return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "") or "-"
+
+
+def _as_text(checks: list[Check]) -> str:
+    marks = {"ok": "ok    ", "failed": "FAILED", "skipped": "-     "}
+    lines, task = [], None
+    for check in checks:
+        if check.task != task:
+            lines += [*([""] if task else []), check.task]
+            task = check.task
+        lines.append(f"  {marks[check.status]} {check.promise}" + (f": {check.said}" if check.said else ""))
+    return "\n".join(lines)

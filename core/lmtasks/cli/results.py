@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lmtasks.runs.compare import ComparedScore
 
 REMARKS = {
+    "unparsed": "that the task could not read",
     "empty": "empty",
     "unfinished": "unfinished (--max-new-tokens)",
     "cut": "with a prompt that was cut",
@@ -79,7 +80,7 @@ def remarks_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:
     """Return what happened to some of the outputs, and how long they are; nothing where there is nothing to say."""
     from lmtasks.reports.values import HEALTH
 
-    remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts[name]]
+    remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts.get(name)]
     by_name = {score.name: score for score in health}
     for name in SHARES:
         if name in by_name and (count := round(by_name[name].value * by_name[name].n / 100)):

@@ -8,14 +8,18 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
+from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.results import examples, remarks_line, score_lines
-from lmtasks.cli.terminal import progress
+from lmtasks.cli.terminal import FAILED, complain, progress
+from lmtasks.errors import LmtasksError
 
-OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "fewshot_data", "adapter")
+OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "parameters", "metrics", "fewshot_data", "adapter")
+
+FLAGS = {"columns": "--map", "parameters": "--set"}
 
 
 @click.command("run")
-@click.argument("tasks", nargs=-1, required=True, metavar="TASK[=ADAPTER]...")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK[=ADAPTER]...", shell_complete=complete_tasks)
 @options.model_options
 @options.adapter_option
 @options.data_options
@@ -23,8 +27,8 @@ OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "metrics", "few
 @options.generation_options
 @options.run_options
 @options.json_option
-@options.verbose_option
-def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> None:
+@options.plugin_options
+def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> int:
     """Run tasks over data with a model: scores, run folder, report.
 
     Several tasks share one model in memory, each with an adapter of its own where one is named. A task that was
@@ -34,6 +38,7 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     lmtasks run summarization
     lmtasks run summarization/dialogue --data dialogues.jsonl --limit 50
     lmtasks run translation/en-zh --model gemma-3-270m --num-fewshot 5
+    lmtasks run ./titles.yaml
     lmtasks run summarization/dialogue=adapters/dialogue qa=adapters/qa
     """
     from lmtasks import api
@@ -42,15 +47,18 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     if len(tasks) > 1:
         given = [name for name in OF_ONE_TASK if settings[name]]
         if given:
-            flag = "--map" if given[0] == "columns" else f"--{given[0].replace('_', '-')}"
+            flag = FLAGS.get(given[0], f"--{given[0].replace('_', '-')}")
             instead = "write TASK=ADAPTER" if given[0] == "adapter" else "with several, each takes its own"
             raise click.UsageError(f"{flag} belongs to one task: {instead}")
     named = [(name, adapter or None) for name, _, adapter in (task.partition("=") for task in tasks)]
     if settings["adapter"] and named[0][1]:
         raise click.UsageError(f"the adapter is named twice: {named[0][1]} and --adapter {settings['adapter']}")
+    failures: list[LmtasksError] = []
     with progress() as on_progress:
         try:
-            runs = api.run_all(named, RunOptions(**settings), model=model, on_progress=on_progress)
+            runs = api.run_all(
+                named, RunOptions(**settings), model=model, on_progress=on_progress, on_failure=failures.append
+            )
         except KeyboardInterrupt:
             unfinished = ", ".join(name for name, _ in named)
             goes_on = "goes on where it stopped when it is" if len(named) == 1 else "go on where they stopped when"
@@ -61,12 +69,16 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     if as_json:
         results = [_as_json(run) for run in runs]
         click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))
+    complain(failures)
+    return FAILED if failures else 0
 
 
 def _as_json(run: Any) -> dict[str, Any]:
     record = run.record
     return {
         "run": str(run.path),
+        "status": run.status,
+        "error": record["error"],
         "task": record["task"]["name"],
         "model": record["model"]["name"],
         "adapter": record["adapter"],

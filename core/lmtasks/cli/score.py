@@ -34,7 +34,7 @@ from lmtasks.cli.results import examples, remarks_line, score_lines
     help="Leave a run folder here, for `lmtasks compare`.  [default: none]",
 )
 @options.json_option
-@options.verbose_option
+@options.plugin_options
 def command(target: str, as_json: bool, **settings: Any) -> None:
     """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
 

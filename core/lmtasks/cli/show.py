@@ -7,16 +7,18 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
+from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import progress
+from lmtasks.task import Parameter
 
 
 @click.command("show")
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @options.model_options
 @options.data_options
 @options.prompt_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the few-shot draw.")
-@options.verbose_option
+@options.plugin_options
 def command(task: str, model: str, **settings: Any) -> None:
     """Show a task, and the prompt of its first example as the model sees it, control tokens included."""
     from lmtasks import api
@@ -28,12 +30,22 @@ def command(task: str, model: str, **settings: Any) -> None:
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
         "from": f"{shown.plugin.origin} ({shown.plugin.module})" if shown.plugin else "Python",
         "inputs": ", ".join(fields),
+        "set": "; ".join(_parameter(name, found) for name, found in shown.task.parameters.items()),
         "prompts": ", ".join(shown.task.prompts),
         "data": ", ".join(shown.task.datasets),
         "metrics": ", ".join(metric if isinstance(metric, str) else metric.name for metric in shown.task.metrics),
         "language": shown.task.language or "as the references tell",
     }
     for name, value in facts.items():
+        if not value:
+            continue
         click.echo(f"{name:<9} {value}")
     click.echo(f'\nprompt "{shown.prompt}" for {shown.model}, {shown.tokens} tokens:\n')
     click.echo(shown.text)
+
+
+def _parameter(name: str, found: Parameter) -> str:
+    """Return what a parameter is and may be, in a few words."""
+    value = "" if found.value is None else f"={found.value}"
+    choices = f" ({', '.join(found.choices)})" if found.choices else ""
+    return f"{name}{value}{choices}" + (f": {found.summary}" if found.summary else "")

@@ -15,6 +15,10 @@ import click
 from lmtasks.errors import LmtasksError
 from lmtasks.progress import OnProgress
 
+FAILED = 1
+"""The exit code of a command that did not do all that was asked."""
+SLOW = 2.0
+"""Seconds from which on the import of a plugin is told: whoever lists tasks waits for it."""
 PLAIN_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
 

@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
+from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.results import compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import progress
 from lmtasks.model.catalogue import DEFAULT
 
 
 @click.command("train")
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="ADAPTER", help="The adapter's folder.")
 @click.option(
     "--model", metavar="MODEL", help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]"
@@ -31,7 +32,7 @@ from lmtasks.model.catalogue import DEFAULT
 @click.option("--plan", "plan_only", is_flag=True, help="Say what it would do, and stop.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted, by the same command.")
 @options.json_option
-@options.verbose_option
+@options.plugin_options
 def command(
     task: str,
     output: Path | None,

@@ -5,65 +5,54 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
+from lmtasks.task import HubDataset
 
 PREFIX = "hub:"
 
 
-@dataclass(frozen=True, slots=True)
-class HubDataset:
-    """A data set on the hub (or in a local folder of the same layout), pinned or not."""
+def parse_hub(text: str) -> HubDataset:
+    """Read "hub:ID[@REVISION][#CONFIG]".
 
-    id: str
-    revision: str | None = None
-    config: str | None = None
+    Raises:
+        DataError: the text has no ID.
+    """
+    match = re.fullmatch(r"hub:(?P<id>[^@#]+)(?:@(?P<revision>[^#]+))?(?:#(?P<config>.+))?", text)
+    if match is None:
+        raise DataError(f'"{text}": expected hub:ID, hub:ID@REVISION, hub:ID#CONFIG or hub:ID@REVISION#CONFIG')
+    return HubDataset(id=match["id"], revision=match["revision"], config=match["config"])
 
-    @classmethod
-    def parse(cls, text: str) -> HubDataset:
-        """Read "hub:ID[@REVISION][#CONFIG]".
 
-        Raises:
-            DataError: the text has no ID.
-        """
-        match = re.fullmatch(r"hub:(?P<id>[^@#]+)(?:@(?P<revision>[^#]+))?(?:#(?P<config>.+))?", text)
-        if match is None:
-            raise DataError(f'"{text}": expected hub:ID, hub:ID@REVISION, hub:ID#CONFIG or hub:ID@REVISION#CONFIG')
-        return cls(match["id"], match["revision"], match["config"])
+def hub_splits(dataset: HubDataset) -> list[str]:
+    """Return the names of a data set's splits.
 
-    def __str__(self) -> str:
-        """Return it as `--data` takes it."""
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{PREFIX}{self.id}{revision}{f'#{self.config}' if self.config else ''}"
+    Raises:
+        DataError: it cannot be reached, or needs a choice that was not made.
+    """
+    import datasets
 
-    def splits(self) -> list[str]:
-        """Return the names of its splits.
+    with _one_line(dataset):
+        return [
+            str(name)
+            for name in datasets.get_dataset_split_names(dataset.id, dataset.config, revision=dataset.revision)
+        ]
 
-        Raises:
-            DataError: it cannot be reached, or needs a choice that was not made.
-        """
-        import datasets
 
-        with _one_line(self):
-            return [
-                str(name) for name in datasets.get_dataset_split_names(self.id, self.config, revision=self.revision)
-            ]
+def hub_rows(dataset: HubDataset, split: str) -> Iterator[Row]:
+    """Yield the rows of a split.
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """Yield the rows of a split.
+    Raises:
+        DataError: as for `hub_splits`.
+    """
+    import datasets
 
-        Raises:
-            DataError: as for `splits`.
-        """
-        import datasets
-
-        with _one_line(self):
-            data = datasets.load_dataset(self.id, self.config, revision=self.revision, split=split)
-        for number, values in enumerate(data, start=1):
-            yield Row(f"{self} split {split}, row {number}", number, cast(Mapping[str, object], values))
+    with _one_line(dataset):
+        data = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision, split=split)
+    for number, values in enumerate(data, start=1):
+        yield Row(f"{dataset} split {split}, row {number}", number, cast(Mapping[str, object], values))
 
 
 class _one_line:

@@ -6,15 +6,16 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmtasks.data.columns import SPLIT, choose_columns, make_examples
-from lmtasks.data.hub import PREFIX, HubDataset
+from lmtasks.data.hub import PREFIX, hub_rows, hub_splits, parse_hub
 from lmtasks.data.rows import SUFFIXES, Row, file_sha256, read_rows
-from lmtasks.errors import DataError, LmtasksError, unknown_name
-from lmtasks.task import DataFile, DataSource, Example, Task
+from lmtasks.errors import DataError, unknown_name
+from lmtasks.foreign import foreign
+from lmtasks.task import DataFile, DataFunction, DataSource, Example, HubDataset, Task
 
 SCORED = ("test", "validation", "dev", "train")
 """Where no split is asked for, the first of these that the data has is scored."""
@@ -82,13 +83,11 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     name, source = _find_source(task, request.data)
     split: str | None
     if isinstance(source, HubDataset):
-        split = _choose_split(name, source.splits(), request)
-        rows = source.rows(split)
-        columns: Mapping[str, str] = request.columns
+        split = _choose_split(name, hub_splits(source), request)
+        rows = hub_rows(source, split)
         sha256 = None
     elif isinstance(source, DataFile):
         split, rows = _split_rows(name, read_rows(source.path), request)
-        columns = {**source.columns, **request.columns}
         sha256 = file_sha256(source.path)
     else:
         split, examples = _from_function(task, name, source, request)
@@ -96,6 +95,7 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     taken = list(itertools.islice(rows, request.limit))
     if not taken:
         raise DataError(f"{name}: no data rows; expected at least one example")
+    columns = {**source.columns, **request.columns}
     chosen = choose_columns(task, taken, columns, lenient=request.lenient, need_inputs=request.need_inputs)
     examples = tuple(make_examples(task, taken, chosen, language=request.language, need_inputs=request.need_inputs))
     return Dataset(name=name, split=split, examples=examples, file_sha256=sha256, columns=request.columns)
@@ -157,12 +157,12 @@ class NoSplitError(DataError):
     """The data has no split of that name."""
 
 
-def _find_source(task: Task, data: str | Path | None) -> tuple[str, DataSource | HubDataset]:
+def _find_source(task: Task, data: str | Path | None) -> tuple[str, DataSource]:
     if data is None:
         return next(iter(task.datasets.items()))
     data = str(data)
     if data.startswith(PREFIX):
-        return data, HubDataset.parse(data)
+        return data, parse_hub(data)
     if data in task.datasets:
         return data, task.datasets[data]
     path = Path(data).expanduser()
@@ -202,7 +202,7 @@ def _split_rows(name: str, rows: Iterator[Row], request: DataRequest) -> tuple[s
 
 
 def _from_function(
-    task: Task, name: str, source: Callable[[str], Iterable[Example]], request: DataRequest
+    task: Task, name: str, source: DataFunction, request: DataRequest
 ) -> tuple[str, tuple[Example, ...]]:
     if request.columns and not request.lenient:
         raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
@@ -216,13 +216,15 @@ def _from_function(
     raise NoSplitError(f'task "{task.name}": its data set "{name}" has no examples {wanted}')
 
 
-def _checked(
-    task: Task, name: str, source: Callable[[str], Iterable[Example]], split: str, limit: int | None
-) -> tuple[Example, ...]:
+def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int | None) -> tuple[Example, ...]:
     checked: dict[str, Example] = {}
-    try:
-        for example in itertools.islice(source(split), limit):
-            where = f'task "{task.name}", data set "{name}", example "{example.id}"'
+    with foreign(f'{task.label}: reading its data set "{name}" failed', DataError):
+        for example in itertools.islice(source.read(split), limit):
+            if not isinstance(example, Example):
+                raise DataError(
+                    f'{task.label}: its data set "{name}" yields {type(example).__name__}, expected lmtasks.Example'
+                )
+            where = f'{task.label}, data set "{name}", example "{example.id}"'
             missing = [key for key, item in task.fields.items() if item.required and not example.inputs.get(key)]
             if missing:
                 raise DataError(f'{where}: field "{missing[0]}" is missing')
@@ -234,10 +236,4 @@ def _checked(
             if example.id in checked:
                 raise DataError(f"{where}: ids must be unique")
             checked[example.id] = example
-    except LmtasksError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f'task "{task.name}": reading its data set "{name}" failed: {type(error).__name__}: {error}'
-        ) from error
     return tuple(checked.values())

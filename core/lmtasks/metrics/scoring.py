@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lmtasks.errors import LmtasksError, PluginError
+from lmtasks.errors import LmtasksError
+from lmtasks.foreign import foreign
 from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import doubt, group_by_language
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
@@ -22,6 +23,8 @@ class Measured:
     """What a metric measured on the samples of one language."""
 
     metric: str
+    label: str
+    """What messages call it."""
     measurement: Measurement
     language: str | None
     origin: str
@@ -42,7 +45,7 @@ class Measured:
         Raises:
             PluginError: the metric failed.
         """
-        with blaming(self.metric):
+        with foreign(f"{self.label} failed"):
             values = corpus_values(self.measurement)
             bounds: Sequence[Sequence[float]] = [(math.nan, math.nan)] * len(values)
             if resamples and can_be_resampled(self.measurement):
@@ -74,11 +77,18 @@ class Measured:
         return scores
 
 
-def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> list[Measured]:
+def measure_samples(
+    samples: Sequence[Sample], metrics: Iterable[Metric], *, failures: list[LmtasksError] | None = None
+) -> list[Measured]:
     """Measure a corpus with each metric.
 
     Samples without references, and those that were skipped, are left out. A set in several languages is measured
     once per language, the largest group first.
+
+    Args:
+        samples: of a run, or made elsewhere.
+        metrics: as `find_metrics` finds them.
+        failures: gets what goes wrong with a metric, which costs its scores alone; None: it is raised.
 
     Raises:
         PluginError: a metric failed; names it and keeps the cause.
@@ -93,13 +103,22 @@ def measure_samples(samples: Sequence[Sample], metrics: Iterable[Metric]) -> lis
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
         for metric in metrics:
-            with blaming(metric.name):
-                measurement = metric.measure(members, language)
-                if len(measurement.statistics) != len(members):
-                    raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
-            found.append(
-                Measured(metric=metric.name, measurement=measurement, language=language, origin=origin, samples=members)
-            )
+            label = getattr(metric, "label", f'metric "{metric.name}"')
+            with _collected(failures):
+                with foreign(f"{label} failed"):
+                    measurement = metric.measure(members, language)
+                    if len(measurement.statistics) != len(members):
+                        raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
+                found.append(
+                    Measured(
+                        metric=metric.name,
+                        label=label,
+                        measurement=measurement,
+                        language=language,
+                        origin=origin,
+                        samples=members,
+                    )
+                )
     return found
 
 
@@ -112,12 +131,24 @@ def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:
         sample.id: language for (language, _), members in group_by_language(made).items() for sample in members
     }
     return [
-        Measured(metric="health", measurement=measure_health(made, languages), language=None, origin="", samples=made)
+        Measured(
+            metric="health",
+            label="the health of outputs",
+            measurement=measure_health(made, languages),
+            language=None,
+            origin="",
+            samples=made,
+        )
     ]
 
 
 def score_samples(
-    samples: Sequence[Sample], metrics: Iterable[Metric], *, resamples: int = RESAMPLES, seed: int = SEED
+    samples: Sequence[Sample],
+    metrics: Iterable[Metric],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    failures: list[LmtasksError] | None = None,
 ) -> list[Score]:
     """Score a corpus.
 
@@ -126,15 +157,16 @@ def score_samples(
         metrics: as `find_metrics` finds them.
         resamples: of the bootstrap for the intervals; 0: without intervals.
         seed: of the bootstrap.
+        failures: as for `measure_samples`.
 
     Raises:
         LmtasksError: as for `measure_samples`.
     """
-    return [
-        score
-        for measured in measure_samples(samples, metrics)
-        for score in measured.scores(resamples=resamples, seed=seed)
-    ]
+    scores: list[Score] = []
+    for measured in measure_samples(samples, metrics, failures=failures):
+        with _collected(failures):
+            scores += measured.scores(resamples=resamples, seed=seed)
+    return scores
 
 
 def score_outputs(samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
@@ -149,16 +181,11 @@ def score_outputs(samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed
 
 
 @contextmanager
-def blaming(metric: str) -> Iterator[None]:
-    """Turn what a metric raises into an error that names it; what core itself has to say stays as it is.
-
-    Raises:
-        PluginError: the metric failed.
-    """
+def _collected(failures: list[LmtasksError] | None) -> Iterator[None]:
+    """Keep an error in a list, or let it pass where there is none."""
     try:
         yield
-    except LmtasksError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise PluginError(f'metric "{metric}" failed: {type(error).__name__}: {said}') from error
+    except LmtasksError as error:
+        if failures is None:
+            raise
+        failures.append(error)

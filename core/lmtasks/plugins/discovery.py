@@ -1,23 +1,45 @@
-"""Which plugins are installed: names from metadata, without importing any."""
+"""Which plugins there are: installed ones by their metadata, without importing any, and files that were named."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, entry_points
+from pathlib import Path
 
+from lmtasks.errors import PluginError
 from lmtasks.hookspecs import PROJECT
+
+FILES = "LMTASKS_PLUGINS"
+"""The environment variable that names plugin files, joined as paths are; `--plugin` adds to it."""
+DISABLED = "LMTASKS_DISABLE_PLUGINS"
+"""The environment variable that names plugins to leave out, joined by commas; `--no-plugin` adds to it."""
+SUFFIXES = (".py", ".yaml", ".yml")
+"""Of files that are plugins."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundPlugin:
-    """A plugin as its distribution's metadata states it."""
+    """A plugin as its distribution's metadata states it, or a file."""
 
     name: str
-    """The entry point's name, by which its tasks are asked for."""
+    """The entry point's name, by which its tasks are asked for; of a file that was not read yet, a guess."""
     module: str
+    """The module, or the file's path."""
     distribution: str
+    """Its name; of a file, the file's."""
     version: str
-    entry_point: EntryPoint
+    """Of the distribution; of a file, the beginning of its SHA-256."""
+    load: Callable[[], object]
+    """Imports it, and returns what has its hooks."""
+    requires: tuple[str, ...] = ()
+    """What the distribution needs installed, as its metadata states it."""
+    file: Path | None = None
+    """Where it is a file."""
 
     @property
     def origin(self) -> str:
@@ -29,14 +51,75 @@ def find_plugins() -> dict[str, list[FoundPlugin]]:
     """Return the installed plugins by name, sorted; more than one under a name is a conflict."""
     found: dict[str, list[FoundPlugin]] = {}
     for entry_point in entry_points(group=PROJECT):
-        distribution = entry_point.dist
+        distribution: Distribution | None = entry_point.dist
         plugin = FoundPlugin(
             name=entry_point.name,
             module=entry_point.value,
             # What is left of a package that was removed by hand has neither name nor version.
             distribution=(distribution and distribution.metadata["Name"]) or "unknown distribution",
             version=(distribution and distribution.metadata["Version"]) or "unknown version",
-            entry_point=entry_point,
+            load=entry_point.load,
+            requires=tuple((distribution and distribution.requires) or ()),
         )
         found.setdefault(plugin.name, []).append(plugin)
     return dict(sorted(found.items()))
+
+
+def is_plugin_file(name: str) -> bool:
+    """Tell whether a name is that of a Python or YAML file, not of a plugin."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def find_file(path: Path) -> FoundPlugin:
+    """Return a Python or YAML file as a plugin; it is read, and not imported yet.
+
+    Raises:
+        PluginError: there is no such file, or it is of another kind.
+    """
+    path = path.expanduser()
+    if not is_plugin_file(path.name):
+        raise PluginError(f"{path}: a plugin's file ends in {', '.join(SUFFIXES)}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read ({error.strerror}); name a Python or YAML file") from error
+    return FoundPlugin(
+        name=path.stem.removeprefix("lmtasks_").replace("_", "-").lower(),
+        module=str(path),
+        distribution=path.name,
+        version=f"sha256:{hashlib.sha256(content).hexdigest()[:12]}",
+        load=lambda: _import_file(path) if path.suffix.lower() == ".py" else _read_yaml(path, content),
+        file=path,
+    )
+
+
+def named_files() -> list[Path]:
+    """Return the plugin files that the environment names."""
+    return [Path(path) for path in os.environ.get(FILES, "").split(os.pathsep) if path]
+
+
+def disabled_plugins() -> list[str]:
+    """Return the names of the plugins that the environment leaves out."""
+    return [name.strip() for name in os.environ.get(DISABLED, "").split(",") if name.strip()]
+
+
+def _import_file(path: Path) -> object:
+    """Import a Python file by its path; modules beside it are not on the path of imports."""
+    name = f"lmtasks_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look for their module there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _read_yaml(path: Path, content: bytes) -> object:
+    from lmtasks.plugins.yaml_file import read_task
+
+    return read_task(path, content)

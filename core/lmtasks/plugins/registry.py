@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import logging
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 import pluggy
 
 from lmtasks import hookspecs
-from lmtasks.errors import PluginError, unknown_name
-from lmtasks.plugins.discovery import FoundPlugin, find_plugins
-from lmtasks.task import Metric, Task
-
-Named = TypeVar("Named", Task, Metric)
-_MACHINERY = (
-    "<frozen importlib",
-    *(str(Path(file).parent) for file in (importlib.__file__, pluggy.__file__, __file__)),
+from lmtasks.errors import DeprecatedWarning, PluginError, unknown_name
+from lmtasks.foreign import cause, foreign
+from lmtasks.plugins.discovery import (
+    FoundPlugin,
+    disabled_plugins,
+    find_file,
+    find_plugins,
+    is_plugin_file,
+    named_files,
 )
-"""Files that every failing import or hook has on its stack."""
+from lmtasks.task import Measurement, Metric, Sample, Task
+
+log = logging.getLogger("lmtasks.plugins")
+Named = TypeVar("Named", Task, Metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,24 @@ class LoadedPlugin:
     """By name, the one meant by the plugin's bare name first."""
     metrics: Mapping[str, Metric]
     """By bare name."""
+    seconds: float
+    """That importing and asking took."""
+    deprecated: tuple[str, ...] = ()
+    """What it uses of the interface that will go."""
+
+
+class PluginMetric:
+    """A plugin's metric under its full name, by which a run that was scored with it can be scored again."""
+
+    def __init__(self, metric: Metric, found: FoundPlugin) -> None:
+        """Take the metric and the plugin that it comes from."""
+        self._metric = metric
+        self.name = f"{found.name}/{metric.name}"
+        self.label = f'metric "{self.name}" ({found.origin})'
+
+    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
+        """Measure samples as the plugin does."""
+        return self._metric.measure(samples, language)
 
 
 def load_plugin(found: FoundPlugin) -> LoadedPlugin:
@@ -45,11 +69,24 @@ def load_plugin(found: FoundPlugin) -> LoadedPlugin:
             name; names plugin, distribution and version, and keeps the cause.
     """
     where = f'plugin "{found.name}" ({found.origin})'
-    try:
-        module = found.entry_point.load()
-    # A plugin is foreign code: whatever it raises, sys.exit included, hurts only who asked for it.
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{where} cannot be imported: {_cause(error)}") from error
+    _check_version(where, found)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", DeprecatedWarning)
+        loaded = _ask(where, found)
+    for warning in told:
+        if not issubclass(warning.category, DeprecatedWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    deprecated = tuple(dict.fromkeys(str(one.message) for one in told if issubclass(one.category, DeprecatedWarning)))
+    for message in deprecated:
+        log.warning("%s: %s", where, message)
+    return replace(loaded, deprecated=deprecated)
+
+
+def _ask(where: str, found: FoundPlugin) -> LoadedPlugin:
+    """Import a plugin and call its hooks."""
+    begun = time.perf_counter()
+    with foreign(f"{where} cannot be imported"):
+        module = found.load()
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     hooks = sorted(vars(manager.hook))
@@ -58,47 +95,73 @@ def load_plugin(found: FoundPlugin) -> LoadedPlugin:
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(
-            f"{where} has a hook that does not exist or match ({_cause(error)}); hooks: {', '.join(hooks)}"
+            f"{where} has a hook that does not exist or match ({cause(error)}); hooks: {', '.join(hooks)}"
         ) from error
     tasks = _returned(where, manager.hook.register_tasks)
     metrics = _returned(where, manager.hook.register_metrics)
     if not manager.get_hookcallers(module):
         raise PluginError(f"{where} offers nothing: no function in {found.module} is marked @hookimpl")
+    if found.file:
+        found = replace(found, name=_name_of_file(found, tasks))
     return LoadedPlugin(
         found=found,
         tasks=_by_name(where, "task", _checked_tasks(where, found, tasks)),
         metrics=_by_name(where, "metric", _checked_metrics(where, metrics)),
+        seconds=time.perf_counter() - begun,
     )
 
 
 class Registry:
-    """Finds tasks and metrics by name among the installed plugins."""
+    """Finds tasks and metrics by name among the installed plugins, and in files."""
 
     def __init__(self) -> None:
-        """Read the installed plugins' names; nothing is imported yet."""
+        """Read the names of the installed plugins, of which none is imported, and the files that were named.
+
+        A file takes the place of an installed plugin of its name, for it was asked for.
+        """
         self.found = find_plugins()
+        self.disabled = {name: self.found.pop(name) for name in disabled_plugins() if name in self.found}
         self._loaded: dict[str, LoadedPlugin] = {}
+        self._broken: dict[str, PluginError] = {}
+        self._files: dict[str, list[FoundPlugin]] = {}
+        for path in named_files():
+            try:
+                self._add_file(path)
+            except PluginError as error:
+                self._broken[str(path)] = error
+        self.found |= self._files
 
     def load(self, name: str) -> LoadedPlugin:
         """Return the plugin of that name.
 
         Raises:
             UnknownNameError: no plugin has it.
-            PluginError: two distributions have it, or it cannot be loaded.
+            PluginError: two distributions have it, it is switched off, or it cannot be loaded.
         """
-        if name not in self._loaded:
-            if name not in self.found:
-                raise unknown_name("plugin", name, self.found)
-            plugins = self.found[name]
+        if name in self._loaded:
+            return self._loaded[name]
+        if name in self._broken:
+            raise self._broken[name]
+        if name in self.disabled and name not in self.found:
+            raise PluginError(f'plugin "{name}" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS')
+        if name not in self.found:
+            raise unknown_name("plugin", name, self.found)
+        plugins = self.found[name]
+        try:
             if len(plugins) > 1:
                 names = " and ".join(plugin.origin for plugin in plugins)
-                raise PluginError(f'plugin "{name}" is claimed by {names}; uninstall all but one')
+                remedy = "name one of them" if plugins[0].file else "uninstall all but one"
+                raise PluginError(f'plugin "{name}" is claimed by {names}; {remedy}')
             self._loaded[name] = load_plugin(plugins[0])
+        except PluginError as error:
+            self._broken[name] = error
+            raise
         return self._loaded[name]
 
     def load_all(self) -> tuple[list[LoadedPlugin], dict[str, PluginError]]:
-        """Load every plugin; return those that work, and by name why others do not."""
-        loaded, broken = [], {}
+        """Load every plugin; return those that work, and by name (or file) why others do not."""
+        loaded = []
+        broken = {name: error for name, error in self._broken.items() if name not in self.found}
         for name in self.found:
             try:
                 loaded.append(self.load(name))
@@ -107,14 +170,20 @@ class Registry:
         return loaded, broken
 
     def task(self, name: str) -> tuple[Task, LoadedPlugin]:
-        """Return the task of that name and its plugin; a plugin's bare name means its first task.
+        """Return the task of that name and its plugin; a plugin's bare name, or a file, means its first task.
 
         Raises:
             UnknownNameError: there is no such task.
-            PluginError: the plugin that would have it cannot be loaded.
+            PluginError: the plugin that would have it cannot be loaded, or a file that was named cannot.
         """
+        self._refuse_broken_files()
+        if is_plugin_file(name):
+            plugin = self._add_file(Path(name))
+            if not plugin.tasks:
+                raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin")
+            return next(iter(plugin.tasks.values())), plugin
         plugin_name = name.partition("/")[0]
-        if plugin_name not in self.found:
+        if plugin_name not in self.found and plugin_name not in self.disabled:
             raise unknown_name("task", name, self._known_tasks())
         plugin = self.load(plugin_name)
         if name in plugin.tasks:
@@ -132,14 +201,55 @@ class Registry:
             UnknownNameError: there is no such plugin or metric.
             PluginError: the plugin cannot be loaded.
         """
+        self._refuse_broken_files()
         plugin_name, _, metric_name = name.partition("/")
-        metrics = self.load(plugin_name).metrics
-        if metric_name not in metrics:
-            raise unknown_name(f'metric of plugin "{plugin_name}"', metric_name, metrics)
-        return metrics[metric_name]
+        plugin = self.load(plugin_name)
+        if metric_name not in plugin.metrics:
+            raise unknown_name(f'metric of plugin "{plugin_name}"', metric_name, plugin.metrics)
+        return PluginMetric(plugin.metrics[metric_name], plugin.found)
+
+    def _add_file(self, path: Path) -> LoadedPlugin:
+        """Load a file as a plugin, under the name that its tasks have."""
+        plugin = load_plugin(find_file(path))
+        name = plugin.found.name
+        same = [other for other in self._files.get(name, ()) if other.origin != plugin.found.origin]
+        self._files[name] = self.found[name] = [*same, plugin.found]
+        if same:
+            self._loaded.pop(name, None)
+        else:
+            self._loaded[name] = plugin
+        return plugin
+
+    def _refuse_broken_files(self) -> None:
+        for path in named_files():
+            if str(path) in self._broken:
+                raise self._broken[str(path)]
 
     def _known_tasks(self) -> list[str]:
         return [task for plugin in self.load_all()[0] for task in plugin.tasks]
+
+
+def _check_version(where: str, found: FoundPlugin) -> None:
+    """Refuse a plugin that was made for another lmtasks, before it fails in some other way."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in found.requires:
+        try:
+            needed = Requirement(text)
+        except InvalidRequirement:
+            continue  # an installer's concern
+        if needed.name != hookspecs.PROJECT or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+            continue
+        have = version(hookspecs.PROJECT)
+        if not needed.specifier.contains(have, prereleases=True):
+            raise PluginError(
+                f"{where} needs lmtasks{needed.specifier}, and this is {have}; install another version of one of them"
+            )
+
+
+def _name_of_file(found: FoundPlugin, tasks: Iterable[object]) -> str:
+    """Return the name that a file's tasks begin with; metrics alone go by the file's."""
+    return next((task.name.partition("/")[0] for task in tasks if isinstance(task, Task)), found.name)
 
 
 def _returned(where: str, hook: pluggy.HookCaller) -> list[object]:
@@ -147,11 +257,9 @@ def _returned(where: str, hook: pluggy.HookCaller) -> list[object]:
     items: list[object] = []
     # Called one by one: through pluggy, None is taken for no answer, and a hook that forgets to return passes.
     for implementation in hook.get_hookimpls():
-        try:
+        with foreign(f"{where}: {hook.name} failed"):
             returned = implementation.function()
             items += returned if isinstance(returned, Iterable) else ()
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"{where}: {hook.name} failed: {_cause(error)}") from error
         if not isinstance(returned, Iterable):
             kind = "None" if returned is None else type(returned).__name__
             wanted = "Task" if hook.name == "register_tasks" else "Metric"
@@ -169,7 +277,7 @@ def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> I
             raise PluginError(
                 f'{where}: a task is named "{task.name}", expected "{found.name}" or "{found.name}/<variant>"'
             )
-        yield task
+        yield task.from_origin(found.origin)
 
 
 def _checked_metrics(where: str, metrics: Iterable[object]) -> Iterable[Metric]:
@@ -186,12 +294,3 @@ def _by_name(where: str, kind: str, items: Iterable[Named]) -> dict[str, Named]:
             raise PluginError(f'{where}: two of its {kind}s are named "{item.name}"')
         named[item.name] = item
     return named
-
-
-def _cause(error: BaseException) -> str:
-    """Return what was raised and where in the plugin; not where in Python or pluggy, which is no news."""
-    text = " ".join(str(error).split())
-    files = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [file for file in files if not any(part in file[0] for part in _MACHINERY)]
-    place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
-    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -104,6 +104,7 @@ def _outputs(record: Mapping[str, Any]) -> str:
     counts = record["counts"]
     said = {
         "scored": "have references and were scored",
+        "unparsed": "outputs could not be read by the task; they count as empty",
         "empty": "outputs are empty; they count in every score",
         "unfinished": "outputs were ended by the limit of new tokens",
         "cut": "prompts lost text to fit the model",
@@ -134,6 +135,7 @@ def _origin(record: Mapping[str, Any]) -> str:
     intervals = record.get("intervals")
     facts = {
         "task": f"{task['name']}, version {task['version']}, from {origin}",
+        "parameters": ", ".join(f"{name} {value}" for name, value in task.get("parameters", {}).items()),
         **(_made_by_model(record) if record["prompt"] else {"outputs": f"{model['name']}, {model['revision']}"}),
         "data": f"{data['name']}, examples' SHA-256 {data['sha256']}",
         "data file": data["file_sha256"] and f"SHA-256 {data['file_sha256']}",

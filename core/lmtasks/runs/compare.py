@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from lmtasks.errors import RunError
+from lmtasks.foreign import foreign
 from lmtasks.metrics import Measured, measure_outputs, measure_samples
-from lmtasks.metrics.scoring import blaming
 from lmtasks.metrics.statistics import (
     PairedTest,
     can_be_resampled,
@@ -270,7 +270,7 @@ def _refuse_other_signatures(
 
 def _compare(ours: Measured, theirs: Measured, *, resamples: int, trials: int, seed: int) -> Iterable[ComparedScore]:
     test: PairedTest | None = None
-    with blaming(ours.metric):
+    with foreign(f"{ours.label} failed"):
         first, second = corpus_values(ours.measurement), corpus_values(theirs.measurement)
         if can_be_resampled(ours.measurement):
             test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
@@ -328,7 +328,7 @@ def _changed(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[str 
     for mine, other in zip(ours, theirs, strict=True):
         if not can_be_resampled(mine.measurement):
             continue
-        with blaming(mine.metric):
+        with foreign(f"{mine.label} failed"):
             first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
         told = np.isfinite(first) & np.isfinite(second)
         for at, kind in enumerate(mine.measurement.kinds):

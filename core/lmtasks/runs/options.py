@@ -35,6 +35,8 @@ class RunOptions:
     """Of the references, over what data and task say."""
     prompt: str | None = None
     """One of the task's prompts, by name."""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the task, by name; as text, or of the type that the task gives them."""
     metrics: tuple[str, ...] | None = None
     loglikelihood: bool = False
     """Measure how likely the model finds the references too."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from lmtasks.data import Dataset
+from lmtasks.errors import LmtasksError
 from lmtasks.languages import states_language
 from lmtasks.metrics import is_empty, score_outputs, score_samples
 from lmtasks.metrics.statistics import CONFIDENCE
@@ -22,6 +23,7 @@ def task_record(task: Task, plugin: FoundPlugin | None) -> dict[str, object]:
         "plugin": plugin.name if plugin else None,
         "distribution": plugin.distribution if plugin else None,
         "distribution_version": plugin.version if plugin else None,
+        "parameters": task.settings,
     }
 
 
@@ -42,15 +44,27 @@ def data_record(
 
 
 def scores_record(
-    samples: Sequence[Sample], metrics: Iterable[Metric], *, resamples: int, seed: int
+    samples: Sequence[Sample],
+    metrics: Iterable[Metric],
+    *,
+    resamples: int,
+    seed: int,
+    failures: list[LmtasksError] | None = None,
 ) -> dict[str, object]:
     """Return the scores of samples, the health of all outputs, and how the intervals were made.
+
+    Args:
+        samples: of a run, or made elsewhere.
+        metrics: to be computed.
+        resamples: of the bootstrap for the intervals; 0: without intervals.
+        seed: of the bootstrap.
+        failures: gets what goes wrong with a metric, which costs its scores alone; None: it is raised.
 
     Raises:
         LmtasksError: a metric failed.
     """
     metrics = tuple(metrics)
-    scores = score_samples(samples, metrics, resamples=resamples, seed=seed)
+    scores = score_samples(samples, metrics, resamples=resamples, seed=seed, failures=failures)
     health = score_outputs(samples, resamples=resamples, seed=seed)
     return {
         "metrics": [metric.name for metric in metrics],
@@ -78,6 +92,7 @@ def totals_record(samples: Sequence[Sample], reused: Collection[str] = ()) -> di
             "examples": len(samples),
             "scored": sum(bool(sample.references) for sample in ran),
             "skipped": len(samples) - len(ran),
+            "unparsed": sum(sample.error is not None for sample in ran),
             "empty": sum(is_empty(sample) for sample in ran),
             "cut": sum(bool(sample.cut) for sample in ran),
             "unfinished": sum(sample.finish == "length" for sample in ran),

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmtasks.data import Dataset, FewShot
 from lmtasks.errors import LmtasksError, PluginError, PromptError
+from lmtasks.foreign import foreign
 from lmtasks.inference import Completion, LanguageModel, Request
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
@@ -40,6 +41,7 @@ from lmtasks.runs.options import RunOptions
 from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
 from lmtasks.task import Example, Generation, LogLikelihood, Metric, Sample, Task
 
+OnFailure = Callable[[LmtasksError], None]
 MEASURING = ("generate_seconds", "loglikelihood_seconds")
 """What the model was used for."""
 log = logging.getLogger("lmtasks.runs")
@@ -96,6 +98,7 @@ def run_plans(
     *,
     on_progress: OnProgress,
     on_end: Callable[[Path], None] = lambda _: None,
+    on_failure: OnFailure | None = None,
 ) -> list[Run]:
     """Run tasks with a model and an adapter each, into a run folder each; their examples share batches.
 
@@ -106,6 +109,8 @@ def run_plans(
         model: answers the prompts.
         on_progress: hears how far it is.
         on_end: hears of each run folder when its run has ended, in whatever way.
+        on_failure: hears of each run whose parser or metric failed, which costs it examples or scores, and the others
+            nothing; None: the first one is raised when all have ended.
 
     Raises:
         AdapterError: an adapter does not fit the model.
@@ -136,14 +141,12 @@ def run_plans(
             _generate(jobs, model, on_progress)
             failed: list[LmtasksError] = []
             while ending:
-                try:
-                    _score(ending[0])
-                except LmtasksError as error:  # the other runs are whole
-                    failed.append(error)
-                    ending[0].record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+                failed += _score(ending[0])
                 _close(ending.pop(0), started, on_end)
-            if failed:
-                raise failed[0]
+            for error in failed:
+                if on_failure is None:
+                    raise error
+                on_failure(error)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             for job in ending:
@@ -170,10 +173,22 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
 
 
-def _score(job: _Job) -> None:
+def _score(job: _Job) -> list[LmtasksError]:
+    """Score a run whose samples are all there; return what its task or metrics failed at, in one error."""
     samples = sorted(read_samples(job.path), key=lambda sample: sample.index)
-    job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED)
-    job.record["status"] = "finished"
+    failures: list[LmtasksError] = []
+    job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED, failures=failures)
+    if unread := [sample.error for sample in samples if sample.error]:
+        rest = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+        failures.insert(0, PluginError(f"{unread[0]}{rest}; they count as empty"))
+    if not failures:
+        job.record["status"] = "finished"
+        return []
+    more = "".join(f"; {error}" for error in failures[1:])
+    error = PluginError(f"{failures[0]}{more}. All texts are kept in {job.path}: run it again once that is mended")
+    error.__cause__ = failures[0].__cause__
+    job.record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    return [error]
 
 
 def _close(job: _Job, started: float, on_end: Callable[[Path], None]) -> None:
@@ -255,12 +270,7 @@ def _take_over(task: Task, path: Path) -> set[str]:
     """
     mend_samples(path)
     samples = list(read_samples(path))
-    parsed = [
-        replace(sample, prediction=parse_completion(task, sample.completion, sample.id))
-        if sample.finish != "skipped"
-        else sample
-        for sample in samples
-    ]
+    parsed = [_parsed(task, sample) if sample.finish != "skipped" else sample for sample in samples]
     if parsed != samples:
         rewrite_samples(path, parsed)
     return {sample.id for sample in samples}
@@ -315,11 +325,10 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
     _add_seconds(job, "loglikelihood_seconds", time.perf_counter() - begun)
     append_samples(
         job.path,
-        # One by one, so that those before one that cannot be parsed are kept.
-        (
+        [
             _sample(task, index, examples[index], prompt, completion, likely)
             for (index, prompt, completion), likely in zip(answered, likelihoods, strict=True)
-        ),
+        ],
     )
     job.finished += len(answered)
     write_record(job.path, job.record)  # a kill must not lose the time that these samples took
@@ -335,16 +344,11 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
     Raises:
         PluginError: the task's parser failed or returned something else than text.
     """
-    try:
+    with foreign(f'{task.label}: its parser failed on example "{example_id}"'):
         prediction = task.parse(completion)
-    except Exception as error:
-        raise PluginError(
-            f'task "{task.name}": its parser failed on example "{example_id}": {type(error).__name__}: {error}'
-        ) from error
     if not isinstance(prediction, str):
         raise PluginError(
-            f'task "{task.name}": its parser returned {type(prediction).__name__} for example "{example_id}",'
-            " expected text"
+            f'{task.label}: its parser returned {type(prediction).__name__} for example "{example_id}", expected text'
         )
     return prediction
 
@@ -370,17 +374,26 @@ def _sample(
     )
     if prompt is None or completion is None:
         return sample
-    return replace(
+    answered = replace(
         sample,
         prompt_sha256=prompt.sha256,
         prompt_tokens=len(prompt.token_ids),
         cut=prompt.cut,
         completion=completion.text,
-        prediction=parse_completion(task, completion.text, example.id),
         finish=completion.finish,
         completion_tokens=completion.tokens,
         loglikelihoods=loglikelihoods,
     )
+    return _parsed(task, answered)
+
+
+def _parsed(task: Task, sample: Sample) -> Sample:
+    """Return a sample with what its task reads from the completion; a parser that fails costs this one alone."""
+    try:
+        return replace(sample, prediction=parse_completion(task, sample.completion, sample.id), error=None)
+    except PluginError as error:
+        log.debug("%s", error, exc_info=error)
+        return replace(sample, prediction="", error=str(error))
 
 
 def _warn_of_language(plan: Plan, model: LanguageModel, adapter: Adapter | None) -> None:
@@ -443,7 +456,15 @@ def _record(
         "schema": SCHEMA,
         "status": "running",
         "error": None,
-        "key": _key({**decisive, "adapter": adapter and adapter["id"], "packages": package_versions()}),
+        "key": _key(
+            {
+                **decisive,
+                # Not which release of the plugin: all else that it decides is here, and its parser reads all anew.
+                "task": {"name": plan.task.name, "version": plan.task.version, "parameters": plan.task.settings},
+                "adapter": adapter and adapter["id"],
+                "packages": package_versions(),
+            }
+        ),
         "started": now(),
         "finished": None,
         **decisive,

@@ -35,6 +35,8 @@ class TrainOptions:
     eval_split: str | None = None
     eval_limit: int | None = None
     prompt: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the task, as in RunOptions."""
     metrics: tuple[str, ...] | None = None
     max_new_tokens: int | None = None
     """Of the answers that are scored."""
@@ -181,6 +183,7 @@ class TrainOptions:
             columns=self.columns,
             language=self.language,
             prompt=self.prompt,
+            parameters=self.parameters,
             metrics=self.metrics,
             max_new_tokens=self.max_new_tokens,
             on_overlong="cut" if self.on_overlong == "skip" else self.on_overlong,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generation, Parameter, Prompt, Task, hookimpl
 
 REPLY = Task(
     name="email-reply",
@@ -21,14 +21,18 @@ REPLY = Task(
         "plain": Prompt(
             system="You write replies to e-mails, in the language of the e-mail.",
             user="Subject: $subject\n\n$email\n\n---\nWrite a reply to the e-mail above. Write only the reply.\n"
-            "Say this: $points\nTone: $tone",
+            "Say this: $points\nTone: $tone\nLength: at most $words words",
             cue="Reply:",
             separator="\n\n=====\n\n",
         ),
     },
-    datasets={"demo": DataFile(path=Path(__file__).with_name("emails.jsonl"))},
+    datasets={"demo": DataFile(path=Path(__file__).with_name("emails.jsonl"), license="Apache-2.0")},
     metrics=("rouge", "chrf"),
     generation=Generation(max_new_tokens=192),
+    parameters={
+        "tone": Parameter(summary='of every reply, such as "formal", over what the data says'),
+        "words": Parameter(type=int, least=1, summary="that a reply has at most"),
+    },
 )
 
 

@@ -39,7 +39,7 @@ ARTICLE = Task(
             cue="Summary:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "articles.jsonl")},
+    datasets={"demo": DataFile(path=HERE / "articles.jsonl", license="Apache-2.0")},
     metrics=("rouge", "chrf"),
     generation=Generation(max_new_tokens=128),
 )
@@ -63,7 +63,7 @@ DIALOGUE = Task(
             cue="Report:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "dialogue.jsonl")},
+    datasets={"demo": DataFile(path=HERE / "dialogue.jsonl", license="Apache-2.0")},
     metrics=("rouge", "chrf"),
     generation=Generation(max_new_tokens=64),
 )
@@ -80,7 +80,7 @@ HEADLINE = Task(
             cue="Subject:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "headline.jsonl")},
+    datasets={"demo": DataFile(path=HERE / "headline.jsonl", license="Apache-2.0")},
     metrics=("rouge", "chrf"),
     parse=first_line,
     generation=Generation(max_new_tokens=32),

@@ -44,7 +44,7 @@ def translation_task(pair: str) -> Task:
             ),
             "labels": Prompt(user=f"{from_language}: $text", cue=f"{to_language}:"),
         },
-        datasets={"demo": DataFile(path=SENTENCES)},
+        datasets={"demo": DataFile(path=SENTENCES, license="Apache-2.0")},
         metrics=("bleu", "chrf"),
         generation=Generation(max_new_tokens=128),
         language=target,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmtasks import Example, Generation, Task, hookimpl
+from lmtasks import DataFunction, Example, Generation, Task, hookimpl
 
 DATA = Path(__file__).with_name("titles.jsonl")  # a line: {"id", "split", "text", "title"}
 
@@ -22,7 +22,7 @@ TITLES = Task(
     summary="Give a paragraph a title.",
     fields=["text"],
     prompts={"plain": "$text\n\nWrite a title of at most eight words for the paragraph above."},
-    datasets={"demo": paragraphs},
+    datasets={"demo": DataFunction(read=paragraphs, license="CC0-1.0")},
     metrics=["rouge", "chrf"],
     parse=lambda completion: completion.strip().partition("\n")[0].strip('"'),
     generation=Generation(max_new_tokens=24),

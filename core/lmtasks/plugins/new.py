@@ -1,0 +1,121 @@
+"""A new plugin package, written from the files in `template/`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from lmtasks.errors import PluginError, UsageError
+from lmtasks.hookspecs import PROJECT
+from lmtasks.plugins.discovery import find_plugins
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TEMPLATE = Path(__file__).with_name("template")
+FILES = {
+    "pyproject.toml.jinja": "pyproject.toml",
+    "README.md.jinja": "README.md",
+    "LICENSE.jinja": "LICENSE",
+    "check.yml.jinja": ".github/workflows/check.yml",
+    "module.py.jinja": "{module}/__init__.py",
+    "demo.jsonl.jinja": "{module}/demo.jsonl",
+    "test.py.jinja": "tests/test_{task}.py",
+}
+"""A template to the file that it becomes."""
+ADAPTER = "adapter"
+"""The folder of the adapter within the module."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPlugin:
+    """What a new plugin is to be called and to have."""
+
+    name: str
+    """Of its entry point and first task."""
+    summary: str
+    author: str
+    metric: bool = False
+    """Whether it has a metric of its own."""
+    adapter: Path | None = None
+    """A LoRA adapter that it brings."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that no package can have.
+
+        Raises:
+            UsageError: says what is expected.
+        """
+        if not NAME.fullmatch(self.name):
+            raise UsageError(
+                f'"{self.name}": a plugin\'s name has lower-case letters, digits and single "-", as in "titles"'
+            )
+        for name in ("summary", "author"):
+            text = getattr(self, name)
+            if not text.strip() or "\n" in text:
+                raise UsageError(f"{name} must be one line of text")
+
+    @property
+    def distribution(self) -> str:
+        """The name that pip knows it by."""
+        return f"lmtasks-{self.name}"
+
+    @property
+    def module(self) -> str:
+        """The name that Python imports it by."""
+        return self.distribution.replace("-", "_")
+
+
+def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
+    """Write a package; return its files, relative to the folder.
+
+    Raises:
+        PluginError: the folder exists and holds something, cannot be written, or an installed plugin has the name.
+        UsageError: the adapter's folder holds no adapter.
+    """
+    import jinja2
+
+    if plan.name in (installed := find_plugins()):
+        raise PluginError(
+            f'a plugin named "{plan.name}" is installed: {installed[plan.name][0].origin}; choose another'
+        )
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise PluginError(f"{folder}: exists already; name another folder with -o")
+    if plan.adapter and not (plan.adapter / "adapter_config.json").is_file():
+        raise UsageError(f"{plan.adapter}: no adapter (it has no adapter_config.json); `lmtasks train` makes one")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - these are no web pages
+    )
+    environment.filters["docstring"] = _docstring
+    values = {
+        "plan": plan,
+        "year": date.today().year,
+        "lmtasks": version(PROJECT),
+        "task": plan.name.replace("-", "_"),
+    }
+    written = []
+    try:
+        for template, target in FILES.items():
+            file = target.format(module=plan.module, task=values["task"])
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(environment.get_template(template).render(values), encoding="utf-8")
+            written.append(file)
+        if plan.adapter:
+            shutil.copytree(plan.adapter, folder / plan.module / ADAPTER)
+            written.append(f"{plan.module}/{ADAPTER}")
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise PluginError(f"{folder}: cannot be written ({error})") from error
+    return written
+
+
+def _docstring(text: str) -> str:
+    """Return text as the docstring of a module."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"""{escaped}"""'

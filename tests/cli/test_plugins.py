@@ -1,0 +1,268 @@
+"""`lmtasks plugins` and `lmtasks completion`, and the flags that name plugins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Call, one_line
+
+from lmtasks.testing import save_tiny_model
+
+ROWS = [
+    {"id": "a", "split": "test", "text": "one two", "references": ["One"]},
+    {"id": "b", "split": "train", "text": "two three", "references": ["Two"]},
+]
+YAML = """\
+name: shout
+version: 1
+summary: Shout.
+prompts: {plain: "Shout: $text"}
+datasets: {demo: {path: data.jsonl, license: CC0-1.0}}
+metrics: [rouge]
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    path = tmp_path / "shout.yaml"
+    path.write_text(YAML)
+    return path
+
+
+# Files and switches
+
+
+def test_a_file_is_run_and_shown_in_place_of_a_task(call: Call, task, tiny_folder):
+    outcome = call("run", "./shout.yaml", "--model", tiny_folder, "--max-new-tokens", 3)
+    assert (outcome.code, outcome.out.splitlines()[0][:10]) == (0, "shout with")
+    assert "from      shout.yaml sha256:" in call("show", task, "--model", tiny_folder).out
+
+
+def test_a_named_file_counts_for_any_command_and_for_that_one_alone(call: Call, task):
+    assert "Shout." in call("list", "--plugin", task).out
+    assert "Shout." not in call("list").out
+    rows = json.loads(call("plugins", "list", "--plugin", task, "--json").out)
+    [row] = [row for row in rows if row["plugin"] == "shout"]
+    assert (row["status"], row["tasks"], row["module"]) == ("ok", ["shout"], str(task))
+
+
+def test_a_plugin_that_is_left_out_is_listed_as_off(call: Call):
+    rows = json.loads(call("plugins", "list", "--no-plugin", "titles", "--json").out)
+    assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["off"]
+    outcome = call("show", "titles", "--no-plugin", "titles")
+    assert (outcome.code, one_line(outcome)) == (
+        1, 'lmtasks: plugin "titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'
+    )  # fmt: skip
+
+
+def test_a_plugin_to_leave_out_has_to_exist(call: Call):
+    outcome = call("list", "--no-plugin", "titels")
+    assert outcome.code == 2 and "Did you mean titles" in outcome.err
+
+
+def test_a_broken_file_is_listed_with_the_reason(call: Call, tmp_path):
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    outcome = call("plugins", "list", "--plugin", "bad.py")
+    assert outcome.code == 0
+    assert "broken" in next(line for line in outcome.out.splitlines() if "bad.py" in line)
+    assert 'plugin "bad" (bad.py sha256:' in outcome.err and "ZeroDivisionError" in outcome.err
+
+
+def test_a_slow_plugin_is_named(call: Call, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmtasks.cli.list.SLOW", 0.05)
+    (tmp_path / "snail.py").write_text("import time\ntime.sleep(0.1)\nfrom lmtasks import hookimpl\n"
+                                       "@hookimpl\ndef register_tasks():\n    return []\n")  # fmt: skip
+    assert 'plugin "snail" took 0.1 s to import' in call("list", "--plugin", "snail.py").err
+
+
+def test_a_parameter_is_set_and_told(call: Call, tiny_folder):
+    outcome = call("show", "email-reply", "--model", tiny_folder, "--set", "tone=formal", "--set", "words=20")
+    assert outcome.code == 0
+    assert "set       tone=formal: of every reply" in outcome.out
+    assert "Tone: formal\nLength: at most 20 words" in outcome.out
+
+
+def test_a_wrong_parameter_is_wrong_usage(call: Call):
+    outcome = call("show", "email-reply", "--set", "words=many")
+    assert outcome.code == 2
+    assert one_line(outcome) == (
+        f'lmtasks: task "email-reply" (lmtasks {version()}): parameter "words" must be a whole number of at'
+        " least 1, not 'many'"
+    )
+    assert "Did you mean tone" in one_line(call("show", "email-reply", "--set", "tune=x"))
+
+
+def version() -> str:
+    from importlib.metadata import version
+
+    return version("lmtasks")
+
+
+# Checking
+
+
+def test_a_sound_task_passes_the_check(call: Call, task):
+    outcome = call("plugins", "check", task)
+    assert outcome.code == 0, outcome.out
+    assert "FAILED" not in outcome.out
+    assert outcome.out.splitlines()[-1].endswith("checks of 1 tasks: all hold")
+
+
+BAD = """
+import random
+from lmtasks import DataFunction, Example, Prompt, Task, hookimpl
+
+def read(split):
+    for number in range(3):
+        yield Example(id=str(number), inputs={"text": f"text {random.random()}"}, references=("yes",))
+
+@hookimpl
+def register_tasks():
+    return [
+        Task(name="bad", version=1, summary="a\\nb", fields=["text"], prompts={"plain": "$text"},
+             datasets={"demo": read}, metrics=["rouge"], parse=lambda text: text[0])
+    ]
+"""
+
+
+def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
+    (tmp_path / "bad.py").write_text(BAD)
+    outcome = call("plugins", "check", "bad.py")
+    assert outcome.code == 1
+    failed = [line for line in outcome.out.splitlines() if "FAILED" in line]
+    for told in (
+        "summary is 'a\\nb'...",
+        "two readings differ",
+        "its parser failed on example \"''\": IndexError: string index out of range",
+        "no metric tells right answers from empty ones",
+        "0 examples to show",
+        'data set "demo": no licence is stated; give DataFunction license="CC-BY-4.0" or the like',
+    ):
+        assert any(told in line for line in failed), told
+    rows = json.loads(call("plugins", "check", "bad.py", "--json").out)
+    assert sum(row["status"] == "failed" for row in rows) == len(failed) == 6
+
+
+def test_all_plugins_are_checked_and_broken_ones_named(call: Call):
+    outcome = call("plugins", "check", "titles", "broken-exit")
+    assert outcome.code == 1
+    assert "titles" in outcome.out
+    assert 'plugin "broken-exit" (lmtasks-broken-exit 0.0.4) cannot be imported: SystemExit' in outcome.err
+
+
+def test_an_unknown_plugin_to_check_is_wrong_usage(call: Call):
+    outcome = call("plugins", "check", "titels")
+    assert (outcome.code, one_line(outcome)) == (
+        2,
+        'lmtasks: no plugin is called "titels". Did you mean titles or twice?',
+    )
+
+
+# A new one
+
+
+def as_installed(folder: Path, name: str) -> dict[str, str]:
+    """Write what pip would write beside an editable package; return the environment in which it is installed."""
+    module = f"lmtasks_{name.replace('-', '_')}"
+    info = folder / f"{module}-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lmtasks-{name}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[lmtasks]\n{name} = {module}\n")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("name, flags", [("night-titles", []), ("titled", ["--metric"])])
+def test_a_new_plugin_passes_its_tests_and_the_check_as_it_stands(call: Call, tmp_path, name, flags):
+    summary = 'Give a "paragraph" a title \\o/ & more'
+    outcome = call("plugins", "new", name, "--summary", summary, "--author", "Ada O'Neil <a@b.c>", *flags)
+    folder = tmp_path / f"lmtasks-{name}"
+    assert outcome.code == 0
+    assert f"lmtasks-{name}/pyproject.toml" in outcome.out
+    assert "Ada O'Neil <a@b.c>" in (folder / "LICENSE").read_text()
+    import tomllib
+
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert (project["name"], project["description"]) == (f"lmtasks-{name}", summary)
+    assert project["entry-points"]["lmtasks"] == {name: f"lmtasks_{name.replace('-', '_')}"}
+    environment = as_installed(folder, name)
+    for command in (["-m", "pytest", "-q", "-p", "no:cacheprovider"], ["-m", "lmtasks", "plugins", "check", name]):
+        done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    style = ["-m", "ruff", "check", "--isolated", "--select", "E,F,I,UP,B", "--line-length", "120", "."]
+    done = subprocess.run([sys.executable, *style], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_new_plugin_may_bring_an_adapter(call: Call, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    save_tiny_model(tmp_path / "tiny")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
+    get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")).save_pretrained(
+        tmp_path / "lora"
+    )
+    outcome = call("plugins", "new", "titled", "--author", "A", "--summary", "S.", "--adapter", tmp_path / "lora")
+    assert outcome.code == 0
+    environment = as_installed(tmp_path / "lmtasks-titled", "titled")
+    command = [sys.executable, "-m", "lmtasks", "run", "titled", "--model", "tiny", "--max-new-tokens", "3", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["adapter"]["source"].endswith("lmtasks_titled/adapter")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["My Titles"], '"My Titles": a plugin\'s name has lower-case letters, digits and single "-"'),
+        (["titles"], 'a plugin named "titles" is installed: lmtasks-titles 1.2.0; choose another'),
+        (["new", "-o", "full"], "full: exists already; name another folder with -o"),
+        (["new", "--adapter", "full"], "full: no adapter (it has no adapter_config.json); `lmtasks train` makes one"),
+        ([], "NAME is missing"),
+    ],
+)
+def test_a_new_plugin_that_cannot_be_is_refused(call: Call, tmp_path, arguments, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("kept")
+    outcome = call("plugins", "new", *arguments)
+    assert outcome.code in (1, 2) and message in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+# Completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_script(call: Call, shell):
+    outcome = call("completion", shell)
+    assert outcome.code == 0 and f"_LMTASKS_COMPLETE={shell}_complete" in outcome.out
+
+
+def completed(*words: str) -> list[str]:
+    environment = {
+        **os.environ, "_LMTASKS_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["lmtasks", *words]),
+        "COMP_CWORD": str(len(words)), "PYTHONPATH": str(Path(__file__).parents[1] / "data" / "example_plugins"),
+    }  # fmt: skip
+    code = (
+        "import atexit, sys; atexit.register(lambda: sys.stderr.write(str('torch' in sys.modules)))\n"
+        "from lmtasks.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr == "False", done.stderr
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_commands_tasks_and_plugins_are_completed_without_torch():
+    assert "completion" in completed("comp")
+    assert completed("run", "sum") == ["summarization"]
+    assert completed("run", "summarization/") == ["summarization/dialogue", "summarization/headline"]
+    assert completed("show", "qa") == ["qa", "qa/closed-book", "qa/customer-service"]
+    assert completed("plugins", "check", "tit") == ["titles"]
+    assert completed("run", "broken-exit") == []
+    assert "--num-fewshot" in completed("run", "qa", "--num")

@@ -1,0 +1,299 @@
+"""A plugin in a file: Python or YAML, named in the place of a task, or with --plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+import lmtasks
+from lmtasks.errors import PluginError, UnknownNameError
+from lmtasks.plugins import DISABLED, FILES, Registry
+from lmtasks.plugins.yaml_file import task_schema
+from lmtasks.testing import FakeModel
+
+PYTHON = """
+from lmtasks import DataFile, Task, hookimpl
+from pathlib import Path
+
+@hookimpl
+def register_tasks():
+    return [
+        Task(name=name, version=1, summary="Shout.", fields=["text"], prompts={"plain": "Shout: $text"},
+             datasets={"demo": DataFile(path=Path(__file__).with_name("data.jsonl"), license="MIT")},
+             metrics=["exact_match"], parse=str.upper)
+        for name in ("shout", "shout/louder")
+    ]
+"""
+YAML = """\
+name: titles
+version: 1
+summary: Give a paragraph a title.
+prompts:
+  plain: "Paragraph: $text"
+datasets:
+  demo:
+    path: data.jsonl
+    columns: {references: title}
+    license: MIT
+metrics: [rouge, chrf]
+"""
+ROWS = [
+    {"id": "a", "split": "test", "text": "one", "title": "ONE"},
+    {"id": "b", "split": "train", "text": "two", "title": "TWO"},
+]
+
+
+@pytest.fixture(autouse=True)
+def data(write_file):
+    write_file("data.jsonl", "".join(json.dumps({**row, "references": [row["title"]]}) + "\n" for row in ROWS))
+
+
+def read(write_file, text):
+    return Registry().task(str(write_file("task.yaml", text)))[0]
+
+
+def refused(write_file, text) -> str:
+    with pytest.raises(PluginError) as caught:
+        read(write_file, text)
+    message = str(caught.value)
+    assert "task.yaml" in message and "\n" not in message
+    return message.partition("task.yaml")[2].removeprefix(", ")
+
+
+# In place of a task
+
+
+def test_a_python_file_runs_in_place_of_a_task(write_file, tmp_path):
+    path = write_file("lmtasks_shout.py", PYTHON)
+    run = lmtasks.run(str(path), model=FakeModel(["one"]), output_dir=tmp_path / "runs")
+    task = run.record["task"]
+    assert (task["name"], task["plugin"], task["distribution"]) == ("shout", "shout", "lmtasks_shout.py")
+    assert task["distribution_version"].startswith("sha256:")
+    assert run.scores[0].value == 100
+
+
+def test_a_yaml_file_runs_in_place_of_a_task(write_file, tmp_path):
+    model = FakeModel(["ONE\n"])
+    run = lmtasks.run(str(write_file("titles.yaml", YAML)), model=model, output_dir=tmp_path / "runs")
+    assert model.prompts == ["Paragraph: one\n"]
+    assert (run.record["task"]["name"], run.record["task"]["distribution"]) == ("titles", "titles.yaml")
+    assert run.scores[0].value == 100
+
+
+def test_a_file_takes_the_place_of_an_installed_plugin_of_its_name(write_file):
+    registry = Registry()
+    task, plugin = registry.task(str(write_file("titles.yaml", YAML)))
+    assert plugin.found.file and list(task.prompts) == ["plain"]
+    assert registry.task("titles")[0] == task
+    assert Registry().task("titles")[1].found.file is None
+
+
+@pytest.mark.parametrize("name", ["gone.py", "gone.yaml", "deep/gone.yml"])
+def test_a_file_that_is_not_there_is_told(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PluginError, match=f"^{name}: cannot be read .No such file or directory."):
+        Registry().task(name)
+
+
+def test_a_python_file_that_fails_is_told_with_its_line(write_file):
+    path = write_file("bad.py", "x = 1\nraise ValueError('no')\n")
+    with pytest.raises(
+        PluginError,
+        match=r'^plugin "bad" \(bad.py sha256:[0-9a-f]{12}\) cannot be imported: ValueError: no \(.*bad.py, line 2\)$',
+    ):
+        Registry().task(str(path))
+
+
+# With --plugin
+
+
+def test_a_file_that_was_named_offers_its_tasks_by_name(write_file, monkeypatch):
+    monkeypatch.setenv(FILES, os.pathsep.join([str(write_file("a.py", PYTHON)), str(write_file("b.yaml", YAML))]))
+    registry = Registry()
+    assert registry.task("shout/louder")[0].name == "shout/louder"
+    assert registry.task("shout")[0].name == "shout"
+    assert registry.task("titles")[1].found.distribution == "b.yaml"
+    assert {"shout", "titles", "summarization"} <= {plugin.found.name for plugin in registry.load_all()[0]}
+
+
+def test_a_broken_file_that_was_named_stops_who_named_it_and_is_listed(write_file, monkeypatch):
+    path = write_file("bad.py", "raise ValueError('no')")
+    monkeypatch.setenv(FILES, str(path))
+    with pytest.raises(PluginError, match="ValueError: no"):
+        Registry().task("titles")
+    loaded, broken = Registry().load_all()
+    assert str(path) in broken and "titles" in {plugin.found.name for plugin in loaded}
+
+
+def test_two_files_of_one_name_are_a_conflict(write_file, monkeypatch):
+    files = [write_file("a.yaml", YAML), write_file("b.yaml", YAML + "language: en\n")]
+    monkeypatch.setenv(FILES, os.pathsep.join(map(str, files)))
+    with pytest.raises(
+        PluginError, match='"titles" is claimed by a.yaml sha256:.* and b.yaml sha256:.*; name one of them'
+    ):
+        Registry().task("titles")
+
+
+def test_a_plugin_that_is_switched_off_is_not_loaded(monkeypatch):
+    monkeypatch.setenv(DISABLED, "titles, qa,not-there")
+    registry = Registry()
+    assert {"titles", "qa"} == set(registry.disabled)
+    with pytest.raises(PluginError, match='"titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'):
+        registry.task("titles")
+    assert "titles" not in {plugin.found.name for plugin in registry.load_all()[0]}
+    assert registry.task("summarization")
+
+
+# What YAML may say
+
+
+def test_the_short_and_the_long_form_mean_the_same(write_file):
+    short = read(write_file, YAML)
+    long = read(
+        write_file,
+        YAML.replace('plain: "Paragraph: $text"', 'plain: {user: "Paragraph: $text"}')
+        + "fields: {text: {required: true}}\nparse: strip\ngeneration: {max_new_tokens: 128}\n",
+    )
+    assert short == long
+    assert list(short.fields) == ["text"]
+
+
+def test_everything_a_task_has_can_be_said(write_file, tmp_path):
+    (tmp_path / "lora").mkdir()
+    task = read(
+        write_file,
+        """
+name: mail/formal
+version: 3
+summary: All of it.
+fields:
+  text: {columns: [body, content.text], cut: true}
+  subject: {required: false}
+references: reply
+prompts:
+  plain:
+    system: You write replies.
+    user: |
+      Subject: $subject
+      $text
+      Tone: $tone
+    cue: "Reply:"
+    separator: "\\n==\\n"
+datasets:
+  demo: data.jsonl
+  mails: {hub: org/mails, revision: abc, config: en, columns: {text: body}, license: CC-BY-4.0}
+metrics: chrf
+parse: first_paragraph
+generation: {max_new_tokens: 9, stop: ["##"], temperature: 0.5, top_p: 0.9, top_k: 5, repetition_penalty: 1.1}
+language: en
+no_answer: none
+expects: {lang: en}
+adapter: lora
+parameters:
+  tone: {value: formal, choices: [formal, friendly], summary: how it sounds}
+  words: {type: int, least: 1}
+  mood: calm
+""".replace("Tone: $tone", "Tone: $tone, $words, $mood"),
+    )
+    assert task.fields["text"] == lmtasks.Field(columns=("body", "content.text"), cut=True)
+    assert not task.fields["subject"].required and task.references == ("reply",)
+    assert task.prompts["plain"].separator == "\n==\n"
+    assert task.datasets["demo"] == lmtasks.DataFile(path=tmp_path / "data.jsonl")
+    assert task.datasets["mails"] == lmtasks.HubDataset(
+        id="org/mails", revision="abc", config="en", columns={"text": "body"}, license="CC-BY-4.0"
+    )
+    assert task.generation == lmtasks.Generation(
+        max_new_tokens=9, stop=("##",), temperature=0.5, top_p=0.9, top_k=5, repetition_penalty=1.1
+    )
+    assert (task.metrics, task.language, task.expects) == (("chrf",), "en", {"lang": "en"})
+    assert task.adapter == tmp_path / "lora"
+    assert task.settings == {"tone": "formal", "mood": "calm"}
+    assert task.with_settings({"words": "3"}).settings["words"] == 3
+    assert [task.parse(text) for text in ("a\n\nb", "None.", "none", "none of it")] == ["a", "", "", "none of it"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("summary:", "sumary:", 'line 3: no key is called "sumary". Did you mean summary'),
+        ("    path:", "    pth:", 'line 8: no key of datasets.demo is called "pth". Did you mean path'),
+        ("version: 1\n", "", 'line 1: "version" is missing'),
+        ("version: 1", "version: one", "line 2: version: expected a whole number, got 'one'"),
+        ("version: 1", "version: 0", "line 2: version: expected greater than or equal to 1, got 0"),
+        ("version: 1", "version: 1\nlanguage: no", "line 3: language: expected text, got False; put it in quotes"),
+        ("name: titles", "name: My Titles", "line 1: name: "),
+        ("[rouge, chrf]", "[rogue, chrf]", 'line 11: no metric is called "rogue". Did you mean rouge'),
+        ("$text", "$text costs $ 5", 'line 5: a "$" that names no field; write "$$" for the sign itself'),
+        ("$text", "text", 'line 4: no prompt names an input, such as "$text"'),
+        (
+            "metrics:",
+            "fields: [txt]\nmetrics:",
+            'line 5: no field that prompt "plain" names is called "text". Did you mean txt',
+        ),
+        (
+            "{references: title}",
+            "{reference: title}",
+            'line 9: no field of the task is called "reference". Did you mean references',
+        ),
+        (
+            "metrics:",
+            "parse: frist_line\nmetrics:",
+            'line 11: no parser is called "frist_line". Did you mean first_line',
+        ),
+        (
+            "metrics:",
+            "generation: {max_tokens: 5}\nmetrics:",
+            'line 11: no key of generation is called "max_tokens". Did you mean max_new_tokens',
+        ),
+        ("metrics:", "generation: {top_p: 0.5}\nmetrics:", "top_p and top_k need a temperature above 0"),
+        ("path: data.jsonl", "hub: a/b\n    path: data.jsonl", "line 7: expected either path (a file) or hub"),
+        ("    license", "    revision: abc\n    license", "line 10: revision belongs to a hub set, and this is a file"),
+        ("version: 1", "version: 1\nversion: 2", 'line 3: "version" stands here twice'),
+        ("version: 1", "version: [1", "not YAML"),
+        (YAML, "- a\n- b\n", 'expected a task, lines such as "name: titles"'),
+        (YAML, "", 'expected a task, lines such as "name: titles"'),
+        ("[rouge, chrf]", "{rouge: 1}", "line 11: metrics: expected a list"),
+        (
+            "summary: Give",
+            "summary: !!python/object:os.system Give",
+            "line 3: not YAML: could not determine a constructor",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(before, after, message, write_file):
+    assert before in YAML
+    assert message in refused(write_file, YAML.replace(before, after, 1))
+
+
+def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path):
+    path = tmp_path / "task.yaml"
+    path.write_bytes(YAML.replace("paragraph", "päragraph").encode("latin-1"))
+    with pytest.raises(PluginError, match="line 3: not UTF-8; save the file as UTF-8"):
+        Registry().task(str(path))
+
+
+def test_a_field_that_no_data_has_is_told_with_the_files_columns(write_file, tmp_path):
+    path = write_file("task.yaml", YAML.replace("$text", "$body"))
+    with pytest.raises(lmtasks.LmtasksError, match='data.jsonl, line 1: no field "body"'):
+        lmtasks.run(str(path), model=FakeModel([]), output_dir=tmp_path / "runs")
+
+
+def test_an_unknown_metric_of_another_plugin_is_told(write_file, tmp_path):
+    path = write_file("task.yaml", YAML.replace("rouge", "lengths/length_ration"))
+    with pytest.raises(UnknownNameError, match="Did you mean length_ratio"):
+        lmtasks.run(str(path), model=FakeModel([]), output_dir=tmp_path / "runs")
+
+
+# For editors
+
+
+def test_the_schema_names_every_key_and_what_it_means():
+    schema = task_schema()
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert schema["additionalProperties"] is False
+    assert set(schema["required"]) == {"name", "version", "summary", "prompts", "datasets", "metrics"}
+    for name, key in schema["properties"].items():
+        assert key.get("description") or name in ("name", "generation", "fields", "summary"), name
+    assert "first_line" in schema["properties"]["parse"]["enum"]

@@ -1,0 +1,301 @@
+"""No plugin can hurt another: whatever one does wrong costs who asked for it one line, and all others nothing."""
+
+from __future__ import annotations
+
+import json
+import locale
+import logging
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+import lmtasks
+from lmtasks.api import run_all
+from lmtasks.errors import DataError, LmtasksError, PluginError, PromptError
+from lmtasks.plugins import Registry
+from lmtasks.runs import Run, RunOptions
+from lmtasks.testing import FakeModel
+
+TASK = """
+from lmtasks import DataFunction, Example, Measurement, Prompt, ScoreKind, Task, hookimpl
+
+EXAMPLES = [Example(id=id, inputs={{"text": id}}, references=(id,)) for id in ("one", "two", "three")]
+
+def read(split):
+    {read}
+
+def ask(inputs):
+    {ask}
+
+def parse(completion):
+    {parse}
+
+class Metric:
+    name = "share"
+
+    def measure(self, samples, language):
+        {measure}
+
+{top}
+
+@hookimpl
+def register_tasks():
+    {register}
+    return [Task(name="bad", version=1, summary="Bad.", fields=["text"], prompts={{"plain": Prompt(user=ask)}},
+                 datasets={{"demo": DataFunction(read=read, license="MIT")}}, metrics=["exact_match", Metric()],
+                 parse=parse)]
+"""
+GOOD = {
+    "read": 'return EXAMPLES if split == "test" else []',
+    "ask": 'return inputs["text"]',
+    "parse": "return completion.strip()",
+    "measure": "import numpy as np; return Measurement(statistics=np.ones((len(samples), 1)),"
+    ' kinds=(ScoreKind(name="share", signature="share"),), combine=lambda sums: sums)',
+    "top": "",
+    "register": "",
+}
+FAIL = 'raise KeyError("gone")'
+STATE = """import logging, locale, random, numpy, torch
+    random.seed(1); numpy.random.seed(1); torch.manual_seed(1); torch.set_num_threads(1)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C")
+    logging.getLogger().setLevel(1); logging.getLogger("lmtasks").handlers.append(logging.NullHandler())
+    logging.disable(logging.CRITICAL)
+    """
+
+
+def bad(**parts: str) -> str:
+    return TASK.format(**{**GOOD, **parts})
+
+
+def others_work(tmp_path: Path) -> None:
+    model = FakeModel(lambda prompt: "A title")
+    run = lmtasks.run("titles", model=model, limit=1, output_dir=tmp_path / "others")
+    assert run.status == "finished" and run.scores
+
+
+def run_bad(tmp_path: Path, **options: object) -> Run:
+    return lmtasks.run("bad", model=FakeModel(["one", "two", "three"]), output_dir=tmp_path / "runs", **options)
+
+
+# While it is loaded
+
+AT_IMPORT = {
+    "fails to import": ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named"),
+    "has a syntax error": ("def (", "SyntaxError: invalid syntax"),
+    "calls sys.exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "misspells a hook": (bad().replace("register_tasks", "register_task"), "register_task'"),
+    "returns the wrong type": (bad(register="return 3"), "register_tasks returned int"),
+    "names another plugin's task": (bad().replace('name="bad"', 'name="titles"'), 'a task is named "titles"'),
+    "has two tasks of one name": (
+        bad().replace("return [Task", "return 2 * [Task"),
+        'two of its tasks are named "bad"',
+    ),
+    "offers nothing": ("", "offers nothing"),
+}
+
+
+@pytest.mark.parametrize("code, cause", AT_IMPORT.values(), ids=AT_IMPORT)
+def test_what_goes_wrong_while_it_is_loaded(code: str, cause: str, install, tmp_path):
+    install("bad", code, version="2.5")
+    with pytest.raises(PluginError) as caught:
+        run_bad(tmp_path)
+    assert str(caught.value).startswith('plugin "bad" (lmtasks-bad 2.5)')
+    assert cause in str(caught.value) and "\n" not in str(caught.value)
+    loaded, broken = Registry().load_all()
+    assert "bad" in broken and "titles" in {plugin.found.name for plugin in loaded}
+    others_work(tmp_path)
+
+
+def test_a_plugin_for_a_newer_lmtasks_says_which(install, tmp_path):
+    install("bad", "raise ImportError('of a name that came later')", requires="lmtasks>=99,<100")
+    with pytest.raises(PluginError, match=r'"bad" \(lmtasks-bad 1.0\) needs lmtasks<100,>=99, and this is '):
+        run_bad(tmp_path)
+    others_work(tmp_path)
+
+
+@pytest.mark.parametrize("needed", ["lmtasks>=0.0.1", "lmtasks>=99; extra == 'later'", "other>=99", "no requirement!"])
+def test_a_requirement_that_holds_or_is_of_something_else_stops_nothing(needed, install, tmp_path):
+    install("bad", bad(), requires=needed)
+    assert run_bad(tmp_path).status == "finished"
+
+
+def test_a_name_that_exists_is_refused_to_both_and_costs_the_others_nothing(install, tmp_path):
+    install("bad", bad(), version="1.0")
+    install("bad", bad(), version="2.0")
+    # The path holds one distribution of a name: the second has another.
+    path = next(Path(folder) for folder in sys.path if (Path(folder) / "lmtasks_bad-1.0.dist-info").is_dir())
+    (path / "lmtasks_bad-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
+    (path / "lmtasks_bad-1.0.dist-info").rename(path / "rival-1.0.dist-info")
+    with pytest.raises(PluginError, match='"bad" is claimed by .*; uninstall all but one') as caught:
+        run_bad(tmp_path)
+    assert "lmtasks-bad 2.0" in str(caught.value) and "rival 1.0" in str(caught.value)
+    others_work(tmp_path)
+
+
+def test_a_plugin_that_is_slow_to_import_is_not_imported_for_others(install, tmp_path):
+    install("bad", "import time; time.sleep(10)")
+    others_work(tmp_path)
+    assert "lmtasks_bad" not in sys.modules
+
+
+def test_what_it_prints_never_reaches_stdout(install, tmp_path, capsys):
+    parts = {part: f'print("noise of {part}"); {GOOD[part]}' for part in ("read", "ask", "parse", "measure")}
+    install("bad", bad(top='print("noise of top")', register='print("noise of register")', **parts))
+    assert run_bad(tmp_path).status == "finished"
+    written = capsys.readouterr()
+    assert written.out == ""
+    for part in (*parts, "top", "register"):
+        assert f"noise of {part}" in written.err
+
+
+@pytest.mark.parametrize("part", ["top", "register", "read", "ask", "parse", "measure"])
+def test_what_it_changes_of_the_process_is_put_back(part, install, tmp_path):
+    code = STATE if part != "top" else STATE.replace("\n    ", "\n")
+    code = code.replace("\n    ", "\n        ") if part == "measure" else code
+    install("bad", bad(**{part: code + GOOD[part]}))
+
+    def state() -> tuple[object, ...]:
+        return (
+            random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+            torch.get_num_threads(), locale.setlocale(locale.LC_ALL), logging.getLogger().level,
+            logging.getLogger("lmtasks").handlers[:], logging.root.manager.disable,
+        )  # fmt: skip
+
+    before = state()
+    run_bad(tmp_path)
+    assert state() == before
+
+
+# While it runs
+
+
+def test_a_failing_reader_costs_its_own_run_one_line(install, tmp_path):
+    install("bad", bad(read=f"yield EXAMPLES[0]; {FAIL}"))
+    with pytest.raises(DataError) as caught:
+        run_bad(tmp_path)
+    assert str(caught.value).startswith('task "bad" (lmtasks-bad 1.0): reading its data set "demo" failed: KeyError:')
+    assert "lmtasks_bad.py, line 7)" in str(caught.value)
+    others_work(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "example",
+    ["Example(id='a', inputs={}, references=())", "Example(id='a', inputs={'text': 3}, references=())", "'one'",
+     "Example(id='one', inputs={'text': 'x', 'more': 'y'}, references=())", "EXAMPLES[0]"],
+    ids=["a field is missing", "no text", "no example", "an unknown field", "an id that stands already"],
+)  # fmt: skip
+def test_a_broken_example_is_named(example, install, tmp_path):
+    install("bad", bad(read=f"yield EXAMPLES[0]; yield {example}"))
+    with pytest.raises(DataError, match=r'^task "bad" \(lmtasks-bad 1.0\)') as caught:
+        run_bad(tmp_path)
+    assert '"demo"' in str(caught.value)
+    others_work(tmp_path)
+
+
+def test_a_failing_prompt_stops_its_run_before_anything_is_generated(install, tmp_path):
+    install("bad", bad(ask='return inputs["text"] if inputs["text"] == "one" else inputs["gone"]'))
+    with pytest.raises(PromptError) as caught:
+        run_bad(tmp_path)
+    assert str(caught.value).startswith('task "bad" (lmtasks-bad 1.0), example "two": the user part of prompt "plain"')
+    assert "KeyError: 'gone' (" in str(caught.value)
+    assert not list((tmp_path / "runs").glob("*/samples.jsonl"))
+    others_work(tmp_path)
+
+
+def only_run(tmp_path: Path) -> Run:
+    [path] = (tmp_path / "runs").glob("*bad*")
+    return Run(path)
+
+
+def test_a_failing_parser_costs_its_example_and_no_text(install, tmp_path):
+    install("bad", bad(parse='return {"one": "one", "three": "three"}[completion]'))
+    with pytest.raises(PluginError) as caught:
+        run_bad(tmp_path)
+    assert str(caught.value).startswith('task "bad" (lmtasks-bad 1.0): its parser failed on example "two": KeyError')
+    run = only_run(tmp_path)
+    assert run.status == "failed"
+    assert [sample.completion for sample in run.samples] == ["one", "two", "three"]
+    assert [sample.prediction for sample in run.samples] == ["one", "", "three"]
+    assert "KeyError: 'two'" in (run.samples[1].error or "") and run.samples[0].error is None
+    assert {score.name: score.value for score in run.scores}["exact_match"] == pytest.approx(200 / 3)
+    assert run.record["counts"]["unparsed"] == 1
+    assert "1 of 3 outputs could not be read by the task" in (run.path / "report.md").read_text()
+    others_work(tmp_path)
+
+
+def test_a_run_whose_parser_was_mended_in_a_later_release_goes_on_without_generating(install, tmp_path):
+    install("bad", bad(parse='return {"one": "one", "three": "three"}[completion]'), version="1.0")
+    with pytest.raises(PluginError):
+        run_bad(tmp_path)
+    sys.modules.pop("lmtasks_bad")
+    install("bad", bad(), version="1.1")
+    for folder in [folder for folder in sys.path if (Path(folder) / "lmtasks_bad-1.0.dist-info").is_dir()]:
+        sys.path.remove(folder)
+    model = FakeModel([])  # has nothing to say
+    run = lmtasks.run("bad", model=model, output_dir=tmp_path / "runs")
+    assert run.path == only_run(tmp_path).path and run.status == "finished"
+    assert model.prompts == []
+    assert [sample.prediction for sample in run.samples] == ["one", "two", "three"]
+    assert run.record["task"]["distribution_version"] == "1.1"
+
+
+def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
+    install("bad", bad(measure=FAIL))
+    with pytest.raises(PluginError, match='^metric "share" failed: KeyError: .gone. .*lmtasks_bad.py, line') as caught:
+        run_bad(tmp_path)
+    run = only_run(tmp_path)
+    assert str(run.path) in str(caught.value)
+    assert (run.status, [score.name for score in run.scores]) == ("failed", ["exact_match"])
+    assert len(run.samples) == 3
+    others_work(tmp_path)
+
+
+def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_path):
+    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+    install("bad", code)
+    with pytest.raises(PluginError, match=r'^metric "bad/share" \(lmtasks-bad 1.0\) failed: KeyError'):
+        lmtasks.run(
+            "titles", model=FakeModel(lambda _: "x"), metrics=("rouge", "bad/share"), output_dir=tmp_path / "runs"
+        )
+
+
+def test_tasks_that_run_beside_a_failing_one_finish(install, tmp_path):
+    install("bad", bad(parse=FAIL))
+    failures: list[LmtasksError] = []
+    runs = run_all(
+        [("bad", None), ("titles", None)],
+        RunOptions(output_dir=tmp_path / "runs"),
+        model=FakeModel(lambda _: "x"),
+        on_failure=failures.append,
+    )
+    assert [run.status for run in runs] == ["failed", "finished"]
+    [failure] = failures
+    assert "and 2 more; they count as empty" in str(failure)
+
+
+def test_the_command_line_tells_the_rest_and_says_what_failed(install, tiny_folder, tmp_path):
+    install("bad", bad(parse=FAIL))
+    path = next(folder for folder in sys.path if (Path(folder) / "lmtasks_bad.py").is_file())
+    example_plugins = Path(__file__).parents[1] / "data" / "example_plugins"
+    code = f"import sys; sys.path[:0] = [{path!r}, {str(example_plugins)!r}]; from lmtasks.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "run", "bad", "titles", "--model", str(tiny_folder), "--max-new-tokens", "3"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    first, second = json.loads(done.stdout)
+    assert (first["status"], second["status"]) == ("failed", "finished")
+    assert second["scores"]
+    told = [line for line in done.stderr.splitlines() if line.startswith("lmtasks: task")]
+    assert len(told) == 1 and 'its parser failed on example "one": KeyError' in told[0]
+    verbose = subprocess.run([*command, "-v"], capture_output=True, text=True, cwd=tmp_path)
+    assert "Traceback (most recent call last)" in verbose.stderr
+
+
+def test_an_error_of_a_library_that_it_calls_is_placed_in_its_own_file(install, tmp_path):
+    install("bad", bad(parse='import json; return json.loads("{")'))
+    with pytest.raises(PluginError, match=r"JSONDecodeError: .*lmtasks_bad.py, line 13\)"):
+        run_bad(tmp_path)
