@@ -19,7 +19,7 @@ from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.catalogue import CATALOGUE, DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
 from lmtasks.prompts import Renderer, Tokenizer
-from lmtasks.runs.runner import parse_completion
+from lmtasks.runs.samples import parse_completion
 from lmtasks.task import Example, HubDataset, Metric, Sample, Task
 
 Status = Literal["ok", "failed", "skipped"]

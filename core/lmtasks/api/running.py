@@ -24,7 +24,8 @@ from lmtasks.task import Example, Task
 if TYPE_CHECKING:
     from lmtasks.inference import LanguageModel
     from lmtasks.runs.adapters import AdapterChoice
-    from lmtasks.runs.runner import OnFailure, Plan
+    from lmtasks.runs.plan import Plan
+    from lmtasks.runs.runner import OnFailure
 
 log = logging.getLogger("lmtasks")
 RUN_OPTION = "option of a run"
@@ -155,7 +156,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     Raises:
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.runner import Plan
+    from lmtasks.runs.plan import Plan
 
     registry = Registry()
     found, plugin = find_task(registry, task, options.parameters)
@@ -219,7 +220,8 @@ def ask(
     """
     from lmtasks.inference import Request
     from lmtasks.runs.adapters import put_on
-    from lmtasks.runs.runner import parse_completion, room_for_prompt, stopping
+    from lmtasks.runs.plan import room_for_prompt, stopping
+    from lmtasks.runs.samples import parse_completion
 
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
     found, _ = find_task(Registry(), task, options.parameters)

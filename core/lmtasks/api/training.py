@@ -31,7 +31,7 @@ from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planne
 if TYPE_CHECKING:
     from lmtasks.model.loading import LoadedModel
     from lmtasks.runs.compare import Comparison
-    from lmtasks.runs.runner import Plan
+    from lmtasks.runs.plan import Plan
     from lmtasks.training.prepare import Prepared
 
 log = logging.getLogger("lmtasks")

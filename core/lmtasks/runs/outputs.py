@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from lmtasks.plugins import FoundPlugin
 from lmtasks.runs.environment import environment
 from lmtasks.runs.folder import SCHEMA, Run, append_samples, claim_folder, write_record
 from lmtasks.runs.options import check_counts, check_language, check_paths
-from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
+from lmtasks.runs.record import data_record, now, scores_record, task_record, totals_record
+from lmtasks.runs.samples import unanswered
 from lmtasks.task import Metric, Sample, Score, Task, names
 
 
@@ -104,17 +105,7 @@ def score_predictions(
         LmtasksError: a metric failed, or the run folder cannot be written.
     """
     samples = [
-        Sample(
-            index=index,
-            id=example.id,
-            inputs=example.inputs,
-            references=example.references,
-            language=stated_language(task, example.language),
-            meta=example.meta,
-            completion=prediction,
-            prediction=prediction,
-            finish="unknown",
-        )
+        replace(unanswered(task, index, example), completion=prediction, prediction=prediction, finish="unknown")
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
     source = Path(str(options.predictions)).expanduser()

@@ -1,18 +1,91 @@
-"""The parts of run.json that every run has, however its outputs came about."""
+"""What run.json says: of a run with a model, and the parts that outputs made elsewhere have too."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from lmtasks.data import Dataset
 from lmtasks.errors import LmtasksError
-from lmtasks.languages import states_language
+from lmtasks.inference import LanguageModel
 from lmtasks.metrics import is_empty, score_outputs, score_samples
 from lmtasks.metrics.statistics import CONFIDENCE
 from lmtasks.plugins import FoundPlugin
-from lmtasks.task import Metric, Sample, Task
+from lmtasks.prompts import RenderedPrompt, Renderer
+from lmtasks.runs.environment import environment, package_versions
+from lmtasks.runs.folder import SCHEMA
+from lmtasks.runs.plan import Plan
+from lmtasks.task import Generation, Metric, Sample, Task
+
+MEASURING = ("generate_seconds", "loglikelihood_seconds")
+"""What a run uses its model for."""
+
+
+def run_record(
+    plan: Plan,
+    renderer: Renderer,
+    model: LanguageModel,
+    generation: Generation,
+    prompts: Sequence[RenderedPrompt | None],
+    adapter: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return run.json as it stands before the first sample."""
+    rendered = hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode())
+    options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
+    decisive: dict[str, object] = {
+        "task": task_record(plan.task, plan.plugin),
+        "prompt": {
+            "name": renderer.name,
+            "form": "chat" if renderer.chat else "plain",
+            "sha256": rendered.hexdigest(),
+            "on_overlong": options.on_overlong,
+            "fewshot": fewshot
+            and {
+                "data": fewshot.pool.name,
+                "split": fewshot.pool.split,
+                "sha256": fewshot.pool.sha256,
+                "ids": [example.id for example in fewshot.examples],
+            },
+        },
+        "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
+        "model": asdict(model.info),
+        "engine": model.engine,
+        "adapter": adapter,
+        "generation": asdict(generation),
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "loglikelihood": options.loglikelihood,
+    }
+    return {
+        "schema": SCHEMA,
+        "status": "running",
+        "error": None,
+        "key": _key(
+            {
+                **decisive,
+                # Not which release of the plugin: all else that it decides is here, and its parser reads all anew.
+                "task": {"name": plan.task.name, "version": plan.task.version, "parameters": plan.task.settings},
+                "adapter": adapter and adapter["id"],
+                "packages": package_versions(),
+            }
+        ),
+        "started": now(),
+        "finished": None,
+        **decisive,
+        "environment": environment(),
+        "timings": {**dict.fromkeys(MEASURING, 0.0), "total_seconds": 0.0},
+        "tokens": {"prompt": 0, "completion": 0},
+        "rounding": None,
+        "peak_memory_bytes": None,
+        "counts": {},
+        "metrics": [metric.name for metric in plan.metrics],
+        "scores": [],
+        "health": [],
+    }
 
 
 def task_record(task: Task, plugin: FoundPlugin | None) -> dict[str, object]:
@@ -105,11 +178,11 @@ def totals_record(samples: Sequence[Sample], reused: Collection[str] = ()) -> di
     }
 
 
-def stated_language(task: Task, language: str | None) -> str | None:
-    """Return the language of an example's references, if it or its task states one."""
-    return language if states_language(language) else task.language
-
-
 def now() -> str:
     """Return the time, with its zone, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _key(decisive: Mapping[str, object]) -> str:
+    """Return the hash of everything that could change an output."""
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmtasks.data import Dataset, FewShot
-from lmtasks.errors import LmtasksError, PluginError, PromptError
-from lmtasks.foreign import foreign
+from lmtasks.errors import LmtasksError, PluginError
 from lmtasks.inference import Completion, LanguageModel, Request
-from lmtasks.languages import primary
-from lmtasks.metrics import language_of
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.model.adapter import Adapter
-from lmtasks.plugins import FoundPlugin
 from lmtasks.progress import OnProgress
-from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
-from lmtasks.runs.adapters import AdapterChoice, adapter_record, put_on
-from lmtasks.runs.environment import environment, package_versions, peak_memory_bytes
+from lmtasks.prompts import RenderedPrompt, Renderer
+from lmtasks.runs.adapters import adapter_record, put_on
+from lmtasks.runs.environment import peak_memory_bytes
 from lmtasks.runs.folder import (
-    SCHEMA,
     Run,
     append_samples,
     claim_folder,
@@ -36,32 +27,14 @@ from lmtasks.runs.folder import (
     rewrite_samples,
     write_record,
 )
-from lmtasks.runs.likelihood import likely_texts, measure_likelihoods, render_answers
-from lmtasks.runs.options import RunOptions
-from lmtasks.runs.record import data_record, now, scores_record, stated_language, task_record, totals_record
-from lmtasks.task import Example, Generation, LogLikelihood, Metric, Sample, Task
+from lmtasks.runs.likelihood import measure_likelihoods, render_answers
+from lmtasks.runs.plan import Plan, render_prompts, stopping, warn_of_language
+from lmtasks.runs.record import MEASURING, now, run_record, scores_record, totals_record
+from lmtasks.runs.samples import unanswered, with_answer, with_prediction
+from lmtasks.task import Generation, Task
 
 OnFailure = Callable[[LmtasksError], None]
-MEASURING = ("generate_seconds", "loglikelihood_seconds")
-"""What the model was used for."""
 log = logging.getLogger("lmtasks.runs")
-LOOKED_AT = 500
-"""Examples that are looked at to warn of a language that the model does not know."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A run with everything that can be checked before a model is loaded."""
-
-    task: Task
-    plugin: FoundPlugin | None
-    """Where the task comes from; None: it was handed over from Python."""
-    dataset: Dataset
-    fewshot: FewShot | None
-    metrics: tuple[Metric, ...]
-    options: RunOptions
-    generation: Generation
-    adapter: AdapterChoice | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -167,9 +140,9 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     adapter = put_on(plan.adapter, model, plan.task, renderer)
     generation = stopping(plan.generation, renderer, adapter)
     answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
-    prompts = _render(plan, renderer, model, generation, answers, on_progress)
-    _warn_of_language(plan, model, adapter)
-    record = _record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
+    prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
+    warn_of_language(plan, model, adapter)
+    record = run_record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
     return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
 
 
@@ -203,66 +176,6 @@ def _close(job: _Job, started: float, on_end: Callable[[Path], None]) -> None:
     on_end(path)
 
 
-def stopping(generation: Generation, renderer: Renderer, adapter: Adapter | None) -> Generation:
-    """Return a way to draw completions that also stops where the prompt's form ends an answer."""
-    if adapter and adapter.record:
-        return generation  # it has learned to end its answers, which may hold what separates examples
-    return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
-
-
-def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
-    """Return how many tokens a prompt may have; None: as many as it likes.
-
-    Raises:
-        PromptError: the answer alone would fill the model's context.
-    """
-    context = model.info.context_length
-    if context is None:
-        return None
-    if generation.max_new_tokens >= context:
-        raise PromptError(
-            f"max_new_tokens {generation.max_new_tokens} leaves no room for a prompt: {model.info.name} has a"
-            f" context of {context} tokens"
-        )
-    return context - generation.max_new_tokens
-
-
-def _render(
-    plan: Plan,
-    renderer: Renderer,
-    model: LanguageModel,
-    generation: Generation,
-    answers: Mapping[str, Sequence[int]],
-    on_progress: OnProgress,
-) -> list[RenderedPrompt | None]:
-    """Render all prompts; None stands for one that is skipped."""
-    room, context = room_for_prompt(model, generation), model.info.context_length
-    prompts: list[RenderedPrompt | None] = []
-    overlong: list[OverlongPromptError] = []
-    for number, example in enumerate(plan.dataset.examples):
-        if number and number % 1000 == 0:
-            on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
-        # A reference whose likelihood is measured takes the place of an answer, and may be longer than one.
-        texts = likely_texts(plan.task, example) if answers else ()
-        longest = max((len(answers[text]) for text in texts), default=0)
-        own_room = None if room is None or context is None else max(0, min(room, context - longest))
-        try:
-            prompts.append(renderer.render_within(example, own_room, on_overlong=plan.options.on_overlong))
-        except OverlongPromptError as error:
-            prompts.append(None)
-            beside = ""
-            if own_room != room:
-                beside = f" of {context} beside a reference of {longest} tokens (--loglikelihood)"
-            overlong.append(OverlongPromptError(f"{error}{beside}"))
-    if overlong and plan.options.on_overlong != "skip":
-        ways = "skip" if plan.options.on_overlong == "cut" else "cut or --on-overlong skip"
-        raise PromptError(
-            f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use --on-overlong"
-            f" {ways}, fewer few-shot examples, or a model with a longer context"
-        )
-    return prompts
-
-
 def _take_over(task: Task, path: Path) -> set[str]:
     """Make the samples of an interrupted run ours, and return their ids.
 
@@ -270,7 +183,7 @@ def _take_over(task: Task, path: Path) -> set[str]:
     """
     mend_samples(path)
     samples = list(read_samples(path))
-    parsed = [_parsed(task, sample) if sample.finish != "skipped" else sample for sample in samples]
+    parsed = [with_prediction(task, sample) if sample.finish != "skipped" else sample for sample in samples]
     if parsed != samples:
         rewrite_samples(path, parsed)
     return {sample.id for sample in samples}
@@ -283,7 +196,7 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
         examples = job.plan.dataset.examples
         left = [index for index, example in enumerate(examples) if example.id not in job.reused]
         skipped = [index for index in left if job.prompts[index] is None]
-        append_samples(job.path, [_sample(job.plan.task, index, examples[index], None, None) for index in skipped])
+        append_samples(job.path, [unanswered(job.plan.task, index, examples[index]) for index in skipped])
         own = [(job, index, prompt) for index in left if (prompt := job.prompts[index]) is not None]
         job.finished = len(examples) - len(own)
         todo += own
@@ -326,7 +239,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
     append_samples(
         job.path,
         [
-            _sample(task, index, examples[index], prompt, completion, likely)
+            with_answer(task, unanswered(task, index, examples[index]), prompt, completion, likely)
             for (index, prompt, completion), likely in zip(answered, likelihoods, strict=True)
         ],
     )
@@ -336,150 +249,3 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
 
 def _add_seconds(job: _Job, name: str, seconds: float) -> None:
     job.record["timings"][name] = round(job.record["timings"][name] + seconds, 6)
-
-
-def parse_completion(task: Task, completion: str, example_id: str) -> str:
-    """Return the prediction that a task reads from a completion.
-
-    Raises:
-        PluginError: the task's parser failed or returned something else than text.
-    """
-    with foreign(f'{task.label}: its parser failed on example "{example_id}"'):
-        prediction = task.parse(completion)
-    if not isinstance(prediction, str):
-        raise PluginError(
-            f'{task.label}: its parser returned {type(prediction).__name__} for example "{example_id}", expected text'
-        )
-    return prediction
-
-
-def _sample(
-    task: Task,
-    index: int,
-    example: Example,
-    prompt: RenderedPrompt | None,
-    completion: Completion | None,
-    loglikelihoods: tuple[LogLikelihood, ...] = (),
-) -> Sample:
-    """Join an example with what the model wrote; without prompt and completion it was skipped."""
-    sample = Sample(
-        index=index,
-        id=example.id,
-        inputs=example.inputs,
-        references=example.references,
-        language=stated_language(task, example.language),
-        meta=example.meta,
-        prediction="",
-        finish="skipped",
-    )
-    if prompt is None or completion is None:
-        return sample
-    answered = replace(
-        sample,
-        prompt_sha256=prompt.sha256,
-        prompt_tokens=len(prompt.token_ids),
-        cut=prompt.cut,
-        completion=completion.text,
-        finish=completion.finish,
-        completion_tokens=completion.tokens,
-        loglikelihoods=loglikelihoods,
-    )
-    return _parsed(task, answered)
-
-
-def _parsed(task: Task, sample: Sample) -> Sample:
-    """Return a sample with what its task reads from the completion; a parser that fails costs this one alone."""
-    try:
-        return replace(sample, prediction=parse_completion(task, sample.completion, sample.id), error=None)
-    except PluginError as error:
-        log.debug("%s", error, exc_info=error)
-        return replace(sample, prediction="", error=str(error))
-
-
-def _warn_of_language(plan: Plan, model: LanguageModel, adapter: Adapter | None) -> None:
-    known = model.info.languages
-    if not known or adapter:  # an adapter may have taught it another
-        return
-    # A look at some of them is enough for a warning.
-    examples = plan.dataset.examples[:: max(1, len(plan.dataset.examples) // LOOKED_AT)]
-    languages = Counter(
-        primary(stated_language(plan.task, example.language) or language_of(example)) for example in examples
-    )
-    foreign = {language: count for language, count in languages.items() if language not in (*known, "und")}
-    if foreign:
-        listed = ", ".join(f"{count} in {language}" for language, count in sorted(foreign.items()))
-        log.warning(
-            "%s writes %s; of %d examples looked at, %s: expect nonsense there",
-            model.info.name,
-            ", ".join(known),
-            len(examples),
-            listed,
-        )
-
-
-def _record(
-    plan: Plan,
-    renderer: Renderer,
-    model: LanguageModel,
-    generation: Generation,
-    prompts: Sequence[RenderedPrompt | None],
-    adapter: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return run.json as it stands before the first sample."""
-    rendered = hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode())
-    options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
-    decisive: dict[str, object] = {
-        "task": task_record(plan.task, plan.plugin),
-        "prompt": {
-            "name": renderer.name,
-            "form": "chat" if renderer.chat else "plain",
-            "sha256": rendered.hexdigest(),
-            "on_overlong": options.on_overlong,
-            "fewshot": fewshot
-            and {
-                "data": fewshot.pool.name,
-                "split": fewshot.pool.split,
-                "sha256": fewshot.pool.sha256,
-                "ids": [example.id for example in fewshot.examples],
-            },
-        },
-        "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
-        "model": asdict(model.info),
-        "engine": model.engine,
-        "adapter": adapter,
-        "generation": asdict(generation),
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-        "loglikelihood": options.loglikelihood,
-    }
-    return {
-        "schema": SCHEMA,
-        "status": "running",
-        "error": None,
-        "key": _key(
-            {
-                **decisive,
-                # Not which release of the plugin: all else that it decides is here, and its parser reads all anew.
-                "task": {"name": plan.task.name, "version": plan.task.version, "parameters": plan.task.settings},
-                "adapter": adapter and adapter["id"],
-                "packages": package_versions(),
-            }
-        ),
-        "started": now(),
-        "finished": None,
-        **decisive,
-        "environment": environment(),
-        "timings": {**dict.fromkeys(MEASURING, 0.0), "total_seconds": 0.0},
-        "tokens": {"prompt": 0, "completion": 0},
-        "rounding": None,
-        "peak_memory_bytes": None,
-        "counts": {},
-        "metrics": [metric.name for metric in plan.metrics],
-        "scores": [],
-        "health": [],
-    }
-
-
-def _key(decisive: Mapping[str, object]) -> str:
-    """Return the hash of everything that could change an output."""
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""From an example and what a model wrote to a sample."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from lmtasks.errors import PluginError
+from lmtasks.foreign import foreign
+from lmtasks.inference import Completion
+from lmtasks.languages import states_language
+from lmtasks.prompts import RenderedPrompt
+from lmtasks.task import Example, LogLikelihood, Sample, Task
+
+log = logging.getLogger("lmtasks.runs")
+
+
+def unanswered(task: Task, index: int, example: Example) -> Sample:
+    """Return the sample of an example that no model has answered yet."""
+    return Sample(
+        index=index,
+        id=example.id,
+        inputs=example.inputs,
+        references=example.references,
+        language=stated_language(task, example.language),
+        meta=example.meta,
+        prediction="",
+        finish="skipped",
+    )
+
+
+def with_answer(
+    task: Task,
+    sample: Sample,
+    prompt: RenderedPrompt,
+    completion: Completion,
+    loglikelihoods: tuple[LogLikelihood, ...],
+) -> Sample:
+    """Return a sample with what the model wrote, and what its task reads from that."""
+    return with_prediction(
+        task,
+        replace(
+            sample,
+            prompt_sha256=prompt.sha256,
+            prompt_tokens=len(prompt.token_ids),
+            cut=prompt.cut,
+            completion=completion.text,
+            finish=completion.finish,
+            completion_tokens=completion.tokens,
+            loglikelihoods=loglikelihoods,
+        ),
+    )
+
+
+def with_prediction(task: Task, sample: Sample) -> Sample:
+    """Return a sample with what its task reads from the completion; a parser that fails costs this one alone."""
+    try:
+        return replace(sample, prediction=parse_completion(task, sample.completion, sample.id), error=None)
+    except PluginError as error:
+        log.debug("%s", error, exc_info=error)
+        return replace(sample, prediction="", error=str(error))
+
+
+def parse_completion(task: Task, completion: str, example_id: str) -> str:
+    """Return the prediction that a task reads from a completion.
+
+    Raises:
+        PluginError: the task's parser failed or returned something else than text.
+    """
+    with foreign(f'{task.label}: its parser failed on example "{example_id}"'):
+        prediction = task.parse(completion)
+    if not isinstance(prediction, str):
+        raise PluginError(
+            f'{task.label}: its parser returned {type(prediction).__name__} for example "{example_id}", expected text'
+        )
+    return prediction
+
+
+def stated_language(task: Task, language: str | None) -> str | None:
+    """Return the language of an example's references, if it or its task states one."""
+    return language if states_language(language) else task.language
