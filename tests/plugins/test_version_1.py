@@ -1,0 +1,95 @@
+"""A plugin package that was built with version 1 of the interface goes on working.
+
+The wheel in tests/data was built once, on 2026-11-27, from what lies in it, and is never built again: whatever breaks
+these tests breaks the plugins of others. It uses each hook, name, argument and YAML key of docs/plugin-reference.md;
+what comes later is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+
+import lmtasks
+import lmtasks.testing
+from lmtasks.cli.main import cli
+
+WHEEL = Path(__file__).parents[1] / "data" / "lmtasks_recipes-1.0.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of the path with what pip would have put there."""
+    folder = tmp_path / "installed"
+    with zipfile.ZipFile(WHEEL) as wheel:
+        wheel.extractall(folder)
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lmtasks_recipes"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def checks(installed: Path) -> ModuleType:
+    """What the package's authors check."""
+    return import_module("lmtasks_recipes.checks")
+
+
+def test_its_tasks_are_found_and_checked(checks: ModuleType):
+    checks.check_promises()
+
+
+def test_its_runs_scores_and_comparisons_work(checks: ModuleType, tmp_path: Path):
+    checks.check_runs(tmp_path / "runs")
+
+
+def test_its_models_answer_and_learn(checks: ModuleType, tmp_path: Path):
+    checks.check_models(tmp_path)
+
+
+def test_its_errors_are_of_one_kind(checks: ModuleType):
+    checks.check_errors()
+
+
+def test_the_command_line_knows_it(installed: Path):
+    listed = CliRunner().invoke(cli, ["plugins", "list"])
+    [line] = [line.split() for line in listed.stdout.splitlines() if line.startswith("recipes ")]
+    assert line[1:5] == ["lmtasks-recipes", "1.0.0", "lmtasks_recipes", "ok"]
+    checked = CliRunner().invoke(cli, ["plugins", "check", "recipes"])
+    assert checked.exit_code == 0, checked.output
+
+
+def test_nothing_that_it_uses_is_deprecated(installed: Path):
+    code = "import lmtasks_recipes.checks; lmtasks_recipes.checks.check_promises()"
+    command = [sys.executable, "-W", "error::lmtasks.errors.DeprecatedWarning", "-c", code]
+    done = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_uses_all_that_a_plugin_may_import(installed: Path):
+    """So that what is listed as public is what is kept; a name that comes later is added to `later`."""
+    used: dict[str, set[str]] = {}
+    for file in (installed / "lmtasks_recipes").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                used.setdefault(node.module, set()).update(item.name for item in node.names)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "lmtasks":
+                used["lmtasks"].add(node.attr)
+    later: set[str] = set()
+    assert used["lmtasks"] | later == set(lmtasks.__all__)
+    assert used["lmtasks.testing"] == set(lmtasks.testing.__all__)
+    assert used["lmtasks.parsers"] == {"first_line", "last_line", "first_paragraph"}
+    assert {name for name in used if name.partition(".")[0] == "lmtasks"} == {
+        "lmtasks",
+        "lmtasks.testing",
+        "lmtasks.parsers",
+    }
