@@ -74,7 +74,7 @@ def test_a_command_in_the_documents_exists_with_its_flags(document: str, line: s
         assert found is not None, f"{document}: no command {name}"
         command = found
     # Parses as click would, without running: an unknown flag or a missing argument raises.
-    with command.make_context("lmtasks", list(words)):
+    with command.make_context("lmtasks", list(words), parent=click.Context(cli, **cli.context_settings)):
         pass
 
 

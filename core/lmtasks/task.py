@@ -276,6 +276,8 @@ class DataFile:
     """Field name (or "references", "id", "language") to column name, where the file uses others than the task knows."""
     license: str | None = None
     """Under which terms the data may be used, best as an SPDX identifier: "CC-BY-4.0"."""
+    language: str | None = None
+    """Of the references, a BCP 47 tag, where neither rows nor flags say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +301,8 @@ class HubDataset:
     columns: Mapping[str, str] = field(default_factory=dict)
     """As in DataFile."""
     license: str | None = None
+    """As in DataFile."""
+    language: str | None = None
     """As in DataFile."""
 
     def __str__(self) -> str:

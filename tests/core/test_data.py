@@ -915,7 +915,7 @@ print(json.dumps({
     "train": [example.id for example in load_dataset(task, DataRequest(data=folder, split="train")).examples],
     "shown": [shown.pool.split, *[example.id for example in shown.examples]],
     "no split": refusal(data=folder, split="dev"),
-    "bad row": refusal(data=folder, columns={"document": "topic"}),
+    "bad row": refusal(data=folder, columns={"document": "answers.text"}),
     "unreachable": refusal(data="hub:nobody/nothing@abc"),
 }))
 """
@@ -960,7 +960,7 @@ def test_hub_data_has_splits_and_limits_like_any_other(hub):
 
 
 def test_bad_row_of_hub_data_is_named_by_set_split_and_row(hub):
-    assert f'{hub["folder"]} split test, row 2: field "document" is missing' in hub["bad row"]
+    assert f'{hub["folder"]} split test, row 1: column "answers.text" holds a list' in hub["bad row"]
 
 
 def test_hub_data_that_cannot_be_reached_is_one_line_with_a_way_out(hub):

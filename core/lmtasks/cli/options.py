@@ -165,7 +165,7 @@ data_options = _group(
         help="A set of the task, a JSONL, CSV, TSV or Parquet file, or hub:ID[@REVISION][#CONFIG].  [default: the"
         " task's demo]",
     ),
-    click.option("--split", metavar="NAME", help="Of the data.  [default: test, validation, dev or train]"),
+    click.option("--split", metavar="NAME", help="Of the data.  [default: test, devtest, validation, dev or train]"),
     click.option(
         "--map",
         "columns",
@@ -301,7 +301,7 @@ training_options = _group(
         metavar="DATA",
         help="What is scored before and after.  [default: another split of the data, else 10% of it, held out]",
     ),
-    click.option("--eval-split", metavar="NAME", help="Of it.  [default: test, validation, dev or train]"),
+    click.option("--eval-split", metavar="NAME", help="Of it.  [default: test, devtest, validation, dev or train]"),
     click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="Score the first N examples."),
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
     set_option,

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lmtasks.data.columns import SPLIT, choose_columns, make_examples
+from lmtasks.data.columns import SPLIT, Columns, choose_columns, lookup, make_examples
 from lmtasks.data.hub import PREFIX, hub_rows, hub_splits, parse_hub
 from lmtasks.data.rows import SUFFIXES, Row, file_sha256, read_rows
 from lmtasks.errors import DataError, unknown_name
 from lmtasks.foreign import foreign
 from lmtasks.task import DataFile, DataFunction, DataSource, Example, HubDataset, Task
 
-SCORED = ("test", "validation", "dev", "train")
+log = logging.getLogger("lmtasks.data")
+SCORED = ("test", "devtest", "validation", "dev", "train")
 """Where no split is asked for, the first of these that the data has is scored."""
 TAUGHT = ("train", "dev", "validation")
 """Few-shot examples come from the first of these that is not scored."""
@@ -97,8 +99,38 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
         raise DataError(f"{name}: no data rows; expected at least one example")
     columns = {**source.columns, **request.columns}
     chosen = choose_columns(task, taken, columns, lenient=request.lenient, need_inputs=request.need_inputs)
-    examples = tuple(make_examples(task, taken, chosen, language=request.language, need_inputs=request.need_inputs))
+    if isinstance(source, HubDataset) and request.need_inputs:
+        taken = _complete(task, name, taken, chosen)
+    examples = tuple(
+        replace(example, language=example.language or source.language)
+        for example in make_examples(task, taken, chosen, language=request.language, need_inputs=request.need_inputs)
+    )
     return Dataset(name=name, split=split, examples=examples, file_sha256=sha256, columns=request.columns)
+
+
+def _complete(task: Task, name: str, rows: list[Row], columns: Columns) -> list[Row]:
+    """Leave out the rows of a hub set that lack an input: unlike one's own file, it cannot be mended."""
+    needed = {field: column for field, column in columns.fields.items() if task.fields[field].required}
+    lacking = [
+        (row, field)
+        for row in rows
+        for field, column in needed.items()
+        if (value := lookup(row.values, column)) is None or (isinstance(value, str) and not value.strip())
+    ]
+    if not lacking:
+        return rows
+    left_out = {row.number for row, _ in lacking}
+    if len(left_out) == len(rows):
+        raise DataError(f'{lacking[0][0].where}: field "{lacking[0][1]}" is missing, here and in every other row')
+    log.warning(
+        '%s: %d of %d rows left out, for they have no "%s" (the first: %s)',
+        name,
+        len(left_out),
+        len(rows),
+        lacking[0][1],
+        lacking[0][0].where,
+    )
+    return [row for row in rows if row.number not in left_out]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class DataPart(_Part):
     columns: dict[str, str] = {}
     """Field (or references, id, language) to column, where the data uses other names."""
     license: str | None = None
+    language: str | None = None
     """Under which terms the data may be used, best as an SPDX identifier."""
 
 
@@ -295,13 +296,18 @@ class _Reader:
             raise self._error(("datasets", name), "expected either path (a file) or hub (the id of a hub set)")
         if part.hub is not None:
             return words.HubDataset(
-                id=part.hub, revision=part.revision, config=part.config, columns=part.columns, license=part.license
+                id=part.hub,
+                revision=part.revision,
+                config=part.config,
+                columns=part.columns,
+                license=part.license,
+                language=part.language,
             )
         for key in ("revision", "config"):
             if getattr(part, key) is not None:
                 raise self._error(("datasets", name, key), f"{key} belongs to a hub set, and this is a file")
         path = self.path.parent / Path(str(part.path)).expanduser()
-        return words.DataFile(path=path, columns=part.columns, license=part.license)
+        return words.DataFile(path=path, columns=part.columns, license=part.license, language=part.language)
 
     def _decoded(self, content: bytes) -> str:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generation, HubDataset, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
 NO_ANSWER = "unanswerable"
@@ -13,6 +13,8 @@ SAYS_NOTHING = re.compile(rf"[\"'“]?{NO_ANSWER}[\"'”]?(\W|$)(?!\w)", re.IGNO
 """The word, alone or as a clause of its own; "unanswerable questions" may be an answer."""
 LABELS = ("answer:", "答案：", "答案:")
 QUESTION = ("query", "input", "prompt")
+XQUAD = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
+"""The languages of XQuAD, a set for each: the same questions, translated."""
 
 
 def short_answer(completion: str) -> str:
@@ -45,7 +47,44 @@ FROM_TEXT = Task(
             cue="Answer:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "from_text.jsonl", license="Apache-2.0")},
+    datasets={
+        "demo": DataFile(path=HERE / "from_text.jsonl", license="Apache-2.0"),
+        "squad": HubDataset(
+            id="rajpurkar/squad",
+            revision="7b6d24c440a36b6815f21b70d25016731768db1f",
+            license="CC-BY-SA-4.0",
+            language="en",
+        ),
+        "squad-v2": HubDataset(
+            id="rajpurkar/squad_v2",
+            revision="3ffb306f725f7d2ce8394bc1873b24868140c412",
+            license="CC-BY-SA-4.0",
+            language="en",
+        ),
+        "cmrc2018": HubDataset(
+            id="hfl/cmrc2018",
+            revision="137f2c45a24275fb68f6961c4d357f46288886aa",
+            license="CC-BY-SA-4.0",
+            language="zh",
+        ),
+        "drcd": HubDataset(
+            id="clue/clue",
+            revision="9bc980255c2fe8d2a9dda48c2001ace3101ad8f2",
+            config="drcd",
+            license="CC-BY-SA-3.0",
+            language="zh",
+        ),
+        **{
+            f"xquad-{language}": HubDataset(
+                id="google/xquad",
+                revision="51adfef1c1287aab1d2d91b5bead9bcfb9c68583",
+                config=f"xquad.{language}",
+                license="CC-BY-SA-4.0",
+                language=language,
+            )
+            for language in XQUAD
+        },
+    },
     metrics=("exact_match", "f1"),
     parse=short_answer,
     generation=Generation(max_new_tokens=48),
@@ -64,7 +103,15 @@ CLOSED_BOOK = Task(
             cue="Answer:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "closed_book.jsonl", license="Apache-2.0")},
+    datasets={
+        "demo": DataFile(path=HERE / "closed_book.jsonl", license="Apache-2.0"),
+        "nq-open": HubDataset(
+            id="google-research-datasets/nq_open",
+            revision="5dd9790a83002ad084ddeb7c420dc716852c6f28",
+            license="CC-BY-SA-3.0",
+            language="en",
+        ),
+    },
     metrics=("exact_match", "f1"),
     parse=short_answer,
     generation=Generation(max_new_tokens=32),
@@ -87,7 +134,15 @@ CUSTOMER_SERVICE = Task(
             cue="Answer:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "customer_service.jsonl", license="Apache-2.0")},
+    datasets={
+        "demo": DataFile(path=HERE / "customer_service.jsonl", license="Apache-2.0"),
+        "bitext": HubDataset(
+            id="bitext/Bitext-customer-support-llm-chatbot-training-dataset",
+            revision="430d1a89bd93bd1fa23c16f29dd53e73f0087443",
+            license="CDLA-Sharing-1.0",
+            language="en",
+        ),
+    },
     metrics=("rouge", "chrf"),
     generation=Generation(max_new_tokens=128),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generation, HubDataset, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
 AROUND = " \n\t\"'“”*"
@@ -39,7 +39,22 @@ ARTICLE = Task(
             cue="Summary:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "articles.jsonl", license="Apache-2.0")},
+    datasets={
+        "demo": DataFile(path=HERE / "articles.jsonl", license="Apache-2.0"),
+        "cnn-dailymail": HubDataset(
+            id="abisee/cnn_dailymail",
+            revision="96df5e686bee6baa90b8bee7c28b81fa3fa6223d",
+            config="3.0.0",
+            license="Apache-2.0",
+            language="en",
+        ),
+        "xsum": HubDataset(
+            id="EdinburghNLP/xsum",
+            revision="7d4d486c2f8ef850b1a11aead99b894ff3dd7da9",
+            license="unknown",
+            language="en",
+        ),
+    },
     metrics=("rouge", "chrf"),
     generation=Generation(max_new_tokens=128),
 )
@@ -63,7 +78,21 @@ DIALOGUE = Task(
             cue="Report:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "dialogue.jsonl", license="Apache-2.0")},
+    datasets={
+        "demo": DataFile(path=HERE / "dialogue.jsonl", license="Apache-2.0"),
+        "samsum": HubDataset(
+            id="knkarthick/samsum",
+            revision="6b929ff10edec703164e3ddb2e94aae058c9ab5f",
+            license="CC-BY-NC-ND-4.0",
+            language="en",
+        ),
+        "dialogsum": HubDataset(
+            id="knkarthick/dialogsum",
+            revision="f6bf536de69725c3228082c8455e2a3c2dc6af86",
+            license="CC-BY-NC-SA-4.0",
+            language="en",
+        ),
+    },
     metrics=("rouge", "chrf"),
     generation=Generation(max_new_tokens=64),
 )
@@ -80,7 +109,16 @@ HEADLINE = Task(
             cue="Subject:",
         ),
     },
-    datasets={"demo": DataFile(path=HERE / "headline.jsonl", license="Apache-2.0")},
+    datasets={
+        "demo": DataFile(path=HERE / "headline.jsonl", license="Apache-2.0"),
+        "aeslc": HubDataset(
+            id="Yale-LILY/aeslc",
+            revision="2305f2e63b68056f9b9037a3805c8c196e0d5581",
+            columns={"document": "email_body", "references": "subject_line"},
+            license="CC-BY-NC-SA-4.0",
+            language="en",
+        ),
+    },
     metrics=("rouge", "chrf"),
     parse=first_line,
     generation=Generation(max_new_tokens=32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+from lmtasks_plugins.translation.public_sets import public_sets
 
 SENTENCES = Path(__file__).with_name("sentences.jsonl")
 LANGUAGES = {
@@ -44,7 +45,7 @@ def translation_task(pair: str) -> Task:
             ),
             "labels": Prompt(user=f"{from_language}: $text", cue=f"{to_language}:"),
         },
-        datasets={"demo": DataFile(path=SENTENCES, license="Apache-2.0")},
+        datasets={"demo": DataFile(path=SENTENCES, license="Apache-2.0"), **public_sets(source, target)},
         metrics=("bleu", "chrf"),
         generation=Generation(max_new_tokens=128),
         language=target,
