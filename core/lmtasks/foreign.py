@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import locale
-import logging
 import os
-import random
+import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pluggy
 
 from lmtasks.errors import LmtasksError, PluginError
+from lmtasks.process import kept_as_it_was
 
 _MACHINERY = tuple(
     f"{Path(file).parent}{os.sep}" for file in (importlib.__file__, pluggy.__file__, __file__)
 )  # folders whose code is on the stack of every failing import or call
 _FROZEN = "<frozen "
+LONGEST = 500
+"""Characters of what an error says that are told."""
 
 
 @contextmanager
@@ -29,8 +30,7 @@ def foreign(what: str, kind: type[LmtasksError] = PluginError) -> Iterator[None]
     """Run a plugin's code; whatever it raises, `sys.exit` included, becomes one error of ours.
 
     What it prints goes to stderr, for stdout belongs to results. What it changes of the process (random seeds, locale,
-    logging, threads of torch) is put back. What is out of reach: `os._exit`, an import that never ends, and what
-    compiled code writes.
+    logging, threads of torch, ...) is put back. What is out of reach: `os._exit`, and an import that never ends.
 
     Args:
         what: begins the message: 'plugin "titles" (lmtasks-titles 1.2.0) cannot be imported'.
@@ -39,22 +39,18 @@ def foreign(what: str, kind: type[LmtasksError] = PluginError) -> Iterator[None]
     Raises:
         LmtasksError: of that kind; what core itself has to say passes as it is.
     """
-    put_back = [keep() for keep in _KEPT]
     try:
-        with redirect_stdout(sys.stderr):
+        with kept_as_it_was(), redirect_stdout(sys.stderr):
             yield
-    except LmtasksError:
+    except (LmtasksError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit, and what test libraries raise to skip
         raise kind(f"{what}: {cause(error)}") from error
-    finally:
-        for back in put_back:
-            back()
 
 
 def cause(error: BaseException) -> str:
     """Return what was raised in a plugin, and where in its own files."""
-    text = " ".join(str(error).split())
+    text = _one_line(error)
     frames = [
         (frame.filename, frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
@@ -66,66 +62,16 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
+def _one_line(error: BaseException) -> str:
+    """Return what an error says in one line of bounded length, without what would steer a terminal."""
+    try:
+        text = str(error)
+    except Exception:  # its __str__ is a plugin's code too
+        return "its own message could not be read"
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
 def _of_python(file: str) -> bool:
     """Tell whether a file belongs to the standard library: where a built-in such as `str.strip` was called wrongly."""
     return Path(file).parent == Path(sysconfig.get_path("stdlib"))
-
-
-def _keep_random() -> Callable[[], None]:
-    state = random.getstate()
-    return lambda: random.setstate(state)
-
-
-def _keep_numpy() -> Callable[[], None]:
-    if (numpy := sys.modules.get("numpy")) is None:
-        return lambda: None
-    state = numpy.random.get_state()
-    return lambda: numpy.random.set_state(state)
-
-
-def _keep_torch() -> Callable[[], None]:
-    if (torch := sys.modules.get("torch")) is None or not hasattr(torch, "get_num_threads"):
-        return lambda: None
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
-
-    def back() -> None:
-        torch.set_rng_state(state)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-
-    return back
-
-
-def _keep_locale() -> Callable[[], None]:
-    before = locale.setlocale(locale.LC_ALL)
-
-    def back() -> None:
-        if locale.setlocale(locale.LC_ALL) != before:
-            with suppress(locale.Error):
-                locale.setlocale(locale.LC_ALL, before)
-
-    return back
-
-
-def _keep_logging() -> Callable[[], None]:
-    loggers = [logging.getLogger(), logging.getLogger("lmtasks")]
-    states = [(logger, logger.level, logger.handlers[:], logger.disabled, logger.propagate) for logger in loggers]
-    disabled = logging.root.manager.disable
-
-    def back() -> None:
-        for logger, level, handlers, off, propagate in states:
-            logger.setLevel(level)
-            logger.handlers[:] = handlers
-            logger.disabled, logger.propagate = off, propagate
-        logging.disable(disabled)
-
-    return back
-
-
-def _keep_folder() -> Callable[[], None]:
-    before = os.getcwd()
-    return lambda: os.chdir(before)
-
-
-_KEPT = (_keep_random, _keep_numpy, _keep_torch, _keep_locale, _keep_logging, _keep_folder)
-"""Each remembers something of the process, and returns what puts it back."""

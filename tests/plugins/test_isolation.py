@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import locale
-import logging
-import random
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy
+import numpy  # noqa: F401 - so that it is there before a plugin changes its settings
 import pytest
-import torch
+import torch  # noqa: F401
+from process_state import state
 
 import lmtasks
 from lmtasks.api import run_all
@@ -60,11 +60,18 @@ GOOD = {
     "register": "",
 }
 FAIL = 'raise KeyError("gone")'
-STATE = """import logging, locale, random, numpy, torch
+STATE = """import gc, locale, logging, numpy, os, random, signal, socket, sys, torch, warnings
     random.seed(1); numpy.random.seed(1); torch.manual_seed(1); torch.set_num_threads(1)
     locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C")
     logging.getLogger().setLevel(1); logging.getLogger("lmtasks").handlers.append(logging.NullHandler())
-    logging.disable(logging.CRITICAL)
+    logging.disable(logging.CRITICAL); logging.setLoggerClass(type("Other", (logging.Logger,), {}))
+    torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium"); torch.set_default_device("meta")
+    numpy.seterr(all="raise"); numpy.set_printoptions(precision=1)
+    os.environ["HF_HUB_OFFLINE"] = "maybe"; os.environ.pop("PATH"); os.chdir("/")
+    warnings.simplefilter("error"); sys.setrecursionlimit(200); socket.setdefaulttimeout(0.001); gc.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN); sys.excepthook = print; sys.stderr = sys.stdin = None
+    sys.path.insert(0, "/folder-of-the-plugin")
     """
 
 
@@ -158,17 +165,48 @@ def test_what_it_changes_of_the_process_is_put_back(part, install, tmp_path):
     code = STATE if part != "top" else STATE.replace("\n    ", "\n")
     code = code.replace("\n    ", "\n        ") if part == "measure" else code
     install("bad", bad(**{part: code + GOOD[part]}))
-
-    def state() -> tuple[object, ...]:
-        return (
-            random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
-            torch.get_num_threads(), locale.setlocale(locale.LC_ALL), logging.getLogger().level,
-            logging.getLogger("lmtasks").handlers[:], logging.root.manager.disable,
-        )  # fmt: skip
-
     before = state()
     run_bad(tmp_path)
     assert state() == before
+    assert "/folder-of-the-plugin" in sys.path
+    sys.path.remove("/folder-of-the-plugin")
+
+
+def test_what_it_changes_is_put_back_even_where_it_is_the_first_to_import_torch(tmp_path):
+    (tmp_path / "bad.py").write_text(bad(top=STATE.replace("\n    ", "\n")))
+    code = """
+import json, subprocess, sys
+from process_state import state
+from lmtasks.plugins import Registry
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+before = state()
+Registry().task("bad.py")
+after = state()
+print(json.dumps([before, {name: after[name] for name in before}, after]))
+"""
+    fresh = "import json, numpy, torch; from process_state import state; print(json.dumps(state()))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    outputs = []
+    for each in (code, fresh):
+        command = [sys.executable, "-c", each]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        outputs.append(json.loads(done.stdout))
+    [before, same, after], never = outputs
+    assert same == before
+    for name in ("threads", "dtype", "device", "grad", "deterministic", "precision", "errors", "printing"):
+        assert after[name] == never[name], name
+
+
+def test_what_it_adds_to_the_path_hides_nothing_of_others(install, tmp_path):
+    (tmp_path / "evaluate.py").write_text("raise RuntimeError('of the plugin')")
+    (tmp_path / "of_the_plugin.py").write_text("SHOUT = str.upper")
+    top = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    install("bad", bad(top=top, parse="from of_the_plugin import SHOUT; return SHOUT(completion)"))
+    assert [sample.prediction for sample in run_bad(tmp_path).samples] == ["ONE", "TWO", "THREE"]
+    assert Path(find_spec("evaluate").origin).parent != tmp_path
+    sys.path.remove(str(tmp_path))
+    sys.modules.pop("of_the_plugin")
 
 
 # While it runs
@@ -293,6 +331,39 @@ def test_the_command_line_tells_the_rest_and_says_what_failed(install, tiny_fold
     assert len(told) == 1 and 'its parser failed on example "one": KeyError' in told[0]
     verbose = subprocess.run([*command, "-v"], capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback (most recent call last)" in verbose.stderr
+
+
+def test_what_compiled_code_and_child_processes_print_never_reaches_stdout(tiny_folder, tmp_path):
+    shout = "import os, subprocess, sys; os.write(1, b'noise\\n'); sys.__stdout__.write('noise\\n');"
+    shout += " sys.__stdout__.flush(); subprocess.run([sys.executable, '-c', 'print(\"noise\")'])"
+    (tmp_path / "bad.py").write_text(bad(top=shout, parse=f"{shout}; return completion"))
+    command = [sys.executable, "-m", "lmtasks", "run", "./bad.py", "--model", str(tiny_folder), "--max-new-tokens", "3"]
+    done = subprocess.run([*command, "--limit", "1", "--json"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    assert done.stderr.count("noise\n") == 6
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        ("type('Odd', (BaseException,), {})('odd')", "Odd: odd"),
+        ("type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()", "Mute: its own message could not be read"),
+        ("ValueError('one\\ntwo \\x1b[31mred')", "ValueError: one two \ufffd[31mred"),
+        ("ValueError('x' * 5000)", "xxx..."),
+        ("MemoryError()", "MemoryError ("),
+        ("RecursionError()", "RecursionError ("),
+    ],
+    ids=["no Exception", "a message that raises", "lines and colours", "a long message", "memory", "recursion"],
+)
+def test_whatever_is_raised_is_told_in_one_line(error, told, install, tmp_path):
+    install("bad", bad(parse=f"raise {error}"))
+    with pytest.raises(PluginError) as caught:
+        run_bad(tmp_path)
+    line = str(caught.value)
+    assert told in line and "\n" not in line and "\x1b" not in line and len(line) < 1500
+    assert "lmtasks_bad.py, line 13)" in line
+    others_work(tmp_path)
 
 
 def test_an_error_of_a_library_that_it_calls_is_placed_in_its_own_file(install, tmp_path):

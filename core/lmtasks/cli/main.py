@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import click
 
-from lmtasks.cli.terminal import FAILED
+from lmtasks.cli.terminal import FAILED, complain, keep_stdout_for_results
 from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 
 COMMANDS = {
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0: fine; 1: failed; 2: wrong usage, unknown names included; 3: a gate was not met; 130: interrupted.
     """
+    keep_stdout_for_results()
     logging.basicConfig(stream=sys.stderr, format="lmtasks: %(message)s", level=logging.ERROR)
     logging.getLogger("lmtasks").setLevel(logging.WARNING)
     try:
@@ -76,8 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except LmtasksError as error:
-        from lmtasks.cli.terminal import complain
-
         complain([error])
         sys.exit(USAGE if isinstance(error, (UsageError, UnknownNameError)) else FAILED)
     except (KeyboardInterrupt, click.Abort):

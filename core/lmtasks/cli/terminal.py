@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -21,6 +22,16 @@ SLOW = 2.0
 """Seconds from which on the import of a plugin is told: whoever lists tasks waits for it."""
 PLAIN_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
+
+
+def keep_stdout_for_results() -> None:
+    """Send to stderr what compiled code and child processes write to stdout; ours alone still goes there."""
+    with suppress(OSError, ValueError):  # closed, or no file at all
+        results = os.dup(sys.stdout.fileno())
+        sys.stdout.flush()
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        encoding, errors, buffering = sys.stdout.encoding, sys.stdout.errors, 1 if sys.stdout.line_buffering else -1
+        sys.stdout = os.fdopen(results, "w", buffering, encoding=encoding, errors=errors)
 
 
 @contextmanager
