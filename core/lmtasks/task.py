@@ -531,6 +531,10 @@ class Task:
         """Return this task with the word of where it comes from."""
         return self._changed("origin", origin)
 
+    def with_metrics(self, metrics: Sequence[str | Metric]) -> Task:
+        """Return this task with other metrics."""
+        return self._changed("metrics", tuple(metrics))
+
     def filled(self, inputs: Mapping[str, str]) -> Mapping[str, str]:
         """Return what prompts may name: inputs, and the parameters that have a value, as text."""
         said = {

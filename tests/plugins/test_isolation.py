@@ -284,13 +284,42 @@ def test_a_run_whose_parser_was_mended_in_a_later_release_goes_on_without_genera
 
 def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
     install("bad", bad(measure=FAIL))
-    with pytest.raises(PluginError, match='^metric "share" failed: KeyError: .gone. .*lmtasks_bad.py, line') as caught:
+    told = r'^metric "share" of task "bad" \(lmtasks-bad 1.0\) failed: KeyError: .gone. .*lmtasks_bad.py, line'
+    with pytest.raises(PluginError, match=told) as caught:
         run_bad(tmp_path)
     run = only_run(tmp_path)
     assert str(run.path) in str(caught.value)
     assert (run.status, [score.name for score in run.scores]) == ("failed", ["exact_match"])
     assert len(run.samples) == 3
     others_work(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "returned, told",
+    [
+        ("{'share': 1.0}", "it returned dict, expected lmtasks.Measurement"),
+        ("Measurement(statistics=[1.0] * len(samples), kinds=KINDS, combine=sum)", "statistics of shape [3], expected"),
+        ("Measurement(statistics=[[1.0]], kinds=KINDS, combine=lambda sums: sums)", "1 rows of statistics for 3"),
+        ("Measurement(statistics=[['x']] * 3, kinds=KINDS, combine=lambda sums: sums)", "could not convert string"),
+        ("Measurement(statistics=[[1.0]] * 3, kinds=('share',), combine=lambda sums: sums)", "its kinds are not one"),
+        ("Measurement(statistics=[[1.0]] * 3, kinds=KINDS, combine=lambda sums: sums[0])", "combine returns values of"),
+        ("Measurement(statistics=[[1.0]] * 3, kinds=KINDS, combine=lambda sums: 1 / 0)", "ZeroDivisionError"),
+    ],
+    ids=["no measurement", "a vector", "too few rows", "text", "no kinds", "another shape", "a failing sum"],
+)
+def test_a_metric_that_returns_nonsense_costs_its_score_alone(returned, told, install, tmp_path):
+    install("bad", bad(top="KINDS = (ScoreKind(name='share', signature='share'),)", measure=f"return {returned}"))
+    with pytest.raises(PluginError) as caught:
+        run_bad(tmp_path)
+    assert told in str(caught.value)
+    assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
+
+
+def test_a_metric_that_is_no_number_is_left_out_with_a_word(install, tmp_path, caplog):
+    combined = "Measurement(statistics=np.ones((len(samples), 1)), kinds=(ScoreKind(name='share', signature='s'),)"
+    install("bad", bad(measure=f"import numpy as np; return {combined}, combine=lambda sums: sums * np.nan)"))
+    assert [score.name for score in run_bad(tmp_path).scores] == ["exact_match"]
+    assert "share is not defined on these 3 examples, and left out" in caplog.text
 
 
 def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_path):

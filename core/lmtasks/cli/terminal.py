@@ -79,7 +79,7 @@ def _plain_lines() -> OnProgress:
             return
         told, complete = now, done >= total > 0
         left = ""
-        if before < done < total:
+        if before < done < total and now - begun >= PLAIN_EVERY:  # the first batch alone tells little
             left = f", about {(now - begun) / (done - before) * (total - done):.0f} s left"
         click.echo(f"{what}{': ' if total else ''}{_amount(done, total, note)}{left}", err=True)
 

@@ -6,14 +6,16 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from lmtasks.errors import LmtasksError
 from lmtasks.foreign import foreign
 from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import doubt, group_by_language
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
-from lmtasks.task import Measurement, Metric, Sample, Score
+from lmtasks.task import Measurement, Metric, Sample, Score, ScoreKind
 
 log = logging.getLogger("lmtasks.metrics")
 
@@ -106,9 +108,7 @@ def measure_samples(
             label = getattr(metric, "label", f'metric "{metric.name}"')
             with _collected(failures):
                 with foreign(f"{label} failed"):
-                    measurement = metric.measure(members, language)
-                    if len(measurement.statistics) != len(members):
-                        raise ValueError(f"{len(measurement.statistics)} rows of statistics for {len(members)} samples")
+                    measurement = _checked(metric.measure(members, language), len(members))
                 found.append(
                     Measured(
                         metric=metric.name,
@@ -120,6 +120,29 @@ def measure_samples(
                     )
                 )
     return found
+
+
+def _checked(measurement: object, samples: int) -> Measurement:
+    """Return what a metric measured, if it is what it should be.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it has another shape.
+    """
+    if not isinstance(measurement, Measurement):
+        raise TypeError(f"it returned {type(measurement).__name__}, expected lmtasks.Measurement")
+    statistics = np.asarray(measurement.statistics, dtype=np.float64)
+    if statistics.ndim != 2:
+        raise ValueError(f"statistics of shape {list(statistics.shape)}, expected [examples, statistics]")
+    if len(statistics) != samples:
+        raise ValueError(f"{len(statistics)} rows of statistics for {samples} samples")
+    if not measurement.kinds or not all(isinstance(kind, ScoreKind) for kind in measurement.kinds):
+        raise TypeError("its kinds are not one or more lmtasks.ScoreKind")
+    measured = replace(measurement, statistics=statistics, kinds=tuple(measurement.kinds))
+    values = np.asarray(corpus_values(measured))
+    if values.shape != (len(measured.kinds),):
+        raise ValueError(f"combine returns values of shape {list(values.shape)} for {len(measured.kinds)} kinds")
+    return measured
 
 
 def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:

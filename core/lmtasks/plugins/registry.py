@@ -46,13 +46,13 @@ class LoadedPlugin:
 
 
 class PluginMetric:
-    """A plugin's metric under its full name, by which a run that was scored with it can be scored again."""
+    """A plugin's metric, with what messages call it and the name by which it is found again."""
 
-    def __init__(self, metric: Metric, found: FoundPlugin) -> None:
-        """Take the metric and the plugin that it comes from."""
+    def __init__(self, metric: Metric, name: str, of: str) -> None:
+        """Take the metric, its name and where it comes from."""
         self._metric = metric
-        self.name = f"{found.name}/{metric.name}"
-        self.label = f'metric "{self.name}" ({found.origin})'
+        self.name = name
+        self.label = f'metric "{name}" {of}'
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure samples as the plugin does."""
@@ -206,7 +206,7 @@ class Registry:
         plugin = self.load(plugin_name)
         if metric_name not in plugin.metrics:
             raise unknown_name(f'metric of plugin "{plugin_name}"', metric_name, plugin.metrics)
-        return PluginMetric(plugin.metrics[metric_name], plugin.found)
+        return PluginMetric(plugin.metrics[metric_name], name, f"({plugin.found.origin})")
 
     def _add_file(self, path: Path) -> LoadedPlugin:
         """Load a file as a plugin, under the name that its tasks have."""
@@ -277,7 +277,12 @@ def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> I
             raise PluginError(
                 f'{where}: a task is named "{task.name}", expected "{found.name}" or "{found.name}/<variant>"'
             )
-        yield task.from_origin(found.origin)
+        named = task.from_origin(found.origin)
+        metrics = [
+            metric if isinstance(metric, str) else PluginMetric(metric, metric.name, f"of {named.label}")
+            for metric in named.metrics
+        ]
+        yield named.with_metrics(metrics)
 
 
 def _checked_metrics(where: str, metrics: Iterable[object]) -> Iterable[Metric]:
