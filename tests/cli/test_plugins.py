@@ -111,7 +111,7 @@ def test_a_sound_task_passes_the_check(call: Call, task):
     outcome = call("plugins", "check", task)
     assert outcome.code == 0, outcome.out
     assert "FAILED" not in outcome.out
-    assert outcome.out.splitlines()[-1].endswith("checks of 1 tasks: all hold")
+    assert outcome.out.splitlines()[-1].endswith("checks of 1 task: all hold")
 
 
 BAD = """
@@ -141,7 +141,7 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
         "two readings differ",
         "its parser failed on example \"''\": IndexError: string index out of range",
         "no metric tells right answers from empty ones",
-        "0 examples to show",
+        'there is nothing else to show: give the set a split "train"',
         'data set "demo": no licence is stated; give DataFunction license="CC-BY-4.0" or the like',
     ):
         assert any(told in line for line in failed), told
@@ -153,7 +153,9 @@ def test_all_plugins_are_checked_and_broken_ones_named(call: Call):
     outcome = call("plugins", "check", "titles", "broken-exit")
     assert outcome.code == 1
     assert "titles" in outcome.out
-    assert 'plugin "broken-exit" (lmtasks-broken-exit 0.0.4) cannot be imported: SystemExit' in outcome.err
+    assert 'FAILED the plugin can be loaded: plugin "broken-exit" (lmtasks-broken-exit 0.0.4) cannot' in outcome.out
+    checks = json.loads(call("plugins", "check", "titles", "broken-exit", "--json").out)
+    assert {check["task"] for check in checks if check["status"] == "failed"} == {"broken-exit"}
 
 
 def test_an_unknown_plugin_to_check_is_wrong_usage(call: Call):

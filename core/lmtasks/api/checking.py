@@ -13,7 +13,7 @@ from typing import Literal
 from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
 from lmtasks.data.load import TAUGHT, NoSplitError
-from lmtasks.errors import LmtasksError
+from lmtasks.errors import DataError, LmtasksError
 from lmtasks.languages import states_language
 from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.catalogue import CATALOGUE, DEFAULT
@@ -47,6 +47,8 @@ LONGEST_SUMMARY = 120
 TEMPLATE_TOKENS = 256
 """More than what a chat template adds to a prompt of one turn."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+LOADED = "the plugin can be loaded"
+"""The promise that all others need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,7 @@ class _Looked:
 def _of_plugin(plugin: LoadedPlugin) -> Iterator[Check]:
     from packaging.version import InvalidVersion, Version
 
+    yield Check(task=plugin.found.name, promise=LOADED, status="ok")
     found, promise = plugin.found, "nothing that it uses of lmtasks will go"
     deprecated = "; ".join(plugin.deprecated)
     yield Check(task=found.name, promise=promise, status="failed" if deprecated else "ok", said=deprecated)
@@ -231,7 +234,7 @@ def _parser(looked: _Looked) -> Iterator[str]:
         parse_completion(looked.task, text, f"{text[:20]!r}")  # what goes wrong is raised
     for dataset in looked.datasets:
         for example in dataset.examples:
-            answer = looked.task.parse(example.answer or "")
+            answer = parse_completion(looked.task, example.answer or "", example.id)
             if example.answer and example.answer != looked.task.no_answer and not answer:
                 yield f'{_where(dataset)}: the parser reads nothing from the right answer of "{example.id}"'
 
@@ -260,12 +263,18 @@ def _gold(looked: _Looked) -> Iterator[str]:
             yield f"{_where(dataset)}: no metric tells right answers from empty ones"
 
 
-def _fewshot(looked: _Looked) -> None:
+def _fewshot(looked: _Looked) -> Iterator[str]:
     demo = next(iter(looked.task.datasets))
     dataset = next((dataset for dataset in looked.datasets if dataset.name == demo), None)
     if dataset is None:
         raise _SkipError("the demo is a hub set, which is not fetched here")
-    load_fewshot(looked.task, dataset, count=1, seed=0, data=None)  # what goes wrong is raised
+    try:
+        load_fewshot(looked.task, dataset, count=1, seed=0, data=None)
+    except DataError:
+        yield (
+            f'{_where(dataset)} is scored, and there is nothing else to show: give the set a split "train" with'
+            " answers, whose inputs are others"
+        )
 
 
 def _fits(looked: _Looked) -> Iterator[str]:
@@ -343,5 +352,5 @@ def _sample(task: Task, index: int, example: Example) -> Sample:
         references=example.references,
         language=example.language or task.language,
         meta=example.meta,
-        prediction=task.parse(example.answer or ""),
+        prediction=parse_completion(task, example.answer or "", example.id),
     )

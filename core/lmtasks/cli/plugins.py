@@ -12,7 +12,7 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_plugins
-from lmtasks.cli.terminal import FAILED, SLOW, complain, table
+from lmtasks.cli.terminal import FAILED, SLOW, complain, show_traceback, table
 
 if TYPE_CHECKING:
     from lmtasks.api import Check
@@ -77,32 +77,28 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     lmtasks plugins check ./titles.yaml
     lmtasks plugins check all
     """
-    from lmtasks.api import check_plugin
-    from lmtasks.errors import LmtasksError
+    from lmtasks.api.checking import LOADED, Check, check_plugin
+    from lmtasks.errors import PluginError
     from lmtasks.plugins import Registry
 
-    asked = list(Registry().found) if names in ((), ("all",)) else list(names)
     checks: list[Check] = []
-    broken: list[LmtasksError] = []
-    for name in asked:
+    for name in list(Registry().found) if names in ((), ("all",)) else names:
         try:
             found = check_plugin(name)
-        except LmtasksError as error:
-            if len(asked) == 1:
-                raise
-            broken.append(error)
-            continue
+        except PluginError as error:
+            found = [Check(task=name, promise=LOADED, status="failed", said=str(error))]
+            show_traceback(error)
         checks += found
         if not as_json:
-            click.echo(_as_text(found))
+            click.echo(_as_text(found) + "\n")
     failed = sum(check.status == "failed" for check in checks)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(check) for check in checks], ensure_ascii=False, indent=2))
     else:
         tasks = len({check.task for check in checks})
-        click.echo(f"\n{len(checks)} checks of {tasks} tasks: {f'{failed} failed' if failed else 'all hold'}")
-    complain(broken)
-    return FAILED if failed or broken else 0
+        what = f"{len(checks)} checks of {tasks} task{'s' if tasks > 1 else ''}"
+        click.echo(f"{what}: {f'{failed} failed' if failed else 'all hold'}")
+    return FAILED if failed else 0
 
 
 @command.command("new")

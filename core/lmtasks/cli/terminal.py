@@ -93,9 +93,14 @@ def _amount(done: int, total: int, note: str) -> str:
 def complain(errors: Iterable[LmtasksError]) -> None:
     """Write a line for each error to stderr, with the traceback where `-v` asks for it."""
     for error in errors:
-        if logging.getLogger("lmtasks").isEnabledFor(logging.DEBUG):
-            traceback.print_exception(error)
+        show_traceback(error)
         click.echo(f"lmtasks: {error}", err=True)
+
+
+def show_traceback(error: LmtasksError) -> None:
+    """Write where an error came from to stderr, where `-v` asks for it."""
+    if logging.getLogger("lmtasks").isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> str:
