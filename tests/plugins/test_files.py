@@ -223,7 +223,7 @@ parameters:
         ("version: 1", "version: one", "line 2: version: expected a whole number, got 'one'"),
         ("version: 1", "version: 0", "line 2: version: expected greater than or equal to 1, got 0"),
         ("version: 1", "version: 1\nlanguage: no", "line 3: language: expected text, got False; put it in quotes"),
-        ("name: titles", "name: My Titles", "line 1: name: "),
+        ("name: titles", "name: My Titles", "line 1: name: expected a name in lower case, such as"),
         ("[rouge, chrf]", "[rogue, chrf]", 'line 11: no metric is called "rogue". Did you mean rouge'),
         ("$text", "$text costs $ 5", 'line 5: a "$" that names no field; write "$$" for the sign itself'),
         ("$text", "text", 'line 4: no prompt names an input, such as "$text"'),
@@ -247,7 +247,17 @@ parameters:
             "generation: {max_tokens: 5}\nmetrics:",
             'line 11: no key of generation is called "max_tokens". Did you mean max_new_tokens',
         ),
-        ("metrics:", "generation: {top_p: 0.5}\nmetrics:", "top_p and top_k need a temperature above 0"),
+        ("metrics:", "generation: {top_p: 0.5}\nmetrics:", "line 11: generation: top_p and top_k need a temperature"),
+        (
+            "metrics:",
+            "parameters: {n: {type: int, value: x}}\nmetrics:",
+            "line 11: parameters.n: must be a whole",
+        ),
+        ("metrics:", "1: 2\nmetrics:", "line 11: 1: expected text as a key, got 1; put it in quotes"),
+        ("metrics:", "? [a, b]\n: c\nmetrics:", "line 11: a key must be plain text"),
+        ("metrics:", "prompts: {plain: 3}\nmetrics:", 'line 11: "prompts" stands here twice'),
+        ("name: titles", "name: &all {a: [*all]}", "by its aliases"),
+        ("name: titles", f"name: {'[' * 5000}", "nested too deeply for a task"),
         ("path: data.jsonl", "hub: a/b\n    path: data.jsonl", "line 7: expected either path (a file) or hub"),
         ("    license", "    revision: abc\n    license", "line 10: revision belongs to a hub set, and this is a file"),
         ("version: 1", "version: 1\nversion: 2", 'line 3: "version" stands here twice'),
@@ -265,6 +275,19 @@ parameters:
 def test_what_is_wrong_is_told_with_its_line(before, after, message, write_file):
     assert before in YAML
     assert message in refused(write_file, YAML.replace(before, after, 1))
+
+
+def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(write_file):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    told = refused(write_file, "\n".join([*lines, YAML]))
+    assert "line 5: stands for more than 10,000 values, by its aliases" in told
+
+
+def test_an_alias_stands_for_what_it_names(write_file):
+    text = YAML.replace("  plain: ", "  plain: &ask ", 1).replace("datasets:", "  again: *ask\ndatasets:", 1)
+    task = read(write_file, text)
+    assert task.prompts["again"] == task.prompts["plain"]
 
 
 def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path):

@@ -95,8 +95,9 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(check) for check in checks], ensure_ascii=False, indent=2))
     else:
-        tasks = len({check.task for check in checks})
-        what = f"{len(checks)} checks of {tasks} task{'s' if tasks > 1 else ''}"
+        tasks = len({check.task for check in checks if check.promise != LOADED})
+        what = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
+        what += f"{len(checks)} check{'' if len(checks) == 1 else 's'}"
         click.echo(f"{what}: {f'{failed} failed' if failed else 'all hold'}")
     return FAILED if failed else 0
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -17,6 +18,7 @@ from lmtasks.metrics import CORE
 from lmtasks.metrics.bridge import PREFIX
 from lmtasks.parsers import PARSERS
 
+Made = TypeVar("Made")
 OTHER_COLUMNS = ("references", "id", "language")
 """What a data set's `columns` may name beside fields."""
 
@@ -29,6 +31,14 @@ PLAIN_WORDS = {
     "dictionary": "keys with values",
 }
 """What pydantic expects, as people say it."""
+KINDS = {
+    "model_type": "keys with values",
+    "invalid_key": "text as a key",
+    "string_pattern_mismatch": 'a name in lower case, such as "titles" or "titles/short"',
+}
+"""The same by the kind of its error."""
+MOST_VALUES = 10_000
+"""Of a file: more only aliases of aliases can make."""
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, None: None}
 
 
@@ -71,8 +81,9 @@ class DataPart(_Part):
     columns: dict[str, str] = {}
     """Field (or references, id, language) to column, where the data uses other names."""
     license: str | None = None
-    language: str | None = None
     """Under which terms the data may be used, best as an SPDX identifier."""
+    language: str | None = None
+    """Of the references, a BCP 47 tag, where neither rows nor flags say."""
 
 
 class GenerationPart(_Part):
@@ -200,7 +211,7 @@ class _Reader:
             node = loader.get_single_node()
             if not isinstance(node, yaml.MappingNode):
                 raise PluginError(f'{path}: expected a task, lines such as "name: titles"')
-            self._refuse_twice(node)
+            self._look_through(node)
             self.root: yaml.Node = node
             self.values: dict[str, Any] = loader.construct_document(node)
         except yaml.MarkedYAMLError as error:
@@ -209,6 +220,8 @@ class _Reader:
             raise PluginError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
         except yaml.YAMLError as error:
             raise PluginError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        except RecursionError as error:
+            raise PluginError(f"{path}: nested too deeply for a task") from error
         finally:
             loader.dispose()
 
@@ -269,27 +282,39 @@ class _Reader:
                 return "" if prediction.casefold().rstrip(".。!") == nothing else prediction
 
         beside = self.path.parent / found.adapter if found.adapter else None
-        generation = found.generation.model_dump()
+        generation = {**found.generation.model_dump(), "stop": tuple(found.generation.stop)}
         return words.Task(
             name=found.name,
             version=found.version,
             summary=found.summary,
             fields=fields,
             references=found.references,
-            prompts={name: words.Prompt(**part.model_dump()) for name, part in found.prompts.items()},
+            prompts={
+                name: self._built(("prompts", name), words.Prompt, part.model_dump())
+                for name, part in found.prompts.items()
+            },
             datasets={name: self._source(name, part) for name, part in found.datasets.items()},
             metrics=found.metrics,
             parse=parse,
-            generation=words.Generation(**{**generation, "stop": tuple(generation["stop"])}),
+            generation=self._built(("generation",), words.Generation, generation),
             language=found.language,
             no_answer=found.no_answer,
             expects=found.expects,
             adapter=beside if beside and beside.is_dir() else found.adapter,
             parameters={
-                name: words.Parameter(**{**part.model_dump(), "type": TYPES[part.type]})
+                name: self._built(
+                    ("parameters", name), words.Parameter, {**part.model_dump(), "type": TYPES[part.type]}
+                )
                 for name, part in found.parameters.items()
             },
         )
+
+    def _built(self, place: Sequence[str], kind: Callable[..., Made], values: Mapping[str, object]) -> Made:
+        """Make a part of the task; what it refuses is told with its line."""
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise self._error(place, f"{'.'.join(place)}: {error}") from error
 
     def _source(self, name: str, part: DataPart) -> words.DataSource:
         if (part.path is None) == (part.hub is None):
@@ -316,18 +341,33 @@ class _Reader:
             line = content[: error.start].count(b"\n") + 1
             raise PluginError(f"{self.path}, line {line}: not UTF-8; save the file as UTF-8") from error
 
-    def _refuse_twice(self, node: yaml.Node) -> None:
-        """Refuse a key that stands twice: YAML would take the last one without a word."""
+    def _look_through(self, node: yaml.Node, sizes: dict[int, int] | None = None) -> int:
+        """Refuse keys that stand twice, of which YAML would take the last, and aliases that grow without bound.
+
+        Returns:
+            How many values the node stands for.
+        """
+        sizes = {} if sizes is None else sizes
+        if id(node) in sizes:  # an alias of what was looked through, or of what it stands in
+            return sizes[id(node)]
+        sizes[id(node)] = MOST_VALUES + 1
+        size, seen = 1, set()
         if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._refuse_twice(item)
+            size += sum(self._look_through(item, sizes) for item in node.value)
         if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
             for key, value in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise PluginError(f"{self.path}, line {line}: a key must be plain text")
                 if key.value in seen:
-                    raise PluginError(f'{self.path}, line {key.start_mark.line + 1}: "{key.value}" stands here twice')
+                    raise PluginError(f'{self.path}, line {line}: "{key.value}" stands here twice')
                 seen.add(key.value)
-                self._refuse_twice(value)
+                size += self._look_through(value, sizes)
+        if size > MOST_VALUES:
+            line = node.start_mark.line + 1
+            raise PluginError(f"{self.path}, line {line}: stands for more than {MOST_VALUES:,} values, by its aliases")
+        sizes[id(node)] = size
+        return size
 
     def _line(self, place: Iterable[str | int]) -> int:
         """Return the line of a key, or of the nearest thing above it that is there."""
@@ -362,10 +402,10 @@ class _Reader:
         if details["type"] == "missing":
             return self._error(place, f'"{name}" is missing')
         expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-        expected = PLAIN_WORDS.get(expected, expected)
+        expected = KINDS.get(details["type"]) or PLAIN_WORDS.get(expected, expected)
         given = details["input"]
-        quotes = "; put it in quotes" if expected == "text" and isinstance(given, (bool, int, float)) else ""
-        return self._error(place, f"{name}: expected {expected}, got {given!r}{quotes}")
+        quotes = "; put it in quotes" if "text" in expected and isinstance(given, (bool, int, float)) else ""
+        return self._error(place, f"{name}: expected {expected}, got {reprlib.repr(given)}{quotes}")
 
     def _keys(self, place: Sequence[Any]) -> list[str]:
         """Return the keys that a part of the file may have."""
