@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import Call, one_line
 
+from lmtasks.model import CATALOGUE
 from lmtasks.testing import save_tiny_model
 
 ROWS = [
@@ -268,3 +269,5 @@ def test_commands_tasks_and_plugins_are_completed_without_torch():
     assert completed("plugins", "check", "tit") == ["titles"]
     assert completed("run", "broken-exit") == []
     assert "--num-fewshot" in completed("run", "qa", "--num")
+    assert completed("run", "--no-plugin", "tit") == ["titles"]
+    assert completed("run", "qa", "--model", "smol") == [name for name in CATALOGUE if name.startswith("smol")] != []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
@@ -50,7 +52,19 @@ def complete_tasks(_ctx: click.Context, _parameter: click.Parameter, incomplete:
 
 
 def complete_plugins(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a plugin's name, without importing any."""
+    """Complete a plugin's name, without importing any, or a file's."""
     from lmtasks.plugins import find_plugins
 
-    return [CompletionItem(name) for name in find_plugins() if name.startswith(incomplete)]
+    return _beginning(find_plugins(), incomplete)
+
+
+def complete_models(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a model of the catalogue, or a file's."""
+    from lmtasks.model.catalogue import CATALOGUE
+
+    return _beginning(CATALOGUE, incomplete)
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lmtasks.cli.completion import complete_models, complete_plugins
 from lmtasks.model.catalogue import DEFAULT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -107,6 +108,7 @@ plugin_options = _group(
         expose_value=False,
         callback=_plugins_off,
         metavar="NAME",
+        shell_complete=complete_plugins,
         help="Leave an installed plugin out. Repeatable.",
     ),
     verbose_option,
@@ -118,6 +120,7 @@ model_options = _group(
         default=DEFAULT,
         show_default=True,
         metavar="MODEL",
+        shell_complete=complete_models,
         help="A name of `lmtasks models list`, a folder, a .gguf file, or a hub id (ORG/NAME[@REVISION]).",
     ),
     click.option(

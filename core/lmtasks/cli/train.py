@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.completion import complete_tasks
+from lmtasks.cli.completion import complete_models, complete_tasks
 from lmtasks.cli.results import compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import progress
 from lmtasks.model.catalogue import DEFAULT
@@ -20,7 +20,10 @@ from lmtasks.model.catalogue import DEFAULT
 @click.argument("task", shell_complete=complete_tasks)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="ADAPTER", help="The adapter's folder.")
 @click.option(
-    "--model", metavar="MODEL", help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]"
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_models,
+    help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]",
 )
 @options.training_options
 @click.option(
