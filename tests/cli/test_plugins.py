@@ -187,6 +187,7 @@ def test_a_new_plugin_passes_its_tests_and_the_check_as_it_stands(call: Call, tm
     folder = tmp_path / f"lmtasks-{name}"
     assert outcome.code == 0
     assert f"lmtasks-{name}/pyproject.toml" in outcome.out
+    assert 'name = "Ada O\'Neil <a@b.c>"' in (folder / "pyproject.toml").read_text()
     assert "Ada O'Neil <a@b.c>" in (folder / "LICENSE").read_text()
     import tomllib
 
@@ -224,6 +225,7 @@ def test_a_new_plugin_may_bring_an_adapter(call: Call, tmp_path):
     ("arguments", "message"),
     [
         (["My Titles"], '"My Titles": a plugin\'s name has lower-case letters, digits and single "-"'),
+        (["t" * 300], "and at most 60 characters"),
         (["titles"], 'a plugin named "titles" is installed: lmtasks-titles 1.2.0; choose another'),
         (["new", "-o", "full"], "full: exists already; name another folder with -o"),
         (["new", "--adapter", "full"], "full: no adapter (it has no adapter_config.json); `lmtasks train` makes one"),

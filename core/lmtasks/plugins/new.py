@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from lmtasks.hookspecs import PROJECT
 from lmtasks.plugins.discovery import find_plugins
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+LONGEST_NAME = 60
+"""Characters: it becomes part of the names of files."""
 TEMPLATE = Path(__file__).with_name("template")
 FILES = {
     "pyproject.toml.jinja": "pyproject.toml",
@@ -48,9 +51,10 @@ class NewPlugin:
         Raises:
             UsageError: says what is expected.
         """
-        if not NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name) or len(self.name) > LONGEST_NAME:
             raise UsageError(
-                f'"{self.name}": a plugin\'s name has lower-case letters, digits and single "-", as in "titles"'
+                f'"{self.name}": a plugin\'s name has lower-case letters, digits and single "-", as in "titles", and at'
+                f" most {LONGEST_NAME} characters"
             )
         for name in ("summary", "author"):
             text = getattr(self, name)
@@ -92,7 +96,7 @@ def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
         trim_blocks=True,
         autoescape=False,  # noqa: S701 - these are no web pages
     )
-    environment.filters["docstring"] = _docstring
+    environment.filters |= {"docstring": _docstring, "quoted": _quoted}
     values = {
         "plan": plan,
         "year": date.today().year,
@@ -119,3 +123,8 @@ def _docstring(text: str) -> str:
     """Return text as the docstring of a module."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"""{escaped}"""'
+
+
+def _quoted(text: str) -> str:
+    """Return text as a string of Python, JSON and TOML alike."""
+    return json.dumps(text, ensure_ascii=False)
