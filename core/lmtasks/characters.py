@@ -1,4 +1,4 @@
-"""A tokenizer without a vocabulary, for looking at prompts where no model is at hand."""
+"""Text as characters: what UTF-8 can hold, and a tokenizer without a vocabulary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Such as many chat models have."""
+
+
+def as_utf8(text: str) -> str:
+    """Return text whose lone halves of surrogate pairs are question marks.
+
+    JSON and Python can escape them, but UTF-8 cannot hold them, and no tokenizer takes them.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class CharacterTokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -40,33 +41,52 @@ def foreign(what: str, kind: type[LmtasksError] = PluginError) -> Iterator[None]
         LmtasksError: of that kind; what core itself has to say passes as it is.
     """
     try:
-        with kept_as_it_was(), redirect_stdout(sys.stderr):
+        with kept_as_it_was(), redirect_stdout(_ToStderr()):
             yield
-    except (LmtasksError, KeyboardInterrupt, GeneratorExit):
-        raise
+    except KeyboardInterrupt:
+        raise  # of the user, as far as anybody can tell
     except BaseException as error:  # SystemExit, and what test libraries raise to skip
+        if isinstance(error, LmtasksError) and not _places(error):
+            raise  # nobody but core has raised it
         raise kind(f"{what}: {cause(error)}") from error
+
+
+class _ToStderr(io.TextIOBase):
+    """Where a plugin may print; closing it closes nothing else."""
+
+    def write(self, text: str) -> int:
+        """Pass text on."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Pass on what is held back."""
+        sys.stderr.flush()
 
 
 def cause(error: BaseException) -> str:
     """Return what was raised in a plugin, and where in its own files."""
     text = _one_line(error)
-    frames = [
-        (frame.filename, frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((*_MACHINERY, _FROZEN))
-    ]
+    frames = _places(error)
     # A library that it calls may have raised: its own files are those beside the first one.
     own = [frame for frame in frames if Path(frame[0]).parent == Path(frames[0][0]).parent]
     place = f" ({own[-1][0]}, line {own[-1][1]})" if own and not _of_python(own[-1][0]) else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
+def _places(error: BaseException) -> list[tuple[str, int | None]]:
+    """Return file and line of the calls that led to an error, but for those of core and of what imports and calls."""
+    return [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*_MACHINERY, _FROZEN))
+    ]
+
+
 def _one_line(error: BaseException) -> str:
     """Return what an error says in one line of bounded length, without what would steer a terminal."""
     try:
         text = str(error)
-    except Exception:  # its __str__ is a plugin's code too
+    except BaseException:  # its __str__ is a plugin's code too
         return "its own message could not be read"
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", " ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

@@ -91,7 +91,8 @@ def _keep_locale() -> PutBack:
 
 
 def _keep_logging() -> PutBack:
-    loggers = [logging.getLogger(), logging.getLogger("lmtasks")]
+    ours = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "lmtasks"]
+    loggers = [logging.getLogger(), *map(logging.getLogger, ours)]
     states = [(logger, logger.level, logger.handlers[:], logger.disabled, logger.propagate) for logger in loggers]
     disabled, kind = logging.root.manager.disable, logging.getLoggerClass()
 
@@ -141,8 +142,22 @@ def _keep_import_path() -> PutBack:
 
 
 def _keep_folder() -> PutBack:
-    before = os.getcwd()
-    return lambda: os.chdir(before)
+    before = _folder()
+
+    def back() -> None:
+        if before and _folder() != before:
+            with suppress(OSError):  # it may be gone
+                os.chdir(before)
+
+    return back
+
+
+def _folder() -> str | None:
+    """Return the folder that the process is in; None where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _keep_signals() -> PutBack:

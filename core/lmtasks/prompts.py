@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast
 
+from lmtasks.characters import as_utf8
 from lmtasks.errors import PromptError
 from lmtasks.foreign import foreign
 from lmtasks.task import Example, Prompt, Task
@@ -269,7 +270,7 @@ class Renderer:
     def _fill(self, part: Literal["system", "user"], example: Example) -> str:
         said = f'{self.task.label}, example "{example.id}": the {part} part of prompt "{self.name}" failed'
         with foreign(said, PromptError):
-            return self.prompt.fill(part, self.task.filled(example.inputs))
+            return as_utf8(self.prompt.fill(part, self.task.filled(example.inputs)))
 
 
 class _ControlTokens:

@@ -30,8 +30,9 @@ def keep_stdout_for_results() -> None:
         results = os.dup(sys.stdout.fileno())
         sys.stdout.flush()
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        encoding, errors, buffering = sys.stdout.encoding, sys.stdout.errors, 1 if sys.stdout.line_buffering else -1
-        sys.stdout = os.fdopen(results, "w", buffering, encoding=encoding, errors=errors)
+        buffering = 1 if sys.stdout.line_buffering else -1
+        # What a terminal or UTF-8 cannot show is escaped, as on stderr.
+        sys.stdout = os.fdopen(results, "w", buffering, encoding=sys.stdout.encoding, errors="backslashreplace")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lmtasks.characters import as_utf8
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
 from lmtasks.languages import primary
@@ -215,13 +216,9 @@ def _text(row: Row, column: str) -> str | None:
 
 
 def as_text(value: object) -> str | None:
-    """Return text for text and numbers, without space around it, None for what is neither.
-
-    Lone halves of surrogate pairs, which JSON can escape but UTF-8 cannot hold, become question marks: no tokenizer
-    takes them.
-    """
+    """Return text for text and numbers, without space around it, None for what is neither."""
     if isinstance(value, str):
-        return value.strip().encode("utf-8", "replace").decode("utf-8")
+        return as_utf8(value.strip())
     if isinstance(value, (bool, int, float)):
         return str(value)
     return None

@@ -7,10 +7,12 @@ import itertools
 import json
 import logging
 import random
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lmtasks.characters import as_utf8
 from lmtasks.data.columns import SPLIT, Columns, choose_columns, lookup, make_examples
 from lmtasks.data.hub import PREFIX, hub_rows, hub_splits, parse_hub
 from lmtasks.data.rows import SUFFIXES, Row, file_sha256, read_rows
@@ -251,21 +253,53 @@ def _from_function(
 def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int | None) -> tuple[Example, ...]:
     checked: dict[str, Example] = {}
     with foreign(f'{task.label}: reading its data set "{name}" failed', DataError):
-        for example in itertools.islice(source.read(split), limit):
-            if not isinstance(example, Example):
-                raise DataError(
-                    f'{task.label}: its data set "{name}" yields {type(example).__name__}, expected lmtasks.Example'
-                )
-            where = f'{task.label}, data set "{name}", example "{example.id}"'
-            missing = [key for key, item in task.fields.items() if item.required and not example.inputs.get(key)]
-            if missing:
-                raise DataError(f'{where}: field "{missing[0]}" is missing')
-            unknown = sorted(set(example.inputs) - set(task.fields))
-            if unknown:
-                raise DataError(f'{where}: "{unknown[0]}" is no field of the task; it has {", ".join(task.fields)}')
-            if not all(isinstance(text, str) for text in (example.id, *example.inputs.values(), *example.references)):
-                raise DataError(f"{where}: id, inputs and references must be text")
-            if example.id in checked:
-                raise DataError(f"{where}: ids must be unique")
-            checked[example.id] = example
+        found = list(itertools.islice(source.read(split), limit))
+    for example in found:
+        if not isinstance(example, Example):
+            raise DataError(
+                f'{task.label}: its data set "{name}" yields {type(example).__name__}, expected lmtasks.Example'
+            )
+        where = f'{task.label}, data set "{name}", example {reprlib.repr(example.id)}'
+        if (problem := _problem(task, example)) is not None:
+            raise DataError(f"{where}: {problem}")
+        example = _as_utf8(example)
+        if example.id in checked:
+            raise DataError(f"{where}: ids must be unique")
+        checked[example.id] = example
     return tuple(checked.values())
+
+
+def _problem(task: Task, example: Example) -> str | None:
+    """Return what is wrong with an example that a function made; None: nothing."""
+    if not isinstance(example.id, str):
+        return "id must be text"
+    for part in ("inputs", "meta"):
+        held = getattr(example, part)
+        if not isinstance(held, Mapping) or not all(isinstance(text, str) for pair in held.items() for text in pair):
+            return f"{part} must be text by name"
+    if isinstance(example.references, str) or not isinstance(example.references, Sequence):
+        return "references must be a tuple of texts"
+    if not all(isinstance(text, str) for text in example.references):
+        return "references must be text"
+    for part in ("target", "language"):
+        if not isinstance(getattr(example, part), str | None):
+            return f"{part} must be text or None"
+    missing = [name for name, field in task.fields.items() if field.required and not example.inputs.get(name)]
+    if missing:
+        return f'field "{missing[0]}" is missing'
+    unknown = sorted(set(example.inputs) - set(task.fields))
+    if unknown:
+        return f'"{unknown[0]}" is no field of the task; it has {", ".join(task.fields)}'
+    return None
+
+
+def _as_utf8(example: Example) -> Example:
+    """Return an example without halves of surrogate pairs, as data from files is."""
+    return replace(
+        example,
+        id=as_utf8(example.id),
+        inputs={name: as_utf8(text) for name, text in example.inputs.items()},
+        references=tuple(as_utf8(text) for text in example.references),
+        target=None if example.target is None else as_utf8(example.target),
+        meta={as_utf8(name): as_utf8(text) for name, text in example.meta.items()},
+    )

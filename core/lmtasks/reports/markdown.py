@@ -33,7 +33,7 @@ def write_report(run: Run) -> None:
     if training := run.record.get("training"):
         write_learning_curve(run.path / CURVE, training["training"])
     try:
-        (run.path / FILE).write_text(report, encoding="utf-8")
+        (run.path / FILE).write_text(report, encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 

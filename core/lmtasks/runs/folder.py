@@ -18,6 +18,8 @@ from lmtasks.task import LogLikelihood, Sample, Score
 
 SCHEMA = 1
 """Of run.json and samples.jsonl; raised when a field changes its meaning or goes."""
+ESCAPED = "backslashreplace"
+"""What becomes of half a surrogate pair, wherever it comes from: an escape of JSON."""
 RECORD, SAMPLES, LOCK = "run.json", "samples.jsonl", ".lock"
 
 
@@ -103,7 +105,8 @@ def write_record(path: Path, record: Mapping[str, object]) -> None:
     """
     aside = path / f"{RECORD}.tmp"
     with _writing(path):
-        aside.write_text(json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        aside.write_text(text, encoding="utf-8", errors=ESCAPED)
         os.replace(aside, path / RECORD)
 
 
@@ -170,7 +173,7 @@ def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def _write_lines(file: Path, mode: Literal["a", "w"], samples: Iterable[Sample]) -> None:
-    with file.open(mode, encoding="utf-8") as lines:
+    with file.open(mode, encoding="utf-8", errors=ESCAPED) as lines:
         for sample in samples:
             values = {field.name: getattr(sample, field.name) for field in fields(sample)}
             for name in ("inputs", "meta", "cut"):

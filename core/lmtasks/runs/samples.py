@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from lmtasks.characters import as_utf8
 from lmtasks.errors import PluginError
 from lmtasks.foreign import foreign
 from lmtasks.inference import Completion
@@ -73,7 +74,7 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
         raise PluginError(
             f'{task.label}: its parser returned {type(prediction).__name__} for example "{example_id}", expected text'
         )
-    return prediction
+    return as_utf8(prediction)
 
 
 def stated_language(task: Task, language: str | None) -> str | None:
