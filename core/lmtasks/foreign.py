@@ -46,7 +46,7 @@ def foreign(what: str, kind: type[LmtasksError] = PluginError) -> Iterator[None]
     except KeyboardInterrupt:
         raise  # of the user, as far as anybody can tell
     except BaseException as error:  # SystemExit, and what test libraries raise to skip
-        if isinstance(error, LmtasksError) and not _places(error):
+        if isinstance(error, LmtasksError) and all(_of_python(file) for file, _ in _places(error)):
             raise  # nobody but core has raised it
         raise kind(f"{what}: {cause(error)}") from error
 

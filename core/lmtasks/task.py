@@ -91,11 +91,16 @@ class Prompt:
     """What stands between examples in the plain form, and therefore ends an answer there."""
 
     def __post_init__(self) -> None:
-        """Refuse a separator that would end every answer at once.
+        """Refuse parts that are neither text nor functions, and a separator that would end every answer at once.
 
         Raises:
-            ValueError: the separator is empty.
+            ValueError: says which part it is.
         """
+        for part in ("user", "system"):
+            if not isinstance(getattr(self, part), str) and not callable(getattr(self, part)):
+                raise ValueError(f"{part} of a prompt is neither text nor a function of the inputs")
+        for part in ("cue", "separator"):
+            _check_kind(f"{part} of a prompt", getattr(self, part), (str,))
         if not self.separator:
             raise ValueError("a prompt's separator must not be empty: it ends the answers of base models")
 
@@ -144,6 +149,10 @@ class Generation:
         Raises:
             ValueError: a value that no model can be asked for, or sampling settings without a temperature.
         """
+        for part in ("max_new_tokens", "top_k"):
+            _check_kind(part, getattr(self, part), (int,))
+        for part in ("temperature", "top_p", "repetition_penalty"):
+            _check_kind(part, getattr(self, part), (float, int))
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         if not 0 <= self.temperature < math.inf:
@@ -157,6 +166,8 @@ class Generation:
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
             raise ValueError("top_p and top_k need a temperature above 0: greedy generation ignores them")
         object.__setattr__(self, "stop", names(self.stop))
+        for text in self.stop:
+            _check_kind("a stop string", text, (str,))
         if any(not text for text in self.stop):
             raise ValueError("an empty stop string would end every completion at once")
 
@@ -279,6 +290,10 @@ class DataFile:
     language: str | None = None
     """Of the references, a BCP 47 tag, where neither rows nor flags say."""
 
+    def __post_init__(self) -> None:
+        """Take text for a path."""
+        object.__setattr__(self, "path", Path(self.path))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFunction:
@@ -344,6 +359,8 @@ class Parameter:
         """
         object.__setattr__(self, "choices", names(self.choices))
         object.__setattr__(self, "type", self.type or (str if self.value is None else type(self.value)))
+        if self.choices and self.type is not str:
+            raise ValueError("choices are texts: a number has least and most")
         if self.value is not None:
             object.__setattr__(self, "value", self.read(self.value))
 
@@ -480,10 +497,16 @@ class Task:
         self._check()
 
     def _check(self) -> None:
-        if not TASK_NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not TASK_NAME.fullmatch(self.name):
             raise ValueError(
                 f'task name "{self.name}": expected the plugin\'s name, or "plugin/variant", in lower case'
             )
+        for part, kinds in PARTS.items():
+            _check_kind(f'task "{self.name}": {part}', getattr(self, part), kinds)
+        for part, kind in ITEMS.items():
+            held = getattr(self, part)
+            for item in held.values() if isinstance(held, Mapping) else held:
+                _check_kind(f'task "{self.name}": one of its {part}', item, kind)
         for part in ("fields", "prompts", "datasets"):
             if not getattr(self, part):
                 raise ValueError(f'task "{self.name}": {part} is empty, at least one is needed')
@@ -546,3 +569,31 @@ class Task:
         changed = copy.copy(self)
         object.__setattr__(changed, attribute, value)
         return changed
+
+
+PARTS: Mapping[str, tuple[type, ...]] = {
+    "version": (int,),
+    "summary": (str,),
+    "parse": (Callable,),  # type: ignore[dict-item] # isinstance knows it
+    "generation": (Generation,),
+    "language": (str, type(None)),
+    "no_answer": (str, type(None)),
+    "adapter": (str, Path, type(None)),
+}
+"""What the parts of a task are; what is built wrong is told where it is built, and not in the middle of a run."""
+ITEMS: Mapping[str, tuple[type, ...]] = {
+    "fields": (Field,),
+    "references": (str,),
+    "prompts": (Prompt,),
+    "datasets": (DataFile, HubDataset, DataFunction),
+    "metrics": (str, Metric),
+    "expects": (str,),
+    "parameters": (Parameter,),
+}
+"""The same for what they hold."""
+
+
+def _check_kind(what: str, value: object, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = [kind.__name__.replace("NoneType", "None").replace("str", "text") for kind in kinds]
+        raise ValueError(f"{what} is {type(value).__name__}, expected {' or '.join(names)}")

@@ -75,10 +75,24 @@ def test_a_broken_file_is_listed_with_the_reason(call: Call, tmp_path):
     assert 'plugin "bad" (bad.py sha256:' in outcome.err and "ZeroDivisionError" in outcome.err
 
 
+METRIC = """
+from lmtasks import hookimpl
+
+class Nothing:
+    name = "nothing"
+
+    def measure(self, samples, language):
+        raise NotImplementedError
+
+@hookimpl
+def register_metrics():
+    return [Nothing()]
+"""
+
+
 def test_a_slow_plugin_is_named(call: Call, tmp_path, monkeypatch):
     monkeypatch.setattr("lmtasks.cli.list.SLOW", 0.05)
-    (tmp_path / "snail.py").write_text("import time\ntime.sleep(0.1)\nfrom lmtasks import hookimpl\n"
-                                       "@hookimpl\ndef register_tasks():\n    return []\n")  # fmt: skip
+    (tmp_path / "snail.py").write_text(f"import time\ntime.sleep(0.1)\n{METRIC}")
     assert 'plugin "snail" took 0.1 s to import' in call("list", "--plugin", "snail.py").err
 
 
@@ -148,6 +162,83 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
         assert any(told in line for line in failed), told
     rows = json.loads(call("plugins", "check", "bad.py", "--json").out)
     assert sum(row["status"] == "failed" for row in rows) == len(failed) == 6
+
+
+SOUND = """
+import numpy as np
+import random
+from lmtasks import DataFunction, Example, HubDataset, Measurement, Prompt, ScoreKind, Task, hookimpl
+
+def read(split):
+    if split in ("test", "train"):
+        yield Example(id=split, inputs={"text": f"a text to {split}"}, references=("yes",))
+
+class Filled:
+    name = "filled"
+
+    def measure(self, samples, language):
+        rows = [[float(sample.prediction == "yes"), float(bool(sample.prediction))] for sample in samples]
+        kinds = (ScoreKind(name="filled", signature="filled"),)
+        return Measurement(statistics=rows, kinds=kinds, combine=lambda sums: sums[..., :1] / sums[..., 1:])
+
+PROMPT = "$text"
+DATA = {"demo": DataFunction(read=read, license="MIT")}
+
+@hookimpl
+def register_tasks():
+    return [Task(name="sound", version=1, summary="s", fields=["text"], prompts={"plain": PROMPT}, datasets=DATA,
+                 metrics=["rouge", "sound/filled"])]
+
+@hookimpl
+def register_metrics():
+    return [Filled()]
+"""
+
+
+def checked(call: Call, folder: Path, code: str) -> list[str]:
+    """Return what does not hold of the task in a file."""
+    (folder / "sound.py").write_text(code)
+    checks = json.loads(call("plugins", "check", "sound.py", "--json").out)
+    return [f"{check['promise']}: {check['said']}" for check in checks if check["status"] == "failed"]
+
+
+def test_a_file_may_name_its_own_metric_even_one_that_is_no_number_without_outputs(call: Call, tmp_path):
+    assert checked(call, tmp_path, SOUND) == []
+
+
+def test_a_task_of_hub_sets_alone_is_checked_as_far_as_it_goes(call: Call, tmp_path):
+    hub = 'HubDataset(id="nobody/nothing", revision="0" * 40, license="MIT")'
+    assert checked(call, tmp_path, SOUND.replace('DataFunction(read=read, license="MIT")', hub)) == []
+
+
+def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
+    counted = "NUMBERS = iter(range(10**6))\nPROMPT = Prompt(user=lambda inputs: str(next(NUMBERS)))"
+    [told] = checked(call, tmp_path, SOUND.replace('PROMPT = "$text"', counted))
+    assert 'prompt "plain" of "test" is not the same each time' in told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("version=1", "version=None", 'task "sound": version is NoneType, expected int'),
+        ("version=1", "version=True", 'task "sound": version is bool, expected int'),
+        ('summary="s"', "summary={1}", 'task "sound": summary is set, expected text'),
+        ('summary="s"', 'summary="s", language=3', 'task "sound": language is int, expected text or None'),
+        ('summary="s"', 'summary="s", generation={1: 2}', 'task "sound": generation is dict, expected Generation'),
+        ('summary="s"', 'summary="s", parse=None', 'task "sound": parse is NoneType, expected Callable'),
+        ('["rouge", "sound/filled"]', "[3]", 'task "sound": one of its metrics is int, expected text or Metric'),
+        (
+            '"demo": DataFunction(read=read, license="MIT")',
+            '"demo": "x"',
+            "one of its datasets is str, expected Data",
+        ),
+        ('PROMPT = "$text"', 'PROMPT = Prompt(user=b"x")', "user of a prompt is neither text nor a function"),
+    ],
+)
+def test_a_task_that_is_built_wrong_is_told_where_it_is_built(call: Call, tmp_path, before, after, told):
+    assert before in SOUND
+    [said] = checked(call, tmp_path, SOUND.replace(before, after))
+    assert told in said and "sound.py, line" in said
 
 
 def test_all_plugins_are_checked_and_broken_ones_named(call: Call):
@@ -225,6 +316,9 @@ def test_a_new_plugin_may_bring_an_adapter(call: Call, tmp_path):
     ("arguments", "message"),
     [
         (["My Titles"], '"My Titles": a plugin\'s name has lower-case letters, digits and single "-"'),
+        (["plugins"], '"plugins" means something else to lmtasks; choose another name'),
+        (["all"], '"all" means something else to lmtasks'),
+        (["new", "--summary", "long " * 50], "summary must be one line of text, of at most 120 characters"),
         (["t" * 300], "and at most 60 characters"),
         (["titles"], 'a plugin named "titles" is installed: lmtasks-titles 1.2.0; choose another'),
         (["new", "-o", "full"], "full: exists already; name another folder with -o"),

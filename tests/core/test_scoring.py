@@ -393,12 +393,18 @@ def test_a_failing_metric_is_named(spoil):
     assert type(caught.value.__cause__).__name__ in str(caught.value)
 
 
-def test_what_core_has_to_say_of_samples_is_not_blamed_on_the_metric():
+def test_what_core_has_to_say_of_samples_is_not_blamed_on_a_plugin():
+    with pytest.raises(MetricError, match='^metric "perplexity" needs log-likelihoods'):
+        bare = replace(sample("x", "x", language="en"), loglikelihoods=())
+        score_samples([bare], find_metrics(["perplexity"], no_plugin))
+
+
+def test_what_a_metric_raises_is_its_own_even_in_the_words_of_core():
     class Choosy(LengthRatio):
         def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
             raise MetricError("these samples will not do")
 
-    with pytest.raises(MetricError, match="^these samples will not do$"):
+    with pytest.raises(PluginError, match='^metric "length_ratio" failed: MetricError: these samples will not do'):
         score_samples([sample("x", "x", language="en")], [Choosy()])
 
 

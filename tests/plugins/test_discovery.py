@@ -261,7 +261,7 @@ PLUGIN = "from lmtasks import Task, hookimpl\n@hookimpl\ndef register_{hook}({ar
         ("tasks", "", "yield 'made'", "register_tasks returned str, expected a list of lmtasks.Task"),
         ("tasks", "registry", "return []", "registry"),
         ("tasks", "", "return Task(name='made', version=1)", "TypeError: .*'summary'.*lmtasks_made.py, line 4"),
-        ("metrics", "", "return [len]", "register_metrics returned builtin_function_or_method, which is no"),
+        ("metrics", "", "return [len]", "a metric is builtin_function_or_method, which is no lmtasks.Metric"),
         ("tasks", "", "return None", "register_tasks returned None"),
         ("tasks", "", f"return {TASK}", "register_tasks returned Task, expected a list of lmtasks.Task"),
     ],

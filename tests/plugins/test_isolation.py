@@ -125,6 +125,58 @@ def test_a_plugin_for_a_newer_lmtasks_says_which(install, tmp_path):
     others_work(tmp_path)
 
 
+def test_a_requirement_is_known_in_any_spelling(install, tmp_path):
+    install("bad", bad(), requires="LmTasks>=99")
+    with pytest.raises(PluginError, match="needs lmtasks>=99"):
+        run_bad(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["top", "register"])
+def test_an_error_of_lmtasks_that_it_raises_is_its_own(part, install, tmp_path):
+    install("bad", bad(**{part: "import lmtasks; raise lmtasks.LmtasksError('no such folder')"}))
+    loaded, broken = Registry().load_all()
+    assert "titles" in {plugin.found.name for plugin in loaded}
+    assert str(broken["bad"]).startswith('plugin "bad" (lmtasks-bad 1.0)')
+    assert "LmtasksError: no such folder (" in str(broken["bad"])
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["name = []", "name = ''", "name = property(lambda self: 1 / 0)", "__getattr__ = lambda self, name: 1 / 0"],
+)
+def test_a_metric_without_a_sound_name_costs_its_plugin_alone(metric, install):
+    code = f"class Odd:\n    {metric}\n    def measure(self, samples, language): ...\n"
+    install("bad", bad(top=code) + "\n@hookimpl\ndef register_metrics():\n    return [Odd()]\n")
+    loaded, broken = Registry().load_all()
+    assert "titles" in {plugin.found.name for plugin in loaded}
+    assert str(broken["bad"]).startswith('plugin "bad" (lmtasks-bad 1.0): ')
+
+
+def test_a_module_that_cannot_be_looked_through_costs_its_plugin_alone(install):
+    install("bad", bad() + "\ndef __dir__():\n    raise KeyError('gone')\n")
+    assert "cannot be looked through for hooks: KeyError: 'gone'" in str(Registry().load_all()[1]["bad"])
+
+
+def test_damaged_metadata_of_another_package_costs_no_plugin(install, tmp_path, monkeypatch, caplog):
+    install("bad", bad())
+    info = tmp_path / "odd-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_bytes(b"[lmtasks]\nno equals sign \xff\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"bad", "titles", "summarization"} <= set(Registry().found)
+    assert f"{info}: entry_points.txt cannot be read" in caplog.text
+
+
+def test_who_takes_the_name_of_a_plugin_of_lmtasks_is_left_out(install, tmp_path):
+    install("qa", bad().replace('name="bad"', 'name="qa"'))
+    registry = Registry()
+    assert registry.task("qa")[1].found.distribution == "lmtasks"
+    [(found, error)] = registry.refused
+    assert found.distribution == "lmtasks-qa"
+    assert "has the name of one that lmtasks brings, and is left out" in str(error)
+
+
 @pytest.mark.parametrize("needed", ["lmtasks>=0.0.1", "lmtasks>=99; extra == 'later'", "other>=99", "no requirement!"])
 def test_a_requirement_that_holds_or_is_of_something_else_stops_nothing(needed, install, tmp_path):
     install("bad", bad(), requires=needed)
@@ -235,6 +287,91 @@ def test_a_broken_example_is_named(example, install, tmp_path):
     others_work(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "broken, told",
+    [
+        ("id=3, inputs={'text': 'x'}, references=()", "id must be text"),
+        ("id='a', inputs={'text': 'x'}, references='title'", "references must be a tuple of texts"),
+        ("id='a', inputs={'text': 'x'}, references=(3,)", "references must be text"),
+        ("id='a', inputs={'text': 'x'}, references=(), target=b'x'", "target must be text or None"),
+        ("id='a', inputs={'text': 'x'}, references=(), language=3", "language must be text or None"),
+        ("id='a', inputs={'text': 'x'}, references=(), meta=None", "meta must be text by name"),
+        ("id='a', inputs={'text': 'x'}, references=(), meta={'n': float('nan')}", "meta must be text by name"),
+        ("id='a', inputs=None, references=()", "inputs must be text by name"),
+    ],
+)
+def test_every_part_of_an_example_is_looked_at_before_anything_is_generated(broken, told, install, tmp_path):
+    install("bad", bad(read=f"yield Example({broken})"))
+    with pytest.raises(DataError, match=f'^task "bad" .*, data set "demo", example .*: {told}$'):
+        run_bad(tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_halves_of_surrogate_pairs_lose_nothing(install, tmp_path):
+    install(
+        "bad",
+        bad(
+            read="yield Example(id='a\\ud800', inputs={'text': 'b\\ud800'}, references=('c?',), meta={'d': '\\udfff'})",
+            ask="return inputs['text'] + '\\ud800'",
+            parse="return 'c\\ud800'",
+        ),
+    )
+    [sample] = run_bad(tmp_path).samples
+    assert (sample.id, sample.inputs, sample.prediction, sample.meta) == ("a?", {"text": "b?"}, "c?", {"d": "?"})
+
+
+@pytest.mark.parametrize("part", ["parse", "measure"])
+def test_an_error_that_utf8_cannot_hold_is_recorded(part, install, tmp_path):
+    install("bad", bad(**{part: "raise ValueError('x\\ud800')"}))
+    with pytest.raises(PluginError, match="ValueError: x\ufffd"):
+        run_bad(tmp_path)
+    run = only_run(tmp_path)
+    assert run.status == "failed" and len(run.samples) == 3
+
+
+def test_an_error_of_lmtasks_in_a_parser_costs_its_example(install, tmp_path):
+    install("bad", bad(parse="import lmtasks; raise lmtasks.LmtasksError('cannot read')"))
+    with pytest.raises(
+        PluginError, match=r'^task "bad" \(lmtasks-bad 1.0\): its parser failed on example "one": Lmtasks'
+    ):
+        run_bad(tmp_path)
+    assert len(only_run(tmp_path).samples) == 3
+
+
+def test_a_parser_that_closes_stdout_or_removes_the_folder_hurts_nobody(install, tmp_path, monkeypatch, capsys):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    gone = str(tmp_path / "there")
+    remove = f"import shutil, sys; sys.stdout.close(); shutil.rmtree({gone!r}, ignore_errors=True)"
+    install("bad", bad(parse=f"{remove}; return completion"))
+    assert run_bad(tmp_path).status == "finished"
+    print("still open", file=sys.stderr)
+    assert "still open" in capsys.readouterr().err
+    others_work(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["samples.pop()", "object.__setattr__(samples[0], 'prediction', 'x')", "samples[0].inputs['text'] = 3"],
+)
+def test_what_a_metric_does_to_its_samples_reaches_no_other(harm, install, tmp_path):
+    rows = "import numpy as np; n = len(samples)"
+    returned = "return Measurement(statistics=np.ones((n, 1)), kinds=KINDS, combine=lambda sums: sums)"
+    code = bad(top="KINDS = (ScoreKind(name='share', signature='share'),)", measure=f"{rows}; {harm}; {returned}")
+    install("bad", code.replace('["exact_match", Metric()]', '[Metric(), "exact_match"]'))
+    run = run_bad(tmp_path)
+    assert {score.name: score.value for score in run.scores}["exact_match"] == 100
+
+
+def test_numbers_of_numpy_in_a_score_are_recorded_as_pythons(install, tmp_path):
+    kind = "ScoreKind(name='share', signature='s', n=np.int64(2), higher_is_better=np.bool_(False))"
+    returned = f"Measurement(statistics=np.ones((len(samples), 1)), kinds=({kind},), combine=lambda sums: sums)"
+    install("bad", bad(measure=f"import numpy as np; return {returned}"))
+    [_, score] = run_bad(tmp_path).scores
+    assert (score.n, score.higher_is_better) == (2, False)
+
+
 def test_a_failing_prompt_stops_its_run_before_anything_is_generated(install, tmp_path):
     install("bad", bad(ask='return inputs["text"] if inputs["text"] == "one" else inputs["gone"]'))
     with pytest.raises(PromptError) as caught:
@@ -297,15 +434,33 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
 @pytest.mark.parametrize(
     "returned, told",
     [
+        ("Measurement(statistics=[[1.0]] * 3, kinds=(), combine=sum)", "it has no kinds"),
+        (
+            "Measurement(statistics=[[1.0]] * 3, kinds=(ScoreKind(name=3, signature=''),), combine=sum)",
+            "name of one of",
+        ),
         ("{'share': 1.0}", "it returned dict, expected lmtasks.Measurement"),
         ("Measurement(statistics=[1.0] * len(samples), kinds=KINDS, combine=sum)", "statistics of shape [3], expected"),
         ("Measurement(statistics=[[1.0]], kinds=KINDS, combine=lambda sums: sums)", "1 rows of statistics for 3"),
         ("Measurement(statistics=[['x']] * 3, kinds=KINDS, combine=lambda sums: sums)", "could not convert string"),
-        ("Measurement(statistics=[[1.0]] * 3, kinds=('share',), combine=lambda sums: sums)", "its kinds are not one"),
+        (
+            "Measurement(statistics=[[1.0]] * 3, kinds=('share',), combine=lambda sums: sums)",
+            "one of its kinds is str, expected",
+        ),
         ("Measurement(statistics=[[1.0]] * 3, kinds=KINDS, combine=lambda sums: sums[0])", "combine returns values of"),
         ("Measurement(statistics=[[1.0]] * 3, kinds=KINDS, combine=lambda sums: 1 / 0)", "ZeroDivisionError"),
     ],
-    ids=["no measurement", "a vector", "too few rows", "text", "no kinds", "another shape", "a failing sum"],
+    ids=[
+        "no kinds at all",
+        "a name that is none",
+        "no measurement",
+        "a vector",
+        "too few rows",
+        "text",
+        "no kinds",
+        "another shape",
+        "a failing sum",
+    ],
 )
 def test_a_metric_that_returns_nonsense_costs_its_score_alone(returned, told, install, tmp_path):
     install("bad", bad(top="KINDS = (ScoreKind(name='share', signature='share'),)", measure=f"return {returned}"))

@@ -14,10 +14,12 @@ from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
 from lmtasks.data.load import TAUGHT, NoSplitError
 from lmtasks.errors import DataError, LmtasksError
+from lmtasks.foreign import foreign
 from lmtasks.languages import states_language
 from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.catalogue import CATALOGUE, DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
+from lmtasks.plugins.new import LONGEST_SUMMARY
 from lmtasks.prompts import Renderer, Tokenizer
 from lmtasks.runs.samples import parse_completion
 from lmtasks.task import Example, HubDataset, Metric, Sample, Task
@@ -42,8 +44,6 @@ STRANGE_TEXTS = (
     "\x00\x1b[31m\r\n",
 )
 """What a model may write; a parser must survive it."""
-LONGEST_SUMMARY = 120
-"""Characters of a summary that still stands in one line of a list."""
 TEMPLATE_TOKENS = 256
 """More than what a chat template adds to a prompt of one turn."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -75,19 +75,27 @@ def check_plugin(name: str | Path) -> list[Check]:
     """
     registry = Registry()
     plugin = registry.task(str(name))[1] if is_plugin_file(str(name)) else registry.load(str(name))
-    return [*_of_plugin(plugin), *(check for task in plugin.tasks.values() for check in check_promises(task))]
+    checks = list(_of_plugin(plugin))
+    for task in plugin.tasks.values():
+        checks += check_promises(task, registry)
+    return checks
 
 
-def check_promises(task: Task) -> list[Check]:
+def check_promises(task: Task, registry: Registry | None = None) -> list[Check]:
     """Check everything that a task promises: words, data, prompts, parser, metrics.
 
     Hub sets are not fetched; they are looked at as they are stated.
+
+    Args:
+        task: that is checked.
+        registry: knows the metrics that it names; None: those that are installed.
     """
-    looked = _Looked(task)
+    looked = _Looked(task, registry or Registry())
     checks = []
     for promise, look in PROMISES.items():
         try:
-            problem = next(iter(look(looked) or ()), None)
+            with foreign(task.label):  # whatever goes wrong is a check that failed
+                problem = next(iter(look(looked) or ()), None)
             status: Status = "ok" if problem is None else "failed"
         except _SkipError as reason:
             problem, status = str(reason), "skipped"
@@ -97,24 +105,26 @@ def check_promises(task: Task) -> list[Check]:
     return checks
 
 
-class _SkipError(Exception):
+class _SkipError(LmtasksError):
     """A promise could not be looked at; says why."""
 
 
 class _Looked:
     """A task, with what several checks need of it."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, registry: Registry) -> None:
+        self.task, self.registry = task, registry
 
     @cached_property
     def datasets(self) -> Sequence[Dataset]:
         """Each set that is no hub set, in the split that is scored and in those that are taught."""
+        if not self._local:
+            raise _SkipError("it has hub sets alone, which are not fetched here")
         return [split for name in self._local for split in self._splits(name)]
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        return find_metrics(self.task.metrics, Registry().metric)
+        return find_metrics(self.task.metrics, self.registry.metric)
 
     def read_again(self, dataset: Dataset) -> Dataset:
         """Read a set once more, with other random numbers: within a process those are put back each time."""
@@ -222,7 +232,13 @@ def _answers_hidden(looked: _Looked) -> Iterator[str]:
         for renderer in looked.renderers(looked.task):
             for example in dataset.examples:
                 other = replace(example, references=("another answer",), target=None)
-                if renderer.render(other).token_ids != renderer.render(example).token_ids:
+                first = renderer.render(example).token_ids
+                if renderer.render(example).token_ids != first:
+                    yield (
+                        f'{_where(dataset)}: prompt "{renderer.name}" of "{example.id}" is not the same each time;'
+                        " it may depend on the inputs alone"
+                    )
+                if renderer.render(other).token_ids != first:
                     yield (
                         f'{_where(dataset)}: prompt "{renderer.name}" of "{example.id}" tells the answer; it may depend'
                         " on the inputs alone"
@@ -249,12 +265,14 @@ def _gold(looked: _Looked) -> Iterator[str]:
         gold = [_sample(looked.task, index, example) for index, example in enumerate(dataset.examples)]
         if not any(any(sample.references) for sample in gold):
             continue
-        scores = [
-            score_samples(samples, looked.metrics, resamples=0)
+        right, empty = (
+            {(score.name, score.language): score for score in score_samples(samples, looked.metrics, resamples=0)}
             for samples in (gold, [replace(sample, prediction="") for sample in gold])
-        ]
+        )
         better = []
-        for good, bad in zip(*scores, strict=True):
+        for key, good in right.items():
+            if (bad := empty.get(key)) is None:
+                continue  # not defined on nothing
             sign = {True: 1, False: -1, None: 0}[good.higher_is_better]
             if sign * good.value < sign * bad.value:
                 yield f"{_where(dataset)}: {good.name} of right answers is worse than that of empty ones"

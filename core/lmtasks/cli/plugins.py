@@ -57,12 +57,17 @@ def list_plugins(as_json: bool) -> None:
             {"plugin": "?", "distribution": Path(file).name, "version": "", "module": file, "status": "broken",
              "tasks": [], "error": str(broken[file])}
         )  # fmt: skip
+    for plugin, error in registry.refused:
+        rows.append(
+            {"plugin": plugin.name, "distribution": plugin.distribution, "version": plugin.version,
+             "module": plugin.module, "status": "refused", "tasks": [], "error": str(error)}
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     header = ("plugin", "distribution", "version", "module", "status", "tasks")
     click.echo(table(header, [(*(row[key] for key in header[:-1]), _few(row["tasks"])) for row in rows]))
-    complain(broken.values())
+    complain([*broken.values(), *(error for _, error in registry.refused)])
 
 
 @command.command("check")

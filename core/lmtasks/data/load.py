@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import random
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -259,7 +258,7 @@ def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int
             raise DataError(
                 f'{task.label}: its data set "{name}" yields {type(example).__name__}, expected lmtasks.Example'
             )
-        where = f'{task.label}, data set "{name}", example {reprlib.repr(example.id)}'
+        where = f'{task.label}, data set "{name}", example "{example.id}"'
         if (problem := _problem(task, example)) is not None:
             raise DataError(f"{where}: {problem}")
         example = _as_utf8(example)

@@ -108,7 +108,7 @@ def measure_samples(
             label = getattr(metric, "label", f'metric "{metric.name}"')
             with _collected(failures):
                 with foreign(f"{label} failed"):
-                    measurement = _checked(metric.measure(members, language), len(members))
+                    measurement = _checked(metric.measure(_copies(members), language), len(members))
                 found.append(
                     Measured(
                         metric=metric.name,
@@ -136,13 +136,34 @@ def _checked(measurement: object, samples: int) -> Measurement:
         raise ValueError(f"statistics of shape {list(statistics.shape)}, expected [examples, statistics]")
     if len(statistics) != samples:
         raise ValueError(f"{len(statistics)} rows of statistics for {samples} samples")
-    if not measurement.kinds or not all(isinstance(kind, ScoreKind) for kind in measurement.kinds):
-        raise TypeError("its kinds are not one or more lmtasks.ScoreKind")
-    measured = replace(measurement, statistics=statistics, kinds=tuple(measurement.kinds))
+    if not measurement.kinds:
+        raise ValueError("it has no kinds, expected one or more lmtasks.ScoreKind")
+    kinds = tuple(_checked_kind(kind) for kind in measurement.kinds)
+    measured = replace(measurement, statistics=statistics, kinds=kinds)
     values = np.asarray(corpus_values(measured))
     if values.shape != (len(measured.kinds),):
         raise ValueError(f"combine returns values of shape {list(values.shape)} for {len(measured.kinds)} kinds")
     return measured
+
+
+def _checked_kind(kind: object) -> ScoreKind:
+    """Return a kind of score, if it can be recorded; numpy's numbers as Python's.
+
+    Raises:
+        TypeError: it is something else, or holds something else than it should.
+    """
+    if not isinstance(kind, ScoreKind):
+        raise TypeError(f"one of its kinds is {type(kind).__name__}, expected lmtasks.ScoreKind")
+    for name in ("name", "signature", "unit"):
+        if not isinstance(getattr(kind, name), str):
+            raise TypeError(f"{name} of one of its kinds is {type(getattr(kind, name)).__name__}, expected text")
+    better = None if kind.higher_is_better is None else bool(kind.higher_is_better)
+    return replace(kind, n=None if kind.n is None else int(kind.n), higher_is_better=better)
+
+
+def _copies(samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples that a metric may do with as it likes: the next one gets others."""
+    return [replace(sample, inputs=dict(sample.inputs), meta=dict(sample.meta)) for sample in samples]
 
 
 def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import Distribution, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from pathlib import Path
 
 from lmtasks.errors import PluginError
 from lmtasks.hookspecs import PROJECT
 
+log = logging.getLogger("lmtasks.plugins")
 FILES = "LMTASKS_PLUGINS"
 """The environment variable that names plugin files, joined as paths are; `--plugin` adds to it."""
 DISABLED = "LMTASKS_DISABLE_PLUGINS"
@@ -50,7 +52,7 @@ class FoundPlugin:
 def find_plugins() -> dict[str, list[FoundPlugin]]:
     """Return the installed plugins by name, sorted; more than one under a name is a conflict."""
     found: dict[str, list[FoundPlugin]] = {}
-    for entry_point in entry_points(group=PROJECT):
+    for entry_point in _entry_points():
         distribution: Distribution | None = entry_point.dist
         plugin = FoundPlugin(
             name=entry_point.name,
@@ -63,6 +65,24 @@ def find_plugins() -> dict[str, list[FoundPlugin]]:
         )
         found.setdefault(plugin.name, []).append(plugin)
     return dict(sorted(found.items()))
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """Return the entry points of plugins; one distribution whose metadata is damaged costs the others nothing."""
+    try:
+        return entry_points(group=PROJECT)
+    except Exception:
+        found: dict[tuple[str, str], EntryPoint] = {}
+        for distribution in distributions():
+            try:
+                own = distribution.entry_points.select(group=PROJECT)
+            except Exception as error:
+                where = getattr(distribution, "_path", distribution)
+                log.warning("%s: entry_points.txt cannot be read (%s); its plugins are left out", where, error)
+                continue
+            for entry_point in own:
+                found.setdefault((entry_point.name, entry_point.value), entry_point)
+        return found.values()
 
 
 def is_plugin_file(name: str) -> bool:

@@ -15,6 +15,8 @@ from lmtasks.hookspecs import PROJECT
 from lmtasks.plugins.discovery import find_plugins
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+RESERVED = ("all", "plugins")
+"""What `plugins check` takes for every plugin, and whose module would stand in the way of lmtasks' own."""
 LONGEST_NAME = 60
 """Characters: it becomes part of the names of files."""
 TEMPLATE = Path(__file__).with_name("template")
@@ -28,6 +30,8 @@ FILES = {
     "test.py.jinja": "tests/test_{task}.py",
 }
 """A template to the file that it becomes."""
+LONGEST_SUMMARY = 120
+"""Characters of a summary that still stands in one line of a list."""
 ADAPTER = "adapter"
 """The folder of the adapter within the module."""
 
@@ -51,6 +55,8 @@ class NewPlugin:
         Raises:
             UsageError: says what is expected.
         """
+        if self.name in RESERVED:
+            raise UsageError(f'"{self.name}" means something else to lmtasks; choose another name')
         if not NAME.fullmatch(self.name) or len(self.name) > LONGEST_NAME:
             raise UsageError(
                 f'"{self.name}": a plugin\'s name has lower-case letters, digits and single "-", as in "titles", and at'
@@ -58,8 +64,8 @@ class NewPlugin:
             )
         for name in ("summary", "author"):
             text = getattr(self, name)
-            if not text.strip() or "\n" in text:
-                raise UsageError(f"{name} must be one line of text")
+            if not text.strip() or not text.isprintable() or len(text) > LONGEST_SUMMARY:
+                raise UsageError(f"{name} must be one line of text, of at most {LONGEST_SUMMARY} characters")
 
     @property
     def distribution(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pluggy
 
@@ -97,16 +97,20 @@ def _ask(where: str, found: FoundPlugin) -> LoadedPlugin:
         raise PluginError(
             f"{where} has a hook that does not exist or match ({cause(error)}); hooks: {', '.join(hooks)}"
         ) from error
+    except Exception as error:  # of the module, when it is looked through
+        raise PluginError(f"{where} cannot be looked through for hooks: {cause(error)}") from error
     tasks = _returned(where, manager.hook.register_tasks)
     metrics = _returned(where, manager.hook.register_metrics)
     if not manager.get_hookcallers(module):
         raise PluginError(f"{where} offers nothing: no function in {found.module} is marked @hookimpl")
+    if not tasks and not metrics:
+        raise PluginError(f"{where} offers nothing: its hooks return neither tasks nor metrics")
     if found.file:
         found = replace(found, name=_name_of_file(found, tasks))
     return LoadedPlugin(
         found=found,
         tasks=_by_name(where, "task", _checked_tasks(where, found, tasks)),
-        metrics=_by_name(where, "metric", _checked_metrics(where, metrics)),
+        metrics=_by_name(where, "metric", _checked_metrics(where, found, metrics)),
         seconds=time.perf_counter() - begun,
     )
 
@@ -120,6 +124,13 @@ class Registry:
         A file takes the place of an installed plugin of its name, for it was asked for.
         """
         self.found = find_plugins()
+        self.refused: list[tuple[FoundPlugin, PluginError]] = []
+        """What claims the name of a plugin that lmtasks itself brings: that one keeps it."""
+        for name, plugins in self.found.items():
+            own = [plugin for plugin in plugins if plugin.distribution == hookspecs.PROJECT]
+            if len(own) == 1:
+                self.found[name] = own
+                self.refused += [(other, _taken(other)) for other in plugins if other is not own[0]]
         self.disabled = {name: self.found.pop(name) for name in disabled_plugins() if name in self.found}
         self._loaded: dict[str, LoadedPlugin] = {}
         self._broken: dict[str, PluginError] = {}
@@ -232,19 +243,29 @@ class Registry:
 def _check_version(where: str, found: FoundPlugin) -> None:
     """Refuse a plugin that was made for another lmtasks, before it fails in some other way."""
     from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
 
     for text in found.requires:
         try:
             needed = Requirement(text)
         except InvalidRequirement:
             continue  # an installer's concern
-        if needed.name != hookspecs.PROJECT or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+        if canonicalize_name(needed.name) != hookspecs.PROJECT or (
+            needed.marker and not needed.marker.evaluate({"extra": ""})
+        ):
             continue
         have = version(hookspecs.PROJECT)
         if not needed.specifier.contains(have, prereleases=True):
             raise PluginError(
                 f"{where} needs lmtasks{needed.specifier}, and this is {have}; install another version of one of them"
             )
+
+
+def _taken(found: FoundPlugin) -> PluginError:
+    return PluginError(
+        f'plugin "{found.name}" ({found.origin}) has the name of one that lmtasks brings, and is left out; its entry'
+        " point needs another"
+    )
 
 
 def _name_of_file(found: FoundPlugin, tasks: Iterable[object]) -> str:
@@ -259,8 +280,9 @@ def _returned(where: str, hook: pluggy.HookCaller) -> list[object]:
     for implementation in hook.get_hookimpls():
         with foreign(f"{where}: {hook.name} failed"):
             returned = implementation.function()
-            items += returned if isinstance(returned, Iterable) else ()
-        if not isinstance(returned, Iterable):
+            if listed := isinstance(returned, Iterable) and not isinstance(returned, (str, bytes, Mapping)):
+                items.extend(returned)
+        if not listed:
             kind = "None" if returned is None else type(returned).__name__
             wanted = "Task" if hook.name == "register_tasks" else "Metric"
             raise PluginError(f"{where}: {hook.name} returned {kind}, expected a list of lmtasks.{wanted}")
@@ -279,17 +301,30 @@ def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> I
             )
         named = task.from_origin(found.origin)
         metrics = [
-            metric if isinstance(metric, str) else PluginMetric(metric, metric.name, f"of {named.label}")
+            metric if isinstance(metric, str) else PluginMetric(metric, _name_of(where, metric), f"of {named.label}")
             for metric in named.metrics
         ]
         yield named.with_metrics(metrics)
 
 
-def _checked_metrics(where: str, metrics: Iterable[object]) -> Iterable[Metric]:
+def _checked_metrics(where: str, found: FoundPlugin, metrics: Iterable[object]) -> Iterable[Metric]:
     for metric in metrics:
-        if not isinstance(metric, Metric):
-            raise PluginError(f"{where}: register_metrics returned {type(metric).__name__}, which is no lmtasks.Metric")
-        yield metric
+        name = _name_of(where, metric)
+        yield PluginMetric(cast(Metric, metric), name, f"({found.origin})")
+
+
+def _name_of(where: str, metric: object) -> str:
+    """Return a metric's name, which is a plugin's code too."""
+    name: object = None
+    with foreign(f"{where}: the name of a metric cannot be read"):
+        if isinstance(metric, Metric):
+            name = metric.name
+    if not isinstance(name, str) or not name:
+        raise PluginError(
+            f"{where}: a metric is {type(metric).__name__}, which is no lmtasks.Metric: it has a name and"
+            " measure(samples, language)"
+        )
+    return name
 
 
 def _by_name(where: str, kind: str, items: Iterable[Named]) -> dict[str, Named]:

@@ -42,6 +42,13 @@ MOST_VALUES = 10_000
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, None: None}
 
 
+def _listed(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
@@ -90,7 +97,7 @@ class GenerationPart(_Part):
     """How completions are drawn."""
 
     max_new_tokens: int = 128
-    stop: list[str] = []
+    stop: Names = []
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -115,15 +122,10 @@ def _short(key: str) -> Any:
     return lambda given: {key: given} if isinstance(given, str) else given
 
 
-def _listed(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
-
-
 def _named(given: Any) -> Any:
     return {name: {} for name in given} if isinstance(given, list) and all(isinstance(n, str) for n in given) else given
 
 
-Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 Fields = Annotated[
     dict[str, FieldPart], BeforeValidator(_named, json_schema_input_type=list[str] | dict[str, FieldPart])
 ]
@@ -206,8 +208,8 @@ class _Reader:
 
     def __init__(self, path: Path, content: bytes) -> None:
         self.path = path
-        loader = yaml.SafeLoader(self._decoded(content))
         try:
+            loader = yaml.SafeLoader(self._decoded(content))
             node = loader.get_single_node()
             if not isinstance(node, yaml.MappingNode):
                 raise PluginError(f'{path}: expected a task, lines such as "name: titles"')
@@ -222,8 +224,8 @@ class _Reader:
             raise PluginError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
         except RecursionError as error:
             raise PluginError(f"{path}: nested too deeply for a task") from error
-        finally:
-            loader.dispose()
+        except ValueError as error:  # a number or date that is none
+            raise PluginError(f"{path}: not YAML: {error}; put text in quotes") from error
 
     def task(self) -> words.Task:
         try:
