@@ -211,6 +211,17 @@ def test_a_task_of_hub_sets_alone_is_checked_as_far_as_it_goes(call: Call, tmp_p
     assert checked(call, tmp_path, SOUND.replace('DataFunction(read=read, license="MIT")', hub)) == []
 
 
+def test_data_whose_order_comes_from_a_set_is_told(call: Call, tmp_path):
+    unordered = """
+    if split in ("test", "train"):
+        for name in {f"{split}-{number}" for number in range(50)}:
+            yield Example(id=name, inputs={"text": f"a text to {name}"}, references=("yes",))
+"""
+    begin, end = SOUND.index("    if split in"), SOUND.index("class Filled")
+    [told] = checked(call, tmp_path, f"{SOUND[:begin]}{unordered}\n{SOUND[end:]}")
+    assert "in another process two readings differ" in told and "sort what comes from a set" in told
+
+
 def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
     counted = "NUMBERS = iter(range(10**6))\nPROMPT = Prompt(user=lambda inputs: str(next(NUMBERS)))"
     [told] = checked(call, tmp_path, SOUND.replace('PROMPT = "$text"', counted))

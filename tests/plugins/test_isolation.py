@@ -486,6 +486,17 @@ def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_
         )
 
 
+def test_a_failing_metric_costs_a_scoring_its_score_alone(install, tmp_path):
+    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n")
+    run = lmtasks.run("titles", model=FakeModel(lambda _: "x"), output_dir=tmp_path / "runs")
+    failures: list[LmtasksError] = []
+    scored = lmtasks.score(run, metrics=("chrf", "bad/share"), on_failure=failures.append)
+    assert {score.name for score in scored.scores} == {"chrF"}
+    assert str(failures[0]).startswith('metric "bad/share" (lmtasks-bad 1.0) failed: KeyError')
+    with pytest.raises(PluginError, match="bad/share"):
+        lmtasks.score(run, metrics=("chrf", "bad/share"))
+
+
 def test_tasks_that_run_beside_a_failing_one_finish(install, tmp_path):
     install("bad", bad(parse=FAIL))
     failures: list[LmtasksError] = []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +25,7 @@ from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
 from lmtasks.plugins.new import LONGEST_SUMMARY
 from lmtasks.prompts import Renderer, Tokenizer
 from lmtasks.runs.samples import parse_completion
-from lmtasks.task import Example, HubDataset, Metric, Sample, Task
+from lmtasks.task import DataFile, Example, HubDataset, Metric, Sample, Task
 
 Status = Literal["ok", "failed", "skipped"]
 
@@ -47,6 +50,12 @@ STRANGE_TEXTS = (
 TEMPLATE_TOKENS = 256
 """More than what a chat template adds to a prompt of one turn."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+ELSEWHERE = """
+import sys
+from lmtasks.api.checking import hashes
+print(*hashes(*sys.argv[1:]))
+"""
+"""Of a process that reads the data of a task: its plugin or file, and its name."""
 LOADED = "the plugin can be loaded"
 """The promise that all others need."""
 
@@ -77,11 +86,11 @@ def check_plugin(name: str | Path) -> list[Check]:
     plugin = registry.task(str(name))[1] if is_plugin_file(str(name)) else registry.load(str(name))
     checks = list(_of_plugin(plugin))
     for task in plugin.tasks.values():
-        checks += check_promises(task, registry)
+        checks += check_promises(task, registry, str(name))
     return checks
 
 
-def check_promises(task: Task, registry: Registry | None = None) -> list[Check]:
+def check_promises(task: Task, registry: Registry | None = None, name: str | None = None) -> list[Check]:
     """Check everything that a task promises: words, data, prompts, parser, metrics.
 
     Hub sets are not fetched; they are looked at as they are stated.
@@ -89,8 +98,9 @@ def check_promises(task: Task, registry: Registry | None = None) -> list[Check]:
     Args:
         task: that is checked.
         registry: knows the metrics that it names; None: those that are installed.
+        name: of its plugin or file, by which another process finds it too.
     """
-    looked = _Looked(task, registry or Registry())
+    looked = _Looked(task, registry or Registry(), name)
     checks = []
     for promise, look in PROMISES.items():
         try:
@@ -105,6 +115,13 @@ def check_promises(task: Task, registry: Registry | None = None) -> list[Check]:
     return checks
 
 
+def hashes(plugin: str, task: str) -> list[str]:
+    """Return the hashes of all data sets of a task, in the order in which they are looked at."""
+    registry = Registry()
+    found = registry.task(plugin)[1] if is_plugin_file(plugin) else registry.load(plugin)
+    return [dataset.sha256 for dataset in _Looked(found.tasks[task], registry, None).datasets]
+
+
 class _SkipError(LmtasksError):
     """A promise could not be looked at; says why."""
 
@@ -112,8 +129,8 @@ class _SkipError(LmtasksError):
 class _Looked:
     """A task, with what several checks need of it."""
 
-    def __init__(self, task: Task, registry: Registry) -> None:
-        self.task, self.registry = task, registry
+    def __init__(self, task: Task, registry: Registry, name: str | None) -> None:
+        self.task, self.registry, self.name = task, registry, name
 
     @cached_property
     def datasets(self) -> Sequence[Dataset]:
@@ -138,6 +155,18 @@ class _Looked:
         finally:
             random.setstate(kept)
             np.random.set_state(kept_numpy)
+
+    def read_elsewhere(self) -> list[str]:
+        """Return the hashes of what functions read in another process, in which sets have another order.
+
+        Nothing for a task that was handed over from Python, which another process cannot find, and for files alone.
+        """
+        if not self.name or all(isinstance(source, DataFile) for source in self.task.datasets.values()):
+            return []
+        environment = {**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
+        command = [sys.executable, "-c", ELSEWHERE, self.name, self.task.name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        return done.stdout.split() if done.returncode == 0 else []
 
     def renderers(self, task: Task) -> Iterator[Renderer]:
         """Return a renderer for each prompt, for chat and for base models."""
@@ -201,12 +230,17 @@ def _words(looked: _Looked) -> Iterator[str]:
 
 
 def _data(looked: _Looked) -> Iterator[str]:
+    differ = (
+        "two readings differ; ids, order and texts must be the same each time (draw random numbers from a seed of your"
+        " own, sort what comes from a set)"
+    )
     for dataset in looked.datasets:
         if dataset.sha256 != looked.read_again(dataset).sha256:
-            yield (
-                f"{_where(dataset)}: two readings differ; ids, order and texts must be the same each time"
-                " (draw random numbers from a seed of your own, sort what comes from a set)"
-            )
+            yield f"{_where(dataset)}: {differ}"
+    elsewhere = looked.read_elsewhere()
+    for dataset, sha256 in zip(looked.datasets, elsewhere, strict=False):
+        if dataset.sha256 != sha256:
+            yield f"{_where(dataset)}: in another process {differ}"
 
 
 def _pinned(looked: _Looked) -> Iterator[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, run_all
 from lmtasks.data import DataRequest, load_dataset, read_predictions
-from lmtasks.errors import RunError, UsageError
+from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics import find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 def score(
     target: str | Path | Task | Run,
     options: ScoreOptions | None = None,
+    *,
+    on_failure: Callable[[LmtasksError], None] | None = None,
     **changes: object,
 ) -> Scored:
     """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
@@ -39,6 +41,7 @@ def score(
     Args:
         target: a task, whose `predictions` are scored, or a run or its folder.
         options: settings; the fields of ScoreOptions say what there is.
+        on_failure: hears of each metric that failed, which costs its scores alone; None: the first one is raised.
         **changes: fields of ScoreOptions, over `options`.
 
     Raises:
@@ -46,9 +49,22 @@ def score(
         RunError: the run has not finished, or has no folder.
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.outputs import ScoreOptions, score_predictions, score_run
+    from lmtasks.runs.outputs import ScoreOptions
 
     options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
+    failures: list[LmtasksError] | None = [] if on_failure else None
+    scored = _scored(target, options, failures)
+    if on_failure:
+        for failure in failures or ():
+            on_failure(failure)
+    if scored.path and options.predictions is not None:
+        write_report(Run(scored.path))
+    return scored
+
+
+def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: list[LmtasksError] | None) -> Scored:
+    from lmtasks.runs.outputs import score_predictions, score_run
+
     registry = Registry()
     if options.predictions is None:
         run = target if isinstance(target, Run) else _run_to_score(target)
@@ -58,7 +74,7 @@ def score(
                 raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
-        return score_run(run, metrics_of_runs([run], options.metrics, registry), options)
+        return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
     if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
@@ -79,10 +95,8 @@ def score(
     predictions = read_predictions(
         Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
     )
-    scored = score_predictions(found, plugin.found if plugin else None, dataset, predictions, metrics, options)
-    if scored.path:
-        write_report(Run(scored.path))
-    return scored
+    source = plugin.found if plugin else None
+    return score_predictions(found, source, dataset, predictions, metrics, options, failures)
 
 
 def compare(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmtasks.cli import options
 from lmtasks.cli.results import examples, remarks_line, score_lines
+from lmtasks.cli.terminal import FAILED, complain
+
+if TYPE_CHECKING:
+    from lmtasks.runs.outputs import Scored
 
 
 @click.command("score")
@@ -35,7 +39,7 @@ from lmtasks.cli.results import examples, remarks_line, score_lines
 )
 @options.json_option
 @options.plugin_options
-def command(target: str, as_json: bool, **settings: Any) -> None:
+def command(target: str, as_json: bool, **settings: Any) -> int:
     """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
 
     \b
@@ -44,8 +48,18 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
     lmtasks score runs/20261123-162741-summarization-smollm2-135m-instruct --metrics rouge:nostem
     """
     from lmtasks import api
+    from lmtasks.errors import LmtasksError
 
-    scored = api.score(target, **settings)
+    failures: list[LmtasksError] = []
+    scored = api.score(target, on_failure=failures.append, **settings)
+    if failures and not scored.scores:
+        raise failures[0]
+    _tell(scored, as_json=as_json, again=not settings["predictions"])
+    complain(failures)
+    return FAILED if failures else 0
+
+
+def _tell(scored: Scored, *, as_json: bool, again: bool) -> None:
     record = scored.record
     if as_json:
         kept = ("task", "data", "model", "metrics", "scores", "health", "intervals", "counts")
@@ -54,7 +68,7 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
         return
     data = record["data"]
     split = f" ({data['split']})" if data["split"] else ""
-    remark = "" if settings["predictions"] else " (its own scores stay as they are)"
+    remark = " (its own scores stay as they are)" if again else ""
     source = f"{record['task']['name']}, outputs of {record['model']['name']}"
     parts = [
         f"{source}: {examples(data['count'])} of {data['name']}{split}",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, file_sha256
-from lmtasks.errors import RunError, UsageError
+from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.plugins import FoundPlugin
 from lmtasks.runs.environment import environment
@@ -90,6 +90,7 @@ def score_predictions(
     predictions: Sequence[str],
     metrics: Sequence[Metric],
     options: ScoreOptions,
+    failures: list[LmtasksError] | None = None,
 ) -> Scored:
     """Score outputs that were made elsewhere.
 
@@ -100,6 +101,7 @@ def score_predictions(
         predictions: an output for each of them.
         metrics: to be computed.
         options: the file that the outputs come from, the bootstrap, and where to leave a run folder.
+        failures: gets what goes wrong with a metric, which costs its scores alone; None: it is raised.
 
     Raises:
         LmtasksError: a metric failed, or the run folder cannot be written.
@@ -121,7 +123,7 @@ def score_predictions(
         "model": {"name": source.name, "source": "outputs", "revision": f"sha256:{file_sha256(source)}"},
         "generation": None,
         "environment": environment(),
-        **scores_record(samples, metrics, resamples=options.resamples, seed=options.seed),
+        **scores_record(samples, metrics, resamples=options.resamples, seed=options.seed, failures=failures),
         **totals_record(samples),
         "finished": now(),
     }
@@ -137,12 +139,16 @@ def score_predictions(
     return Scored(record=record, samples=samples, path=path)
 
 
-def score_run(run: Run, metrics: Sequence[Metric], options: ScoreOptions) -> Scored:
+def score_run(
+    run: Run, metrics: Sequence[Metric], options: ScoreOptions, failures: list[LmtasksError] | None = None
+) -> Scored:
     """Score a finished run again, from its samples; its folder stays as it is.
+
+    Failures of metrics are as for `score_predictions`.
 
     Raises:
         LmtasksError: a metric failed.
     """
     samples = run.samples
-    scores = scores_record(samples, metrics, resamples=options.resamples, seed=options.seed)
+    scores = scores_record(samples, metrics, resamples=options.resamples, seed=options.seed, failures=failures)
     return Scored(record={**run.record, **scores, **totals_record(samples)}, samples=samples, path=run.path)
