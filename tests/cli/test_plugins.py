@@ -157,7 +157,7 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
         "its parser failed on example \"''\": IndexError: string index out of range",
         "no metric tells right answers from empty ones",
         'there is nothing else to show: give the set a split "train"',
-        'data set "demo": no licence is stated; give DataFunction license="CC-BY-4.0" or the like',
+        'data set "demo": no licence is stated; say under which it may be used: license, such as "CC-BY-4.0"',
     ):
         assert any(told in line for line in failed), told
     rows = json.loads(call("plugins", "check", "bad.py", "--json").out)
@@ -220,6 +220,11 @@ def test_data_whose_order_comes_from_a_set_is_told(call: Call, tmp_path):
     begin, end = SOUND.index("    if split in"), SOUND.index("class Filled")
     [told] = checked(call, tmp_path, f"{SOUND[:begin]}{unordered}\n{SOUND[end:]}")
     assert "in another process two readings differ" in told and "sort what comes from a set" in told
+
+
+def test_data_that_cannot_be_read_is_told_once(call: Call, tmp_path):
+    [told] = checked(call, tmp_path, SOUND.replace('    if split in ("test", "train"):', "    if split.gone:"))
+    assert "AttributeError: 'str' object has no attribute 'gone'" in told
 
 
 def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
@@ -314,7 +319,14 @@ def test_a_new_plugin_may_bring_an_adapter(call: Call, tmp_path):
     get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")).save_pretrained(
         tmp_path / "lora"
     )
-    outcome = call("plugins", "new", "titled", "--author", "A", "--summary", "S.", "--adapter", tmp_path / "lora")
+    (tmp_path / "lora" / "training").mkdir()
+    arguments = ("plugins", "new", "titled", "--author", "A", "--summary", "S.", "--adapter", tmp_path / "lora")
+    assert "its training has not finished" in one_line(call(*arguments))
+    (tmp_path / "lora" / "training").rmdir()
+    (tmp_path / "lora" / "optimizer.pt").write_text("not of the adapter")
+    outcome = call(*arguments)
+    copied = {file.name for file in (tmp_path / "lmtasks-titled" / "lmtasks_titled" / "adapter").iterdir()}
+    assert copied == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
     assert outcome.code == 0
     environment = as_installed(tmp_path / "lmtasks-titled", "titled")
     command = [sys.executable, "-m", "lmtasks", "run", "titled", "--model", "tiny", "--max-new-tokens", "3", "--json"]

@@ -131,12 +131,16 @@ class _Looked:
 
     def __init__(self, task: Task, registry: Registry, name: str | None) -> None:
         self.task, self.registry, self.name = task, registry, name
+        self._told = False
 
     @cached_property
     def datasets(self) -> Sequence[Dataset]:
         """Each set that is no hub set, in the split that is scored and in those that are taught."""
         if not self._local:
             raise _SkipError("it has hub sets alone, which are not fetched here")
+        if self._told:
+            raise _SkipError("its data cannot be read")
+        self._told = True  # what is wrong with the data is told once
         return [split for name in self._local for split in self._splits(name)]
 
     @cached_property
@@ -353,7 +357,7 @@ def _licensed(looked: _Looked) -> Iterator[str]:
     for name, source in looked.task.datasets.items():
         if not source.license:
             yield (
-                f'data set "{name}": no licence is stated; give {type(source).__name__} license="CC-BY-4.0" or the like'
+                f'data set "{name}": no licence is stated; say under which it may be used: license, such as "CC-BY-4.0"'
             )
 
 

@@ -82,7 +82,7 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     lmtasks plugins check ./titles.yaml
     lmtasks plugins check all
     """
-    from lmtasks.api.checking import LOADED, Check, check_plugin
+    from lmtasks.api.checking import LOADED, PROMISES, Check, check_plugin
     from lmtasks.errors import PluginError
     from lmtasks.plugins import Registry
 
@@ -100,7 +100,7 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(check) for check in checks], ensure_ascii=False, indent=2))
     else:
-        tasks = len({check.task for check in checks if check.promise != LOADED})
+        tasks = len({check.task for check in checks if check.promise in PROMISES})
         what = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
         what += f"{len(checks)} check{'' if len(checks) == 1 else 's'}"
         click.echo(f"{what}: {f'{failed} failed' if failed else 'all hold'}")

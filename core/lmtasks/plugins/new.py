@@ -34,6 +34,8 @@ LONGEST_SUMMARY = 120
 """Characters of a summary that still stands in one line of a list."""
 ADAPTER = "adapter"
 """The folder of the adapter within the module."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "lmtasks.json", "README.md")
+"""What is taken of an adapter's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,8 @@ def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
         raise PluginError(f"{folder}: exists already; name another folder with -o")
     if plan.adapter and not (plan.adapter / "adapter_config.json").is_file():
         raise UsageError(f"{plan.adapter}: no adapter (it has no adapter_config.json); `lmtasks train` makes one")
+    if plan.adapter and (plan.adapter / "training").is_dir():
+        raise UsageError(f"{plan.adapter}: its training has not finished; wait for it, or go on with --resume")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE),
         undefined=jinja2.StrictUndefined,
@@ -117,7 +121,10 @@ def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
             (folder / file).write_text(environment.get_template(template).render(values), encoding="utf-8")
             written.append(file)
         if plan.adapter:
-            shutil.copytree(plan.adapter, folder / plan.module / ADAPTER)
+            (folder / plan.module / ADAPTER).mkdir()
+            for part in plan.adapter.iterdir():
+                if part.name in ADAPTER_FILES:
+                    shutil.copy(part, folder / plan.module / ADAPTER)
             written.append(f"{plan.module}/{ADAPTER}")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
