@@ -505,6 +505,8 @@ class Task:
             _check_kind(f'task "{self.name}": {part}', getattr(self, part), kinds)
         for part, kind in ITEMS.items():
             held = getattr(self, part)
+            for key in held if isinstance(held, Mapping) else ():
+                _check_kind(f'task "{self.name}": the name of one of its {part}', key, (str,))
             for item in held.values() if isinstance(held, Mapping) else held:
                 _check_kind(f'task "{self.name}": one of its {part}', item, kind)
         for part in ("fields", "prompts", "datasets"):

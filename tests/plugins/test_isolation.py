@@ -531,12 +531,13 @@ def test_the_command_line_tells_the_rest_and_says_what_failed(install, tiny_fold
 def test_what_compiled_code_and_child_processes_print_never_reaches_stdout(tiny_folder, tmp_path):
     shout = "import os, subprocess, sys; os.write(1, b'noise\\n'); sys.__stdout__.write('noise\\n');"
     shout += " sys.__stdout__.flush(); subprocess.run([sys.executable, '-c', 'print(\"noise\")'])"
-    (tmp_path / "bad.py").write_text(bad(top=shout, parse=f"{shout}; return completion"))
+    top = f"{shout}; import atexit; atexit.register(print, 'noise')"
+    (tmp_path / "bad.py").write_text(bad(top=top, parse=f"{shout}; return completion"))
     command = [sys.executable, "-m", "lmtasks", "run", "./bad.py", "--model", str(tiny_folder), "--max-new-tokens", "3"]
     done = subprocess.run([*command, "--limit", "1", "--json"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "finished"
-    assert done.stderr.count("noise\n") == 6
+    assert done.stderr.count("noise\n") == 7
 
 
 @pytest.mark.parametrize(

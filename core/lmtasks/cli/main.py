@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import click
 
-from lmtasks.cli.terminal import FAILED, complain, keep_stdout_for_results
+from lmtasks.cli.terminal import FAILED, complain, stdout_for_results
 from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 
 COMMANDS = {
@@ -68,7 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0: fine; 1: failed; 2: wrong usage, unknown names included; 3: a gate was not met; 130: interrupted.
     """
-    keep_stdout_for_results()
+    with stdout_for_results():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     logging.basicConfig(stream=sys.stderr, format="lmtasks: %(message)s", level=logging.ERROR)
     logging.getLogger("lmtasks").setLevel(logging.WARNING)
     try:

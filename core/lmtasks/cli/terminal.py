@@ -24,15 +24,25 @@ PLAIN_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
 
 
-def keep_stdout_for_results() -> None:
-    """Send to stderr what compiled code and child processes write to stdout; ours alone still goes there."""
-    with suppress(OSError, ValueError):  # closed, or no file at all
+@contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Send to stderr what compiled code, child processes and functions at exit print; results alone go to stdout."""
+    try:
         results = os.dup(sys.stdout.fileno())
         sys.stdout.flush()
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        buffering = 1 if sys.stdout.line_buffering else -1
-        # What a terminal or UTF-8 cannot show is escaped, as on stderr.
-        sys.stdout = os.fdopen(results, "w", buffering, encoding=sys.stdout.encoding, errors="backslashreplace")
+    except (OSError, ValueError):  # closed, or no file at all
+        yield
+        return
+    buffering = 1 if sys.stdout.line_buffering else -1
+    # What a terminal or UTF-8 cannot show is escaped, as on stderr.
+    sys.stdout = os.fdopen(results, "w", buffering, encoding=sys.stdout.encoding, errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stdout = sys.stderr
 
 
 @contextmanager
