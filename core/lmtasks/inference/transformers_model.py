@@ -189,10 +189,17 @@ class TransformersModel:
             layout: Layout = "packed" if self._quantize == "none" else "int8"
             routes: Routes | None = {} if name == SEVERAL else None
             merged = None if name in (SEVERAL, str(None)) else adapter_name(name)
-            texts = [self.tokenizer.encode(text, add_special_tokens=False) for text in SEEN]
+            texts = [self._as_asked(text) for text in SEEN]
             packed = packed_copy(self._loaded.module, merged=merged, routes=routes, layout=layout, texts=texts)
             self._engines = {name: self._make_engine(packed, routes)}
         return self._engines[name]
+
+    def _as_asked(self, text: str) -> list[int]:
+        """Return a text as a prompt: the tokens that every one begins with have activations like no others."""
+        if self.tokenizer.chat_template:
+            said = [{"role": "user", "content": text}]
+            text = str(self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _make_engine(self, packed: Any, routes: Routes | None = None) -> Engine:
         return Engine(
