@@ -17,8 +17,8 @@ EXACT = (
     *("q_proj", "k_proj", "v_proj", "c_attn", "query_key_value"),  # before attention
     *("down_proj", "dense_4h_to_h", "fc2"),  # behind what is large where two factors are
 )
-"""Layers that are not rounded to 8 bits, by the names that architectures give them. In SmolLM2 those before attention are
-an eighth of the work, and their rounding does as much harm as that of all others; of these the last layer of each
+"""Layers that are not rounded to 8 bits, by the names that architectures give them. In SmolLM2 those before attention
+are an eighth of the work, and their rounding does as much harm as that of all others; of these the last layer of each
 block does two thirds."""
 LEAST_WEIGHTS = 2**14
 """Of a layer that is worth being laid out."""
