@@ -142,7 +142,7 @@ model_options = _group(
         type=click.Choice(["none", "int8"]),
         default="none",
         show_default=True,
-        help="int8: round weights and activations to 8 bits, on a CPU; faster, and the loss is measured.",
+        help="int8: round weights and activations to 8 bits, for a CPU without bfloat16; the loss is measured.",
     ),
     click.option(
         "--memory",

@@ -60,7 +60,8 @@ class RunOptions:
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     quantize: Quantize = "none"
-    """"int8": round weights and activations of the linear layers to 8 bits, on a CPU; faster, nearly the same text."""
+    """"int8": round weights and activations of the linear layers to 8 bits, for a CPU that does not
+    compute in bfloat16; nearly the same text."""
     memory: float = 1.0
     """GiB for the keys and values of sequences under way; weights and all else come on top."""
     adapter: str | Path | None = None
