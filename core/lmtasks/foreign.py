@@ -54,13 +54,16 @@ def foreign(what: str, kind: type[LmtasksError] = PluginError) -> Iterator[None]
 class _ToStderr(io.TextIOBase):
     """Where a plugin may print; closing it closes nothing else."""
 
+    def __init__(self) -> None:
+        self._stderr = sys.stderr
+
     def write(self, text: str) -> int:
         """Pass text on."""
-        return sys.stderr.write(text)
+        return self._stderr.write(text)
 
     def flush(self) -> None:
         """Pass on what is held back."""
-        sys.stderr.flush()
+        self._stderr.flush()
 
 
 def cause(error: BaseException) -> str:

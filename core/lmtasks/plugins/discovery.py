@@ -57,14 +57,20 @@ def find_plugins() -> dict[str, list[FoundPlugin]]:
         plugin = FoundPlugin(
             name=entry_point.name,
             module=entry_point.value,
-            # What is left of a package that was removed by hand has neither name nor version.
-            distribution=(distribution and distribution.metadata["Name"]) or "unknown distribution",
-            version=(distribution and distribution.metadata["Version"]) or "unknown version",
+            distribution=_stated(distribution, "Name") or "unknown distribution",
+            version=_stated(distribution, "Version") or "unknown version",
             load=entry_point.load,
             requires=tuple((distribution and distribution.requires) or ()),
         )
         found.setdefault(plugin.name, []).append(plugin)
     return dict(sorted(found.items()))
+
+
+def _stated(distribution: Distribution | None, key: str) -> str | None:
+    """Return what the metadata states; what is left of a package that was removed by hand states nothing."""
+    if distribution is None or key not in distribution.metadata:
+        return None
+    return distribution.metadata[key]
 
 
 def _entry_points() -> Iterable[EntryPoint]:
