@@ -222,6 +222,12 @@ def test_data_whose_order_comes_from_a_set_is_told(call: Call, tmp_path):
     assert "in another process two readings differ" in told and "sort what comes from a set" in told
 
 
+def test_data_that_cannot_be_read_in_another_process_is_told(call: Call, tmp_path):
+    here = f"    import os\n    if os.getpid() != {os.getpid()}:\n        raise KeyError('elsewhere')\n"
+    [told] = checked(call, tmp_path, SOUND.replace("def read(split):\n", f"def read(split):\n{here}"))
+    assert "its data cannot be read in another process: " in told and "KeyError: 'elsewhere'" in told
+
+
 def test_data_that_cannot_be_read_is_told_once(call: Call, tmp_path):
     [told] = checked(call, tmp_path, SOUND.replace('    if split in ("test", "train"):', "    if split.gone:"))
     assert "AttributeError: 'str' object has no attribute 'gone'" in told

@@ -24,7 +24,7 @@ from lmtasks.model.catalogue import CATALOGUE, DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
 from lmtasks.plugins.new import LONGEST_SUMMARY
 from lmtasks.prompts import Renderer, Tokenizer
-from lmtasks.runs.samples import parse_completion
+from lmtasks.runs.samples import parse_completion, unanswered
 from lmtasks.task import DataFile, Example, HubDataset, Metric, Sample, Task
 
 Status = Literal["ok", "failed", "skipped"]
@@ -160,17 +160,26 @@ class _Looked:
             random.setstate(kept)
             np.random.set_state(kept_numpy)
 
-    def read_elsewhere(self) -> list[str]:
-        """Return the hashes of what functions read in another process, in which sets have another order.
+    def read_elsewhere(self) -> list[str] | None:
+        """Return the hashes of the data sets in another process, in which sets have another order.
 
-        Nothing for a task that was handed over from Python, which another process cannot find, and for files alone.
+        None for a task that was handed over from Python, which another process cannot find, and for files alone.
+
+        Raises:
+            DataError: it cannot be read there.
         """
         if not self.name or all(isinstance(source, DataFile) for source in self.task.datasets.values()):
-            return []
-        environment = {**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
+            return None
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
+            "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+        }
         command = [sys.executable, "-c", ELSEWHERE, self.name, self.task.name]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        return done.stdout.split() if done.returncode == 0 else []
+        if done.returncode:
+            raise DataError(f"its data cannot be read in another process: {done.stderr.strip().rpartition(chr(10))[2]}")
+        return done.stdout.splitlines()[-1].split()  # what else a child of the plugin may have printed comes before
 
     def renderers(self, task: Task) -> Iterator[Renderer]:
         """Return a renderer for each prompt, for chat and for base models."""
@@ -242,7 +251,9 @@ def _data(looked: _Looked) -> Iterator[str]:
         if dataset.sha256 != looked.read_again(dataset).sha256:
             yield f"{_where(dataset)}: {differ}"
     elsewhere = looked.read_elsewhere()
-    for dataset, sha256 in zip(looked.datasets, elsewhere, strict=False):
+    if elsewhere is None:
+        return
+    for dataset, sha256 in zip(looked.datasets, elsewhere, strict=True):
         if dataset.sha256 != sha256:
             yield f"{_where(dataset)}: in another process {differ}"
 
@@ -401,12 +412,5 @@ def _tokenizer() -> Tokenizer:
 
 
 def _sample(task: Task, index: int, example: Example) -> Sample:
-    return Sample(
-        index=index,
-        id=example.id,
-        inputs=example.inputs,
-        references=example.references,
-        language=example.language or task.language,
-        meta=example.meta,
-        prediction=parse_completion(task, example.answer or "", example.id),
-    )
+    prediction = parse_completion(task, example.answer or "", example.id)
+    return replace(unanswered(task, index, example), prediction=prediction, finish="stop")
