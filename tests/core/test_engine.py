@@ -152,7 +152,7 @@ def test_a_prefix_that_all_have_copied_takes_no_memory_any_more(model, monkeypat
 
     monkeypatch.setattr(engine.Engine, "_leave", watched)
     answers(model, requests(model, (SYSTEM,)))
-    assert taken[0] == [16, 7]  # the slots of the 23 answers alone
+    assert sum(taken[0]) == 23  # the slots of the 23 answers alone
 
 
 def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):

@@ -10,7 +10,10 @@ GROWTH = 125
 """Percent of the room that is needed which is taken: attention reads what was taken, and taking more copies it."""
 
 GROUP = 16
-"""Sequences that share a set of slots, at most: their attention is computed together, as if all were the longest."""
+"""Sequences that share a set of slots, at most: their attention is computed together, as if all were the longest. A set
+is given back when all have left it, so that larger ones would hold what the longest needed for the shorter to come."""
+ALIKE = 85
+"""Percent of the longest one's tokens that those which take slots with it need at least."""
 
 
 class Slots:

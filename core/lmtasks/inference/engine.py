@@ -15,7 +15,17 @@ from lmtasks.inference.door import Completion, Continuation, OnText, Request
 from lmtasks.inference.lora import Routes
 from lmtasks.inference.sampling import choose, own_generator
 from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
-from lmtasks.inference.under_way import Answer, Found, Growing, Prefix, Text, guess, in_order, with_prefixes
+from lmtasks.inference.under_way import (
+    Answer,
+    Found,
+    Growing,
+    Prefix,
+    Text,
+    alike_to_first,
+    guess,
+    in_order,
+    with_prefixes,
+)
 from lmtasks.model.adapter import adapter_name
 
 ROW_TOKENS = 2048
@@ -148,7 +158,8 @@ class Engine:
     def _admit(self, waiting: deque[Found], active: list[Found], budget: Budget, most_sequences: int) -> None:
         """Give slots to those that wait, as long as there are any."""
         while waiting and len(active) < most_sequences:
-            if self._give_slot(waiting[0], len(waiting), budget, most_sequences - len(active)):
+            alike = len(alike_to_first(waiting, most_sequences - len(active)))
+            if self._give_slot(waiting[0], alike, budget):
                 active.append(waiting.popleft())
             elif active:
                 return
@@ -161,7 +172,8 @@ class Engine:
                     f" the {budget.bytes / 2**20:.0f} MiB that --memory allows"
                 )
 
-    def _give_slot(self, sequence: Growing, waiting: int, budget: Budget, most: int) -> bool:
+    def _give_slot(self, sequence: Growing, alike: int, budget: Budget) -> bool:
+        """Give a sequence a free slot, or take slots for as many as are alike; tell if there was room."""
         prefix = sequence.prefix
         if prefix.ids and prefix.slots is None:
             slots = budget.take(1, len(prefix.ids))
@@ -170,8 +182,7 @@ class Engine:
             self._feed_prefix(prefix, slots)
         apart = prefix.slots if prefix.apart else None
         fitting = (s for s in budget.taken if s.free and s.prefix is apart and s.width >= sequence.need)
-        count = min(prefix.waiting if apart else waiting, most)
-        free = next(fitting, None) or budget.take(count, sequence.need, apart)
+        free = min(fitting, key=lambda s: s.width, default=None) or budget.take(alike, sequence.need, apart)
         if free is None:
             return False
         sequence.slots, sequence.slot = free, free.free.pop()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import TypeVar
 
 import torch
 
-from lmtasks.inference.cache import Slots
+from lmtasks.inference.cache import ALIKE, Slots
 from lmtasks.inference.lookup import Lookup
 from lmtasks.inference.prefixes import shared_prefixes
 from lmtasks.task import Generation
@@ -129,6 +130,18 @@ def in_order(sequences: Sequence[Found]) -> deque[Found]:
             ),
         )
     )
+
+
+def alike_to_first(waiting: deque[Found], most: int) -> list[Found]:
+    """Return the first of those that wait and those next to it that need nearly as much room, up to `most` in all."""
+    first = waiting[0]
+    least = first.need * ALIKE // 100
+
+    def alike(other: Found) -> bool:
+        same = other.prefix is first.prefix or not (other.prefix.apart or first.prefix.apart)
+        return same and other.need >= least
+
+    return list(takewhile(alike, islice(waiting, most)))
 
 
 def guess(answer: Answer) -> None:
