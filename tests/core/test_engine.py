@@ -155,6 +155,22 @@ def test_a_prefix_that_all_have_copied_takes_no_memory_any_more(model, monkeypat
     assert sum(taken[0]) == 23  # the slots of the 23 answers alone
 
 
+def test_slots_are_hardly_wider_than_what_they_hold(model, monkeypatch):
+    taken: list[int] = []
+    leave = engine.Engine._leave
+
+    def watched(self: engine.Engine, answer: object, budget: cache.Budget) -> None:
+        taken.append(sum(slots.count * slots.width for slots in budget.taken))
+        leave(self, answer, budget)
+
+    monkeypatch.setattr(engine.Engine, "_leave", watched)
+    asked = requests(model, ("",))
+    answers(model, asked)
+    needs = [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in asked]
+    assert max(needs) > 3 * min(needs)
+    assert sum(needs) <= taken[0] <= sum(needs) * 100 / cache.ALIKE
+
+
 def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):
     asked = requests(model, ("",))
     runner = model._engine({None})
