@@ -37,7 +37,7 @@ from lmtasks.metrics import CORE
 from lmtasks.model import CATALOGUE
 from lmtasks.parsers import PARSERS
 from lmtasks.plugins import Registry
-from lmtasks.plugins.yaml_file import task_schema
+from lmtasks.plugins.task_file import task_schema
 from lmtasks.training import TrainOptions
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 import lmtasks
 from lmtasks.errors import PluginError, UnknownNameError
 from lmtasks.plugins import DISABLED, FILES, Registry
-from lmtasks.plugins.yaml_file import task_schema
+from lmtasks.plugins.task_file import task_schema
 from lmtasks.testing import FakeModel
 
 PYTHON = """

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import random
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from lmtasks.api.rereading import read_again, read_elsewhere, read_local
 from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
-from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
-from lmtasks.data.load import TAUGHT, NoSplitError
+from lmtasks.data import Dataset, load_fewshot
 from lmtasks.errors import DataError, LmtasksError
 from lmtasks.foreign import foreign
 from lmtasks.languages import states_language
@@ -50,12 +46,6 @@ STRANGE_TEXTS = (
 TEMPLATE_TOKENS = 256
 """More than what a chat template adds to a prompt of one turn."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
-ELSEWHERE = """
-import sys
-from lmtasks.api.checking import hashes
-print(*hashes(*sys.argv[1:]))
-"""
-"""Of a process that reads the data of a task: its plugin or file, and its name."""
 LOADED = "the plugin can be loaded"
 """The promise that all others need."""
 
@@ -115,13 +105,6 @@ def check_promises(task: Task, registry: Registry | None = None, name: str | Non
     return checks
 
 
-def hashes(plugin: str, task: str) -> list[str]:
-    """Return the hashes of all data sets of a task, in the order in which they are looked at."""
-    registry = Registry()
-    found = registry.task(plugin)[1] if is_plugin_file(plugin) else registry.load(plugin)
-    return [dataset.sha256 for dataset in _Looked(found.tasks[task], registry, None).datasets]
-
-
 class _SkipError(LmtasksError):
     """A promise could not be looked at; says why."""
 
@@ -136,70 +119,22 @@ class _Looked:
     @cached_property
     def datasets(self) -> Sequence[Dataset]:
         """Each set that is no hub set, in the split that is scored and in those that are taught."""
-        if not self._local:
+        if all(isinstance(source, HubDataset) for source in self.task.datasets.values()):
             raise _SkipError("it has hub sets alone, which are not fetched here")
         if self._told:
             raise _SkipError("its data cannot be read")
         self._told = True  # what is wrong with the data is told once
-        return [split for name in self._local for split in self._splits(name)]
+        return read_local(self.task)
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         return find_metrics(self.task.metrics, self.registry.metric)
-
-    def read_again(self, dataset: Dataset) -> Dataset:
-        """Read a set once more, with other random numbers: within a process those are put back each time."""
-        import numpy as np
-
-        kept, kept_numpy = random.getstate(), np.random.get_state()
-        random.seed("another")
-        np.random.seed(random.getrandbits(32))
-        try:
-            return load_dataset(self.task, DataRequest(data=dataset.name, split=dataset.split))
-        finally:
-            random.setstate(kept)
-            np.random.set_state(kept_numpy)
-
-    def read_elsewhere(self) -> list[str] | None:
-        """Return the hashes of the data sets in another process, in which sets have another order.
-
-        None for a task that was handed over from Python, which another process cannot find, and for files alone.
-
-        Raises:
-            DataError: it cannot be read there.
-        """
-        if not self.name or all(isinstance(source, DataFile) for source in self.task.datasets.values()):
-            return None
-        environment = {
-            **os.environ,
-            "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
-            "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
-        }
-        command = [sys.executable, "-c", ELSEWHERE, self.name, self.task.name]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            raise DataError(f"its data cannot be read in another process: {done.stderr.strip().rpartition(chr(10))[2]}")
-        return done.stdout.splitlines()[-1].split()  # what else a child of the plugin may have printed comes before
 
     def renderers(self, task: Task) -> Iterator[Renderer]:
         """Return a renderer for each prompt, for chat and for base models."""
         for prompt in task.prompts:
             for template in (CHAT_TEMPLATE, None):
                 yield Renderer(task, CharacterTokenizer(template), prompt=prompt)
-
-    @property
-    def _local(self) -> list[str]:
-        return [name for name, source in self.task.datasets.items() if not isinstance(source, HubDataset)]
-
-    def _splits(self, name: str) -> Iterator[Dataset]:
-        scored = load_dataset(self.task, DataRequest(data=name))
-        yield scored
-        for split in TAUGHT:
-            if split != scored.split:
-                try:
-                    yield load_dataset(self.task, DataRequest(data=name, split=split))
-                except NoSplitError:
-                    continue
 
 
 def _of_plugin(plugin: LoadedPlugin) -> Iterator[Check]:
@@ -248,11 +183,12 @@ def _data(looked: _Looked) -> Iterator[str]:
         " own, sort what comes from a set)"
     )
     for dataset in looked.datasets:
-        if dataset.sha256 != looked.read_again(dataset).sha256:
+        if dataset.sha256 != read_again(looked.task, dataset).sha256:
             yield f"{_where(dataset)}: {differ}"
-    elsewhere = looked.read_elsewhere()
-    if elsewhere is None:
+    # A task that was handed over from Python cannot be found by another process, and files are the same there.
+    if not looked.name or all(isinstance(source, DataFile) for source in looked.task.datasets.values()):
         return
+    elsewhere = read_elsewhere(looked.name, looked.task.name)
     for dataset, sha256 in zip(looked.datasets, elsewhere, strict=True):
         if dataset.sha256 != sha256:
             yield f"{_where(dataset)}: in another process {differ}"

@@ -166,7 +166,7 @@ def new_plugin(
 @command.command("schema")
 def schema() -> None:
     """Write the JSON Schema of a YAML task, for editors that complete and check while you type."""
-    from lmtasks.plugins.yaml_file import task_schema
+    from lmtasks.plugins.task_file import task_schema
 
     click.echo(json.dumps(task_schema(), ensure_ascii=False, indent=2))
 

@@ -21,7 +21,7 @@ from lmtasks.inference.under_way import (
     Growing,
     Prefix,
     Text,
-    alike_to_first,
+    count_alike,
     guess,
     in_order,
     with_prefixes,
@@ -158,7 +158,7 @@ class Engine:
     def _admit(self, waiting: deque[Found], active: list[Found], budget: Budget, most_sequences: int) -> None:
         """Give slots to those that wait, as long as there are any."""
         while waiting and len(active) < most_sequences:
-            alike = len(alike_to_first(waiting, most_sequences - len(active)))
+            alike = count_alike(waiting, most_sequences - len(active))
             if self._give_slot(waiting[0], alike, budget):
                 active.append(waiting.popleft())
             elif active:

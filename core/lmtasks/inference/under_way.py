@@ -132,8 +132,8 @@ def in_order(sequences: Sequence[Found]) -> deque[Found]:
     )
 
 
-def alike_to_first(waiting: deque[Found], most: int) -> list[Found]:
-    """Return the first of those that wait and those next to it that need nearly as much room, up to `most` in all."""
+def count_alike(waiting: deque[Found], most: int) -> int:
+    """Count the first of those that wait and those next to it that need nearly as much room, up to `most` in all."""
     first = waiting[0]
     least = first.need * ALIKE // 100
 
@@ -141,7 +141,7 @@ def alike_to_first(waiting: deque[Found], most: int) -> list[Found]:
         same = other.prefix is first.prefix or not (other.prefix.apart or first.prefix.apart)
         return same and other.need >= least
 
-    return list(takewhile(alike, islice(waiting, most)))
+    return sum(1 for _ in takewhile(alike, islice(waiting, most)))
 
 
 def guess(answer: Answer) -> None:

@@ -17,7 +17,7 @@ from lmtasks.metrics.scoring import score_samples
 from lmtasks.task import Measurement, Metric, Sample, ScoreKind
 
 if TYPE_CHECKING:
-    from lmtasks.task import FloatArray
+    from lmtasks.task.score import FloatArray
 
 PREFIX = "evaluate:"
 

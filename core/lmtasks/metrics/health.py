@@ -16,7 +16,7 @@ from lmtasks.metrics.text import tokens
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 if TYPE_CHECKING:
-    from lmtasks.task import FloatArray
+    from lmtasks.task.score import FloatArray
 
 LOOP_GRAM, LOOP_TOKENS, LOOP_SHARE = 4, 12, 1 / 3
 """An output of so many tokens loops when this share of its 4-grams have stood in it before: seq-rep-4 of Welleck et

@@ -13,7 +13,7 @@ from lmtasks.metrics.means import reference_count
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 if TYPE_CHECKING:
-    from lmtasks.task import FloatArray
+    from lmtasks.task.score import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from lmtasks.task import Measurement, ScoreKind
 
 if TYPE_CHECKING:
-    from lmtasks.task import FloatArray
+    from lmtasks.task.score import FloatArray
 
 
 def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float] | FloatArray]) -> Measurement:

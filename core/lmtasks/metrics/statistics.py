@@ -15,7 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmtasks.task import FloatArray, Measurement
+    from lmtasks.task import Measurement
+    from lmtasks.task.score import FloatArray
 
 CONFIDENCE = 0.95
 RESAMPLES = 1_000

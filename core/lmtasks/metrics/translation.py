@@ -14,7 +14,7 @@ from lmtasks.metrics.packages import require
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 if TYPE_CHECKING:
-    from lmtasks.task import FloatArray
+    from lmtasks.task.score import FloatArray
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "lo": "char", "my": "char", "km": "char"}
 """By language; others take "13a", made for languages with spaces."""
