@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 
 import torch
@@ -14,6 +15,20 @@ KEPT = 512 * 2**20
 """Free bytes at the end of the heap from which on they are given back."""
 MAPPED = 32 * 2**20
 """Bytes from which on a piece of memory is mapped by itself: the most that glibc takes."""
+
+SHAPES_KEPT = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+"""How many products of matrices torch and oneDNN under it remember, each of one shape: environment variables."""
+
+
+def forget_shapes() -> None:
+    """Let torch forget how it computed products of shapes that will hardly come again; to be called before the first.
+
+    By default two caches remember 1,024 shapes each. Batches of texts have ever new ones: a step of training left
+    27 MiB behind that way, amid the memory of its activations, which then could not be used again as a whole.
+    Values that the user has set stay.
+    """
+    for name, most in SHAPES_KEPT.items():
+        os.environ.setdefault(name, most)
 
 
 def keep_freed_memory() -> None:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from lmtasks.errors import ModelError, unknown_name
 from lmtasks.model import store
-from lmtasks.model.allocation import keep_freed_memory
+from lmtasks.model.allocation import forget_shapes, keep_freed_memory
 from lmtasks.model.catalogue import CATALOGUE
 from lmtasks.model.info import Device, Dtype, ModelInfo
 from lmtasks.model.quiet import quiet
@@ -76,6 +76,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
             run, or device or dtype are not to be had; one line that tells what to do.
         UnknownNameError: the name is none of these; offers the nearest of the catalogue.
     """
+    forget_shapes()
     keep_freed_memory()
     place = _find(name, on_progress)
     chosen_device = _choose_device(device)
