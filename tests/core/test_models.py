@@ -15,6 +15,7 @@ import lmtasks
 from lmtasks import RunOptions
 from lmtasks.errors import ModelError, UnknownNameError
 from lmtasks.model import catalogue, store
+from lmtasks.model.allocation import SHAPES_KEPT
 from lmtasks.model.catalogue import CatalogueEntry, License, Wheel
 from lmtasks.progress import no_progress
 
@@ -368,3 +369,34 @@ def test_what_git_keeps_in_a_model_folder_is_no_part_of_its_identity(tiny_folder
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main")
     assert lmtasks.load_model(tmp_path).info.revision == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc for the memory in use")
+def test_products_of_ever_new_shapes_leave_no_memory_behind(tiny_folder):
+    code = f"""
+import ctypes, torch, lmtasks
+from lmtasks import RunOptions
+if {{load}}:
+    lmtasks.load_model({str(tiny_folder)!r}, RunOptions(device="cpu", dtype="bfloat16"))
+class Mallinfo(ctypes.Structure):  # of glibc's malloc.h, where the eighth is the bytes in use
+    _fields_ = [(f"field{{{{number}}}}", ctypes.c_size_t) for number in range(10)]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Mallinfo
+weight = torch.zeros(64, 64, dtype=torch.bfloat16)
+def in_use(rows):
+    for number in rows:
+        torch.nn.functional.linear(torch.zeros(number, 64, dtype=torch.bfloat16), weight)
+    return libc.mallinfo2().field7
+before = in_use(range(1, 201))
+print(in_use(range(201, 401)) - before)
+"""
+    unset = {name: value for name, value in os.environ.items() if name not in SHAPES_KEPT}
+    kept, left = (
+        int(subprocess.run(
+            [sys.executable, "-c", code.format(load=load)], env=unset, capture_output=True, text=True, check=True
+        ).stdout.split()[-1])
+        for load in (False, True)
+    )  # fmt: skip
+    if kept < 10_000_000:
+        pytest.skip("torch remembers no products in bfloat16 on this machine")
+    assert left < kept / 10
