@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import lmtasks
 from lmtasks import Example, Field, Generation, RunOptions, Task
 from lmtasks.errors import ModelError
-from lmtasks.inference import Completion, Request, cache, engine
+from lmtasks.inference import Completion, Request, cache, engine, under_way
 from lmtasks.inference.lookup import GUESSES, WORDS, Lookup
 from lmtasks.inference.packed import Trial, packed_copy
 from lmtasks.inference.prefixes import LEAST, shared_prefixes
@@ -77,9 +77,10 @@ def test_text_is_that_of_generate(model, beginnings):
 def test_text_is_the_same_in_rows_of_any_length_and_with_little_memory(model, monkeypatch):
     asked = requests(model, (EXAMPLES, ""))
     expected = alone(model, asked)
-    monkeypatch.setattr(cache, "GROUP", 3)
-    for tokens in (7, 50):
+    for tokens, wasted in (7, 0), (50, 20), (50, 10**6):
         monkeypatch.setattr(engine, "ROW_TOKENS", tokens)
+        for module in cache, under_way:
+            monkeypatch.setattr(module, "MOST_WASTED", wasted)
         assert answers(model, asked) == expected
     longest = max(len(request.token_ids) + request.generation.max_new_tokens for request in asked)
     monkeypatch.setattr(model._engine({None}), "memory_bytes", longest * 2 * model._engine({None}).bytes_per_token)
@@ -155,20 +156,30 @@ def test_a_prefix_that_all_have_copied_takes_no_memory_any_more(model, monkeypat
     assert sum(taken[0]) == 23  # the slots of the 23 answers alone
 
 
-def test_slots_are_hardly_wider_than_what_they_hold(model, monkeypatch):
-    taken: list[int] = []
-    leave = engine.Engine._leave
+@pytest.mark.parametrize("slots", [None, 6])
+def test_slots_waste_little_as_answers_come_and_go(model, monkeypatch, slots):
+    wasted = 40
+    for module in cache, under_way:
+        monkeypatch.setattr(module, "MOST_WASTED", wasted)
+    sets: list[int] = []
+    step = engine.Engine._step
 
-    def watched(self: engine.Engine, answer: object, budget: cache.Budget) -> None:
-        taken.append(sum(slots.count * slots.width for slots in budget.taken))
-        leave(self, answer, budget)
+    def watched(self: engine.Engine, active: list) -> object:
+        members: dict[cache.Slots, list[int]] = {}
+        for answer in active:
+            members.setdefault(answer.slots, []).append(answer.need)
+        for found, needs in members.items():
+            assert len(needs) * (found.width - max(needs)) <= wasted
+            assert 2 * len(needs) > found.count
+        sets.append(len(members))
+        return step(self, active)
 
-    monkeypatch.setattr(engine.Engine, "_leave", watched)
-    asked = requests(model, ("",))
-    answers(model, asked)
+    monkeypatch.setattr(engine.Engine, "_step", watched)
+    asked = requests(model, ("", EXAMPLES))
     needs = [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in asked]
     assert max(needs) > 3 * min(needs)
-    assert sum(needs) <= taken[0] <= sum(needs) * 100 / cache.ALIKE
+    assert answers(model, asked, **({"batch_size": slots} if slots else {})) == alone(model, asked)
+    assert max(sets) > 1 == sets[-1]
 
 
 def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):

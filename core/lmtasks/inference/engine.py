@@ -24,6 +24,7 @@ from lmtasks.inference.under_way import (
     count_alike,
     guess,
     in_order,
+    room_elsewhere,
     with_prefixes,
 )
 from lmtasks.model.adapter import adapter_name
@@ -105,7 +106,7 @@ class Engine:
         active: list[Answer] = []
         while waiting or active:
             self._admit(waiting, active, budget, most_sequences)
-            self._close_up(active)
+            self._close_up(active, budget)
             if len(active) <= FEW and all(answer.pending == 1 for answer in active):
                 for answer in active:
                     guess(answer)
@@ -352,18 +353,29 @@ class Engine:
         if prefix.slots and not prefix.users:
             budget.give_back(prefix.slots)
 
-    def _close_up(self, active: Sequence[Growing]) -> None:
-        """Move sequences to the first of their slots: attention reads all up to the last that is used."""
+    def _close_up(self, active: Sequence[Growing], budget: Budget) -> None:
+        """Move few sequences together, and each to the first of its slots: attention reads all up to the last used."""
         groups: dict[Slots, list[Growing]] = {}
         for sequence in active:
             groups.setdefault(sequence.slots, []).append(sequence)
+        for slots in sorted(groups, key=lambda slots: len(groups[slots])):
+            other = room_elsewhere(groups[slots], groups)
+            if other:
+                for sequence in groups[slots]:
+                    self._move(sequence, other, other.free.pop())
+                groups[other] += groups.pop(slots)
+                budget.give_back(slots)
         for slots, members in groups.items():
             members.sort(key=lambda sequence: sequence.slot)
             holes = sorted(place for place in slots.free if place < len(members))
             for hole, sequence in zip(holes, reversed(members), strict=False):
-                slots.copy(slots, sequence.slot, hole)
                 slots.free[slots.free.index(hole)] = sequence.slot
-                sequence.slot = hole
+                self._move(sequence, slots, hole)
+            slots.fit(len(members), max(sequence.need for sequence in members))
+
+    def _move(self, sequence: Growing, slots: Slots, slot: int) -> None:
+        slots.copy(sequence.slots, sequence.slot, slot)
+        sequence.slots, sequence.slot = slots, slot
 
     def _completion(self, answer: Answer) -> Completion:
         return completion(self.tokenizer, answer.new, answer.generation, self.end_ids)

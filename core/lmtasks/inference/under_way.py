@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TypeVar
 
 import torch
 
-from lmtasks.inference.cache import ALIKE, Slots
+from lmtasks.inference.cache import MOST_WASTED, Slots
 from lmtasks.inference.lookup import Lookup
 from lmtasks.inference.prefixes import shared_prefixes
 from lmtasks.task import Generation
@@ -133,15 +133,29 @@ def in_order(sequences: Sequence[Found]) -> deque[Found]:
 
 
 def count_alike(waiting: deque[Found], most: int) -> int:
-    """Count the first of those that wait and those next to it that need nearly as much room, up to `most` in all."""
+    """Count the first of those that wait and those next to it, up to `most`, that waste little in slots together."""
     first = waiting[0]
-    least = first.need * ALIKE // 100
-
-    def alike(other: Found) -> bool:
+    wasted = 0
+    for count, other in enumerate(islice(waiting, most)):
+        wasted += first.need - other.need
         same = other.prefix is first.prefix or not (other.prefix.apart or first.prefix.apart)
-        return same and other.need >= least
+        if not same or wasted > MOST_WASTED:
+            return count
+    return min(len(waiting), most)
 
-    return sum(1 for _ in takewhile(alike, islice(waiting, most)))
+
+def room_elsewhere(members: Sequence[Growing], found: Iterable[Slots]) -> Slots | None:
+    """Return slots other than those of some sequences that have room for them all and waste little on them."""
+    slots, need = members[0].slots, max(sequence.need for sequence in members)
+    fitting = (
+        other
+        for other in found
+        if other is not slots
+        and other.prefix is slots.prefix
+        and len(other.free) >= len(members)
+        and 0 <= len(members) * (other.width - need) <= MOST_WASTED
+    )
+    return min(fitting, key=lambda other: other.width, default=None)
 
 
 def guess(answer: Answer) -> None:
