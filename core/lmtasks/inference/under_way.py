@@ -137,9 +137,10 @@ def count_alike(waiting: deque[Found], most: int) -> int:
     first = waiting[0]
     wasted = 0
     for count, other in enumerate(islice(waiting, most)):
-        wasted += first.need - other.need
+        unused = first.need - other.need
+        wasted += unused
         same = other.prefix is first.prefix or not (other.prefix.apart or first.prefix.apart)
-        if not same or wasted > MOST_WASTED:
+        if not same or unused < 0 or wasted > MOST_WASTED:
             return count
     return min(len(waiting), most)
 
