@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +155,33 @@ def test_a_prefix_that_all_have_copied_takes_no_memory_any_more(model, monkeypat
     monkeypatch.setattr(engine.Engine, "_leave", watched)
     answers(model, requests(model, (SYSTEM,)))
     assert sum(taken[0]) == 23  # the slots of the 23 answers alone
+
+
+@pytest.mark.parametrize("beginnings", [("",), ("", EXAMPLES)], ids=["1", "2"])
+def test_slots_are_hardly_wider_than_what_they_hold(model, monkeypatch, beginnings):
+    wasted = 40
+    for module in cache, under_way:
+        monkeypatch.setattr(module, "MOST_WASTED", wasted)
+    taken: list[tuple[int, int]] = []
+    leave = engine.Engine._leave
+
+    def watched(self: engine.Engine, answer: object, budget: cache.Budget) -> None:
+        taken.append((sum(slots.count * slots.width for slots in budget.taken), len(budget.taken)))
+        leave(self, answer, budget)
+
+    monkeypatch.setattr(engine.Engine, "_leave", watched)
+    asked = requests(model, beginnings)
+    answers(model, asked)
+    needs = [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in asked]
+    assert max(needs) > 3 * min(needs)
+    tokens, sets = taken[0]
+    assert sum(needs) <= tokens <= sum(needs) + sets * wasted
+
+
+def test_what_is_longer_takes_no_slots_with_what_comes_before_it():
+    prefix = under_way.Prefix((), None)
+    texts = deque(under_way.Text(place, [0] * need, 1, need, prefix) for place, need in enumerate((20, 19, 90)))
+    assert under_way.count_alike(texts, 8) == 2
 
 
 @pytest.mark.parametrize("slots", [None, 6])

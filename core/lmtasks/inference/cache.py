@@ -10,8 +10,9 @@ GROWTH = 125
 """Percent of the room that is needed which is taken: attention reads what was taken, and taking more copies it."""
 
 MOST_WASTED = 1024
-"""Tokens that attention reads for nothing in a set of slots, at most. It computes a set at once, as if all sequences
-were the longest; to have one set more costs as much as to read 1,900 tokens (2.8 ms a step of 30 layers, two cores)."""
+"""Tokens to read for nothing from which on sequences do not take slots together, and slots are cut. Attention computes
+a set of slots at once, as if all sequences were the longest; to have one set more costs as much as to read 1,900 tokens
+(2.8 ms a step of 30 layers on two cores)."""
 
 
 class Slots:
