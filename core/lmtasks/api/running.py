@@ -140,7 +140,7 @@ def run_planned(
         plans,
         model,
         on_progress=on_progress,
-        on_end=lambda path: write_report(Run(path)),
+        on_end=write_report,
         on_failure=on_failure,
     )
 

@@ -57,8 +57,6 @@ def score(
     if on_failure:
         for failure in failures or ():
             on_failure(failure)
-    if scored.path and options.predictions is not None:
-        write_report(Run(scored.path))
     return scored
 
 
@@ -96,7 +94,9 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
     )
     source = plugin.found if plugin else None
-    return score_predictions(found, source, dataset, predictions, metrics, options, failures)
+    return score_predictions(
+        found, source, dataset, predictions, metrics, options, failures=failures, on_end=write_report
+    )
 
 
 def compare(

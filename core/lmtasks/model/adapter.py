@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import AdapterError
+from lmtasks.model.adapter_record import AdapterRecord
 from lmtasks.model.info import ModelInfo
+from lmtasks.shape import ShapeError, check_shape, parse_json, refuse_deep
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "lmtasks.json"
 NO_IDENTITY = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
@@ -123,6 +125,11 @@ def _read(source: str, path: Path) -> Adapter:
                 f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the"
                 " lmtasks that wrote it"
             )
+        try:
+            refuse_deep(record)
+            check_shape(record, AdapterRecord)
+        except ShapeError as error:
+            raise AdapterError(f"{path / RECORD}: damaged ({error})") from error
     with (path / WEIGHTS).open("rb") as weights:
         sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
     if record and record["weights_sha256"] != sha256:
@@ -135,7 +142,7 @@ def _read(source: str, path: Path) -> Adapter:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AdapterError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):
