@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 from lmtasks.errors import AdapterError
-from lmtasks.model.adapter import Adapter, find_adapter
+from lmtasks.model.adapter import RECORD, Adapter, find_adapter
+from lmtasks.model.adapter_record import AdapterRecord
 from lmtasks.model.info import Dtype
 from lmtasks.progress import OnProgress, no_progress
+from lmtasks.shape import ShapeError, check_shape
 
 
 def show_adapter(adapter: str | Path) -> Adapter:
@@ -18,7 +20,13 @@ def show_adapter(adapter: str | Path) -> Adapter:
     Raises:
         AdapterError: there is none, or it is damaged.
     """
-    return find_adapter(adapter)
+    found = find_adapter(adapter)
+    if found.record is not None:
+        try:
+            check_shape(found.record, AdapterRecord)
+        except ShapeError as error:
+            raise AdapterError(f"{found.path / RECORD}: damaged ({error})") from error
+    return found
 
 
 def merge_adapter(

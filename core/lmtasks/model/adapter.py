@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import AdapterError
-from lmtasks.model.adapter_record import AdapterRecord
+from lmtasks.model.adapter_record import AdapterUseRecord
 from lmtasks.model.info import ModelInfo
 from lmtasks.shape import ShapeError, check_shape, parse_json, refuse_deep
 
@@ -127,7 +127,7 @@ def _read(source: str, path: Path) -> Adapter:
             )
         try:
             refuse_deep(record)
-            check_shape(record, AdapterRecord)
+            check_shape(record, AdapterUseRecord)
         except ShapeError as error:
             raise AdapterError(f"{path / RECORD}: damaged ({error})") from error
     with (path / WEIGHTS).open("rb") as weights:

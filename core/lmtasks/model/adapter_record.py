@@ -9,11 +9,16 @@ from lmtasks.shape import AtLeast
 Count = Annotated[int, AtLeast(0)]
 
 
-class TaskRecord(TypedDict):
-    """Which task it was, and where it came from."""
+class TaskNameRecord(TypedDict):
+    """Which task it was."""
 
     name: str
     version: int
+
+
+class TaskRecord(TaskNameRecord):
+    """Which task it was, and where it came from."""
+
     plugin: str | None
     distribution: str | None
     distribution_version: str | None
@@ -58,12 +63,17 @@ class TrainedPromptRecord(TypedDict):
     sha256: str
 
 
-class BaseRecord(TypedDict):
+class BaseNameRecord(TypedDict):
     """The model that an adapter belongs to."""
 
     name: str
-    source: str
     revision: str
+
+
+class BaseRecord(BaseNameRecord):
+    """The model that an adapter belongs to, and how it was loaded."""
+
+    source: str
     architecture: str
     parameters: Count
     dtype: str
@@ -138,15 +148,22 @@ class ComparedRecord(TypedDict):
     outcome: str
 
 
-class AdapterRecord(TypedDict):
-    """lmtasks.json: how an adapter was trained, and what it scored."""
+class AdapterUseRecord(TypedDict):
+    """The part of lmtasks.json that is needed to answer with an adapter."""
 
     schema: int
-    made: str
     weights_sha256: str
-    task: TaskRecord
+    task: TaskNameRecord
     prompt: TrainedPromptRecord
-    base: BaseRecord
+    base: BaseNameRecord
+
+
+class AdapterRecord(AdapterUseRecord):
+    """lmtasks.json: how an adapter was trained, and what it scored."""
+
+    made: str
+    task: TaskRecord  # type: ignore[misc] # with more keys
+    base: BaseRecord  # type: ignore[misc]
     data: DataRecord
     evaluation: DataRecord
     settings: SettingsRecord

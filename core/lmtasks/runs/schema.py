@@ -53,7 +53,7 @@ class ModelRecord(SourceRecord):
     quantize: NotRequired[str]
 
 
-class AdapterUseRecord(TypedDict):
+class AnsweringAdapterRecord(TypedDict):
     """The adapter that answered."""
 
     source: str
@@ -147,7 +147,7 @@ class ModelRunRecord(RunRecord):
 
     model: ModelRecord  # type: ignore[misc] # with more keys than that of outputs
     engine: NotRequired[str]
-    adapter: NotRequired[AdapterUseRecord | None]
+    adapter: NotRequired[AnsweringAdapterRecord | None]
     generation: dict[str, str | int | float | bool | list[str] | None]
     seed: int
     batch_size: int | None

@@ -68,8 +68,10 @@ class Work:
         Raises:
             TrainingError: it cannot be written.
         """
+        aside = self.adapter / f".{file.name}.part"
         try:
-            write_whole(self.adapter / file.name, file.read_bytes())
+            shutil.copyfile(file, aside)
+            os.replace(aside, self.adapter / file.name)
         except OSError as error:
             raise TrainingError(f"{self.adapter}: cannot be written ({error}); go on with --resume") from error
 
