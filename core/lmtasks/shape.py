@@ -59,7 +59,7 @@ def parse_json(text: str) -> Any:
             is nested too deeply. The message is one line.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -82,6 +82,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the number {_short(text)} is too large")
     return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def refuse_deep(value: object) -> None:
@@ -135,7 +138,7 @@ def _check(shape: Any) -> _Check:
     if shape in _PLAIN:
         return _plain(*_PLAIN[shape])
     if origin in (Union, types.UnionType):
-        return _union(tuple(map(_check, arguments)))
+        return _union(tuple(map(_check, arguments)), nullable=types.NoneType in arguments)
     if origin is Literal:
         return _plain(" or ".join(map(repr, arguments)), lambda value: isinstance(value, str) and value in arguments)
     if origin is Annotated:
@@ -175,8 +178,10 @@ def _at_least(check: _Check, least: int) -> _Check:
     return find
 
 
-def _union(checks: tuple[_Check, ...]) -> _Check:
+def _union(checks: tuple[_Check, ...], *, nullable: bool) -> _Check:
     def find(value: Any) -> _Problem | None:
+        if value is None and nullable:
+            return None
         problems = []
         for check in checks:
             problem = check(value)

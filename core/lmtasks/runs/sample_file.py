@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,10 @@ def _sample(line: bytes, count: int) -> Sample:
             "loglikelihoods": tuple(LogLikelihood(**item) for item in values.get("loglikelihoods", ())),
         }
     )
-    for name, number in _counts(sample):
-        if number < 0:
-            raise ShapeError(f"{name}: expected a number of at least 0, got {number}")
+    _refuse_negative(values, "")
+    _refuse_negative(values.get("cut", {}), "cut.")
+    for at, likelihood in enumerate(values.get("loglikelihoods", ())):
+        _refuse_negative({name: likelihood[name] for name in ("tokens", "bytes")}, f"loglikelihoods[{at}].")
     if sample.index >= count:
         raise ShapeError(f"index: expected one of the {count} examples, 0 to {count - 1}, got {sample.index}")
     if len(sample.loglikelihoods) not in (0, len(sample.references)):
@@ -94,16 +95,15 @@ def _sample(line: bytes, count: int) -> Sample:
     return sample
 
 
-def _counts(sample: Sample) -> Iterable[tuple[str, int]]:
-    """Yield every whole number of a sample with its name: all of them count something."""
-    for field in fields(sample):
-        if isinstance(value := getattr(sample, field.name), int):
-            yield field.name, value
-    for name, value in sample.cut.items():
-        yield f"cut.{name}", value
-    for at, likelihood in enumerate(sample.loglikelihoods):
-        yield f"loglikelihoods[{at}].tokens", likelihood.tokens
-        yield f"loglikelihoods[{at}].bytes", likelihood.bytes
+def _refuse_negative(values: Mapping[str, object], where: str) -> None:
+    """Refuse whole numbers below 0: all those of a sample count something.
+
+    Raises:
+        ShapeError: names the first.
+    """
+    for name, value in values.items():
+        if type(value) is int and value < 0:
+            raise ShapeError(f"{where}{name}: expected a number of at least 0, got {value}")
 
 
 def mend_samples(path: Path) -> None:
