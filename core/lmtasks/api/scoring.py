@@ -13,6 +13,7 @@ from lmtasks.metrics import find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.paths import user_path
 from lmtasks.plugins import Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
@@ -73,7 +74,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
         return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
-    if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
+    if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
@@ -189,7 +190,7 @@ def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
 
 
 def _run_to_score(target: str | Path | Task) -> Run:
-    if isinstance(target, Task) or not Path(target).is_dir():
+    if isinstance(target, Task) or not user_path(target, "run folder").is_dir():
         name = target.name if isinstance(target, Task) else target
         raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
-    return Run(Path(target))
+    return Run(target)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmtasks.errors import RunError
 from lmtasks.files import write_whole
+from lmtasks.paths import user_path
 from lmtasks.runs.sample_file import ESCAPED, SAMPLES, read_samples
 from lmtasks.runs.schema import check_record
 from lmtasks.shape import parse_json
@@ -28,7 +29,7 @@ class OtherVersionError(RunError):
 class Run:
     """A run folder, read: what was asked, what came out, what it scored."""
 
-    def __init__(self, path: Path, record: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: str | Path, record: dict[str, Any] | None = None) -> None:
         """Read the record of a run.
 
         Args:
@@ -36,10 +37,11 @@ class Run:
             record: what run.json is about to hold; None: read it.
 
         Raises:
+            PathError: no folder can have this name.
             RunError: it is no run folder, its record is damaged, or one of a newer lmtasks.
         """
-        self.path = path
-        self.record = read_record(path) if record is None else record
+        self.path = user_path(path, "run folder")
+        self.record = read_record(self.path) if record is None else record
 
     @property
     def status(self) -> str:
