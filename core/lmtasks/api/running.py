@@ -13,6 +13,7 @@ from lmtasks.errors import AdapterError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.model import DEFAULT
 from lmtasks.model.adapter import find_adapter
+from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
@@ -159,6 +160,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     from lmtasks.runs.plan import Plan
 
     registry = Registry()
+    user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, task, options.parameters)
     _check_prompt(found, options.prompt)
     named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]

@@ -76,6 +76,8 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
     if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
+    if options.output_dir is not None:
+        user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD for metric in metrics):

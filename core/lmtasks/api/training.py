@@ -13,6 +13,7 @@ from lmtasks.api.running import find_task, plan_run, run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.paths import user_path
 from lmtasks.plugins import Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
@@ -176,7 +177,7 @@ def train(
         TrainingError: the folder is in use, the training diverged, or the disk is full.
         LmtasksError: its other children name what was wrong with task, model or settings.
     """
-    output = Path(output).expanduser()
+    output = user_path(output, "adapter folder")
     if rank() == 0:
         check_target(output, resume=resume)
     # Before it takes time: the first process may be done, and gone, when this one has measured a step.
