@@ -28,7 +28,7 @@ class ShapeError(ValueError):
 class AtLeast:
     """The smallest value of a number: `Annotated[int, AtLeast(0)]`."""
 
-    least: int
+    least: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +169,11 @@ def _plain(expected: str, fits: Callable[[Any], bool]) -> _Check:
     return lambda value: None if fits(value) else _Problem("", expected, _short(value))
 
 
-def _at_least(check: _Check, least: int) -> _Check:
+def _at_least(check: _Check, least: float) -> _Check:
     def find(value: Any) -> _Problem | None:
         if problem := check(value):
             return problem
-        return None if value >= least else _Problem("", f"a number of at least {least}", _short(value))
+        return None if value >= least else _Problem("", f"a number of at least {least:g}", _short(value))
 
     return find
 

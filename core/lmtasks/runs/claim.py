@@ -80,7 +80,7 @@ def claim_folder(
             with suppress(OSError):  # Windows removes no open file
                 (path / LOCK).unlink()
         lock.release()
-        if not recorded:
+        if before is None and not recorded:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -12,7 +12,9 @@ from lmtasks.shape import AtLeast, check_shape, refuse_deep
 from lmtasks.task import Score
 
 Status = Literal["running", "finished", "failed", "interrupted"]
-Perplexity = Annotated[float, AtLeast(1)]
+Seconds = Annotated[float, AtLeast(0)]
+Perplexity = Annotated[float, AtLeast(0.5)]
+"""At least 1, but for the rounding of its logarithm; scores are divided by it."""
 
 
 class FewShotRecord(TypedDict):
@@ -70,9 +72,9 @@ class AnsweringAdapterRecord(TypedDict):
 class TimingsRecord(TypedDict):
     """Seconds, of all sessions of a run."""
 
-    generate_seconds: float
-    loglikelihood_seconds: NotRequired[float]
-    total_seconds: float
+    generate_seconds: Seconds
+    loglikelihood_seconds: NotRequired[Seconds]
+    total_seconds: Seconds
 
 
 class TokensRecord(TypedDict):

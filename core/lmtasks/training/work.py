@@ -137,7 +137,7 @@ def working_in(adapter: Path, decisive: Mapping[str, Any], *, steps: int) -> Ite
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise TrainingError(f"{adapter}: another process trains in this folder") from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # filelock raises the latter where a file system cannot lock
         raise TrainingError(f"{adapter}: cannot be written ({error}); name another folder with -o") from error
     try:
         # As it is read back, so that tuples and lists compare.
