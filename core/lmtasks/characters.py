@@ -32,13 +32,19 @@ class CharacterTokenizer:
         return {}
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        chat_template: str | None = None,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **kwargs: object,
     ) -> object:
         """Return the conversation by the template."""
         import jinja2
 
-        template = jinja2.Template(str(self.chat_template))
-        return template.render(messages=conversation, add_generation_prompt=add_generation_prompt)
+        template = jinja2.Template(str(chat_template or self.chat_template))
+        return template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **kwargs)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return code points."""

@@ -50,11 +50,18 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     record = run.record
     assert record["schema"] == 1
     assert len(record["prompt"].pop("sha256")) == 64
-    assert record["prompt"] == {"name": "plain", "form": "plain", "on_overlong": "error", "fewshot": None}
+    assert record["prompt"] == {
+        "name": "plain",
+        "form": "plain",
+        "on_overlong": "error",
+        "fewshot": None,
+        "chat_template": None,
+    }
     assert record["data"]["count"] == 6
     assert record["generation"]["stop"] == ["\n\n"]
     assert record["counts"] == {
         "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "cut": 0, "unfinished": 0, "unparsed": 0, "reused": 0,
+        "unanswered": 0,
     }  # fmt: skip
     assert record["environment"]["packages"]["sacrebleu"]
     assert record["model"]["name"] == "fake"

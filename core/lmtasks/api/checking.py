@@ -11,6 +11,7 @@ from typing import Literal
 
 from lmtasks.api.rereading import read_again, read_elsewhere, read_local
 from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
+from lmtasks.chat_template import Tokenizer
 from lmtasks.data import Dataset, load_fewshot
 from lmtasks.errors import DataError, LmtasksError
 from lmtasks.foreign import foreign
@@ -19,7 +20,7 @@ from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.catalogue import CATALOGUE, DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
 from lmtasks.plugins.new import LONGEST_SUMMARY
-from lmtasks.prompts import Renderer, Tokenizer
+from lmtasks.prompts import Renderer
 from lmtasks.runs.samples import parse_completion, unanswered
 from lmtasks.task import DataFile, Example, HubDataset, Metric, Sample, Task
 

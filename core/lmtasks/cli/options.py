@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -190,9 +191,43 @@ set_option = click.option(
     help="Set a parameter of the task (see `lmtasks show`). Repeatable.",
 )
 
+
+def _template_values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
+    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON has them."""
+
+    def read(text: str) -> object:
+        try:
+            value: object = json.loads(text)
+        except ValueError:
+            return text
+        return text if isinstance(value, (list, dict)) else value
+
+    return {name: read(text) for name, text in pairs(ctx, parameter, values).items()}
+
+
+template_options = _group(
+    click.option(
+        "--template-set",
+        "chat_template_kwargs",
+        multiple=True,
+        callback=_template_values,
+        metavar="NAME=VALUE",
+        help="Set a variable of the model's chat template, such as enable_thinking=true. Repeatable.  [default: no"
+        " thinking]",
+    ),
+    click.option(
+        "--template-date",
+        "chat_template_date",
+        metavar="YYYY-MM-DD",
+        help="What a chat template that tells the date takes for today.  [default: as when the adapter was trained, or"
+        " the run began]",
+    ),
+)
+
 prompt_options = _group(
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
     set_option,
+    template_options,
     click.option(
         "--num-fewshot",
         type=click.IntRange(min=0),
@@ -308,6 +343,7 @@ training_options = _group(
     click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="Score the first N examples."),
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
     set_option,
+    template_options,
     metrics_option("the task's"),
     click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of the answers that are scored."),
     click.option(

@@ -29,7 +29,8 @@ from lmtasks.runs.folder import (
 )
 from lmtasks.runs.likelihood import measure_likelihoods, render_answers
 from lmtasks.runs.plan import Plan, render_prompts, stopping, warn_of_language
-from lmtasks.runs.record import MEASURING, now, run_record, scores_record, totals_record
+from lmtasks.runs.record import MEASURING, now, run_key, run_record, run_settings, scores_record, totals_record
+from lmtasks.runs.rendering import KEY_DATE, date_to_resume, dated_key, make_renderer, stated_date
 from lmtasks.runs.samples import unanswered, with_answer, with_prediction
 from lmtasks.task import Generation, Task
 
@@ -44,6 +45,7 @@ class _Job:
     plan: Plan
     adapter: Adapter | None
     generation: Generation
+    renderer: Renderer
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
     record: dict[str, Any]
@@ -136,14 +138,31 @@ def run_plans(
 def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     """Render the prompts of a run, and say what will be recorded of it."""
     fewshot = plan.fewshot.examples if plan.fewshot else ()
-    renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
+    renderer = make_renderer(plan.task, model, plan.options, fewshot=fewshot, choice=plan.adapter)
     adapter = put_on(plan.adapter, model, plan.task, renderer)
     generation = stopping(plan.generation, renderer, adapter)
     answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
-    prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
+    used = adapter_record(adapter, model)
+    settings = run_settings(plan, renderer, model, generation, used)
+    prompts = render_prompts(plan, renderer.on(KEY_DATE), model, generation, answers, on_progress)
+    key = run_key(settings, plan.task, prompts)
+    if renderer.template and renderer.template.day:
+        # The prompts tell the date: a run that is resumed on another day keeps its own.
+        if stated_date(plan.options, plan.adapter, model) is None:
+            renderer = renderer.on(date_to_resume(Path(plan.options.output_dir), key) or renderer.template.day)
+        settings = run_settings(plan, renderer, model, generation, used)
+        key = dated_key(key, settings["prompt"]["chat_template"]["date"])
+        prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
     warn_of_language(plan, model, adapter)
-    record = run_record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
-    return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
+    return _Job(
+        plan=plan,
+        adapter=adapter,
+        generation=generation,
+        renderer=renderer,
+        prompts=prompts,
+        answers=answers,
+        record=run_record(settings, prompts, key, plan.metrics),
+    )
 
 
 def _score(job: _Job) -> list[LmtasksError]:
@@ -202,7 +221,13 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
         todo += own
     options = jobs[0].plan.options
     requests = [
-        Request(job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter_id)
+        Request(
+            job.plan.dataset.examples[index].id,
+            prompt.token_ids,
+            job.generation,
+            job.adapter_id,
+            job.renderer.reasoning_parser,
+        )
         for job, index, prompt in todo
     ]
     what = f"running {', '.join(job.plan.task.name for job in jobs)}"
@@ -232,6 +257,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         [(examples[index], prompt) for index, prompt, _ in answered],
         model,
         job.answers,
+        answer_start=job.renderer.answer_start,
         adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )
