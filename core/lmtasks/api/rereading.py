@@ -61,7 +61,8 @@ def read_elsewhere(plugin: str, task: str) -> list[str]:
         "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
     }
-    command = [sys.executable, "-c", ELSEWHERE, plugin, task]
+    # -P: the folder that the user is in may hold other people's files, and none of them is a module.
+    command = [sys.executable, "-P", "-c", ELSEWHERE, plugin, task]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise DataError(f"its data cannot be read in another process: {done.stderr.strip().rpartition(chr(10))[2]}")

@@ -14,6 +14,7 @@ from lmtasks.errors import LmtasksError
 from lmtasks.foreign import foreign
 from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import doubt, group_by_language
+from lmtasks.metrics.members import label_of
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
 from lmtasks.task import Measurement, Metric, Sample, Score, ScoreKind
 
@@ -105,7 +106,7 @@ def measure_samples(
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
         for metric in metrics:
-            label = getattr(metric, "label", f'metric "{metric.name}"')
+            label = label_of(metric)
             with _collected(failures):
                 with foreign(f"{label} failed"):
                     measurement = _checked(metric.measure(_copies(members), language), len(members))

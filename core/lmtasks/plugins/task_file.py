@@ -126,7 +126,7 @@ class TaskFile(_Part):
     datasets: Annotated[dict[str, DataOrPath], Field(min_length=1)]
     """Where examples come from, by name; the first is the demo."""
     metrics: Names
-    """Such as rouge, bleu, chrf, exact_match, f1, PLUGIN/METRIC or evaluate:MODULE."""
+    """Such as rouge, bleu, chrf, exact_match, f1, PLUGIN/METRIC; modules of evaluate go with `--metrics` alone."""
     parse: str = Field("strip", json_schema_extra={"enum": list(PARSERS)})
     """From what the model wrote to the prediction."""
     generation: GenerationPart = GenerationPart()

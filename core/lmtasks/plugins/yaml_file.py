@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from lmtasks import task as words
 from lmtasks.errors import PluginError, unknown_name
 from lmtasks.hookspecs import hookimpl
-from lmtasks.metrics import CORE
+from lmtasks.metrics import CORE, metrics_in_file
 from lmtasks.metrics.bridge import PREFIX
 from lmtasks.parsers import PARSERS
 from lmtasks.plugins.task_file import DataPart, FieldPart, GenerationPart, ParameterPart, PromptPart, TaskFile
@@ -159,7 +159,7 @@ class _Reader:
                 for name, part in found.prompts.items()
             },
             datasets={name: self._source(name, part) for name, part in found.datasets.items()},
-            metrics=found.metrics,
+            metrics=metrics_in_file(found.metrics, lambda place: f"{self.path}, line {self._line(('metrics', place))}"),
             parse=parse,
             generation=self._built(("generation",), words.Generation, generation),
             language=found.language,
