@@ -470,12 +470,8 @@ def test_completion_never_loads_a_module_that_a_yaml_file_names(gift: Path, monk
 
 
 def test_a_module_is_loaded_where_the_user_names_it_beside_a_yaml_file_that_does(
-    gift: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    gift: Path, call: Call, evaluate_caches: Path
 ):
-    import evaluate
-
-    for cache in ("HF_METRICS_CACHE", "HF_MODULES_CACHE"):
-        monkeypatch.setattr(evaluate.config, cache, gift.parent / cache)
     flags = ("--predictions", "outputs.txt", "--metrics", "evaluate:gift/m", "--json")
     outcome = call("score", "shout.yaml", *flags)
     assert outcome.code == 0, outcome.err

@@ -51,16 +51,7 @@ COMPUTED = [name for name in CORE if name not in LIKELIHOODS and installed(name)
 """Core's metrics that can be computed from texts with what is installed."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What evaluate keeps on disk, it keeps in a folder of its own here."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    path = list(sys.path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.config, "HF_METRICS_CACHE", folder / "metrics")
-        patch.setattr(evaluate.config, "HF_MODULES_CACHE", folder / "modules")
-        yield folder
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("evaluate_caches")
 
 
 @pytest.fixture(autouse=True)
@@ -220,9 +211,9 @@ def test_a_metric_object_and_one_of_a_plugin_are_handed_over_too():
     assert found["length_ratio"] == 0.5
 
 
-def test_what_is_kept_on_disk_is_gone_afterwards(caches):
+def test_what_is_kept_on_disk_is_gone_afterwards(evaluate_caches):
     lmtasks.as_evaluate("bleu").compute(predictions=["a"], references=["a"])
-    assert list(caches.rglob("lmtasks_bleu/**/*.arrow")) == []
+    assert list(evaluate_caches.rglob("lmtasks_bleu/**/*.arrow")) == []
 
 
 def test_a_name_that_does_not_exist_is_refused():
