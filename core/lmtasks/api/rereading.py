@@ -59,9 +59,9 @@ def read_elsewhere(plugin: str, task: str) -> list[str]:
     environment = {
         **os.environ,
         "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
-        "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
     }
-    # -P: the folder that the user is in may hold other people's files, and none of them is a module.
+    # -P: imports come from where this process has them, and from the current folder only if it is among those.
     command = [sys.executable, "-P", "-c", ELSEWHERE, plugin, task]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
