@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from process_state import state
 from test_isolation import STATE, bad, only_run, others_work, run_bad
 
 import lmtasks
+from lmtasks.api.checking import METRICS, check_plugin
 from lmtasks.errors import MetricError, PluginError
 from lmtasks.testing import FakeModel, check_task
 
@@ -168,3 +170,23 @@ def test_check_task_finds_a_check_that_fails_and_a_combine_that_does_not_take_ro
         sys.modules.pop("lmtasks_bad", None)
         with pytest.raises(AssertionError, match=told):
             check_task("bad")
+
+
+REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+
+
+@pytest.mark.parametrize(
+    "code, status, told",
+    [
+        (measuring() + REGISTERED, "ok", ""),
+        (measuring(combine=NOT_BY_ROWS["one sum of all"][0]) + REGISTERED, "failed", "combine must take sums"),
+        (measuring(statistics="[[float('nan'), 1.0]] * 3") + REGISTERED, "failed", "must be finite"),
+        (with_check("raise ImportError('no')"), "failed", "cannot be used: ImportError: no"),
+    ],
+    ids=["sound", "combine", "statistics", "check"],
+)
+def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, told, install):
+    install("bad", re.sub(r'metrics=\["exact_match", \w+\(\)\]', 'metrics=["exact_match"]', code))
+    [check] = [check for check in check_plugin("bad") if check.promise == METRICS]
+    assert (check.task, check.status) == ("bad", status)
+    assert told in check.said
