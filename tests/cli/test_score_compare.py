@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +301,28 @@ def test_flags_of_data_are_refused_with_a_run(call, runs, flag):
 )
 def test_a_flag_that_is_refused_is_called_what_the_user_called_it(call, runs, flag):
     assert flag[0] in one_line(call("score", runs["good"], *flag))
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_a_module_that_a_run_folder_names_is_refused_and_says_how_to_ask(call, runs, tmp_path, command):
+    script = tmp_path / "gift" / "m" / "m.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("open('trace', 'w').close()")
+    folders = []
+    for name in ("good", "bad"):
+        folders.append(Path(shutil.copytree(runs[name], tmp_path / name)))
+        record = json.loads((folders[-1] / "run.json").read_text())
+        (folders[-1] / "run.json").write_text(json.dumps(record | {"metrics": ["rouge", "evaluate:gift/m"]}))
+    arguments = (command, *folders[: 1 if command == "score" else 2])
+    outcome = call(*arguments)
+    assert outcome.code == 1
+    assert one_line(outcome) == (
+        f"lmtasks: {folders[0] / 'run.json'}: evaluate:gift/m is a module of Python code, which is never loaded because"
+        " a file names it; if you trust it, name it yourself: --metrics rouge,evaluate:gift/m"
+    )
+    assert not Path("trace").exists()
+    assert call(*arguments, "--metrics", "rouge").code == 0
+    assert not Path("trace").exists()
 
 
 def test_predictions_for_a_run_are_refused_as_such(call, runs, data):

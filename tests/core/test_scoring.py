@@ -441,6 +441,12 @@ def test_find_metrics_lets_a_metric_see_that_it_can_run():
         find_metrics(["a/missing"], lambda _: Missing())
 
 
+@pytest.mark.parametrize("odd", [3, None, b"rouge", ("rouge",), object])
+def test_what_is_no_metric_is_refused_in_one_line(odd):
+    with pytest.raises(MetricError, match=r"^.*neither the name of a metric nor an lmtasks.Metric$"):
+        find_metrics(["rouge", odd], no_plugin)
+
+
 @pytest.mark.parametrize(
     ("name", "offered"),
     [

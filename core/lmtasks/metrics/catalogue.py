@@ -52,6 +52,8 @@ def find_metrics(names: Iterable[str | Metric], from_plugin: Callable[[str], Met
     found: dict[str, Metric] = {}
     for name in names:
         metric = name if not isinstance(name, str) else _find(name, from_plugin)
+        if not isinstance(metric, Metric):
+            raise MetricError(f"{one_line(repr(metric))} is neither the name of a metric nor an lmtasks.Metric")
         check_metric(metric)
         found.setdefault(metric.name, metric)
     return tuple(found.values())
