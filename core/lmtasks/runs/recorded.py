@@ -55,7 +55,7 @@ def _recorded_metrics(run: Run, registry: Registry) -> list[str]:
     if recorded is None:  # runs of the first version do not say
         task, _ = registry.task_of_plugin(str(run.record["task"]["name"]))
         return [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
-    if not isinstance(recorded, list) or not all(isinstance(name, str) for name in recorded):
+    if not isinstance(recorded, list) or not all(isinstance(name, str) and name.isprintable() for name in recorded):
         raise RunError(
             f'{run.path / RECORD}: "metrics" must be a list of names, not {reprlib.repr(recorded)}; name some with'
             " --metrics"
