@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from lmtasks.languages import primary
-from lmtasks.metrics.language import is_unspaced
+from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.text import tokens
 from lmtasks.task import Measurement, Sample, ScoreKind
@@ -55,7 +55,9 @@ class AnswerMetric:
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says."""
         unanswerable = [not any(sample.references) for sample in samples]
-        definition = _definition(primary(language), no_answers=any(unanswerable))
+        definition = _definition(
+            primary(language), by_character=is_by_character(samples, language), no_answers=any(unanswerable)
+        )
         compare: Compare = getattr(definition, self.name)
         values = np.array([self._value(sample, definition, compare) for sample in samples])
         refs = reference_count([len(sample.references) for sample in samples])
@@ -83,13 +85,13 @@ TOKEN_F1 = AnswerMetric("f1", "f1")
 
 
 @cache
-def _definition(language: str, *, no_answers: bool) -> Definition:
+def _definition(language: str, *, by_character: bool, no_answers: bool) -> Definition:
     if language == "zh":
         return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, lambda text: not _without_cmrc_punctuation(text))
-    if is_unspaced(language):
+    if by_character:
         # A text of marks alone is compared with its marks, or an empty answer would count as right.
         compare = _by_tokens(lambda text: tokens(text) or text.split(), of_nothing=1.0)
-        return Definition("chars1", *compare, lambda text: not text.strip())
+        return Definition("chars2", *compare, lambda text: not text.strip())
     name = "squad2.0" if no_answers else "squad1.1"
     return Definition(name, *_by_tokens(squad_tokens), lambda text: not squad_tokens(text), drops_empty=no_answers)
 

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import version
 
 from lmtasks.languages import primary
+from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.packages import require
@@ -43,10 +44,11 @@ class Rouge:
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says.
 
-        English is tokenized by rouge-score's own tokenizer; other languages by `metrics.text.tokens`, not stemmed.
+        English is tokenized by rouge-score's own tokenizer; other languages, and what is stated to be English in a
+        script without spaces, by `metrics.text.tokens`, not stemmed.
         Sentences for Lsum are split by `metrics.text.sentences`.
         """
-        tokenize, how = self._tokenizer(primary(language))
+        tokenize, how = self._tokenizer(primary(language), by_character=is_by_character(samples, language))
 
         def read(text: str) -> _Text:
             return _Text.of([found for sentence in sentences(text) if (found := tokenize(sentence))])
@@ -63,13 +65,13 @@ class Rouge:
         kinds = [ScoreKind(name=name, signature=f"{name}|{signature}") for name in names]
         return mean_measurement(dict(zip(kinds, zip(*values, strict=True), strict=True)))
 
-    def _tokenizer(self, language: str) -> tuple[Callable[[str], list[str]], str]:
+    def _tokenizer(self, language: str, *, by_character: bool) -> tuple[Callable[[str], list[str]], str]:
         """Return the tokenizer of a language, and how the signature tells it."""
-        if language == "en":
+        if language == "en" and not by_character:
             return _english(stem=self.stem), f"tok:rouge_score|stem:{'porter' if self.stem else 'no'}"
         if language == "zh" and self.jieba:
             return _jieba(), f"tok:jieba-{version('jieba')}|stem:no"
-        return tokens, "tok:lmtasks1|stem:no"
+        return tokens, "tok:lmtasks2|stem:no"
 
 
 @dataclass(frozen=True, slots=True)
