@@ -198,7 +198,11 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                     ours(ENGLISH, "chrf++", "chrF++", "en"),
                     "Counts words too; another number than chrF.",
                 ),
-                ("lmtasks `ter`", ours(ENGLISH, "ter", "TER", "en"), "Edits per 100 words: lower is better."),
+                (
+                    "lmtasks `ter`",
+                    ours(ENGLISH, "ter", "TER", "en"),
+                    "Edits per 100 words: lower is better. Minutes for one text of a thousand words.",
+                ),
             ],
         ),
         (

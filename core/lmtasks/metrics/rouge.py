@@ -116,10 +116,14 @@ def _union_lcs(reference: _Text, prediction: _Text) -> int:
     A token counts at most as often as it stands in either text.
     """
     left = [dict(reference.ngrams[0]), dict(prediction.ngrams[0])]
+    # Outputs that loop hold few sentences, many times.
+    others = list(dict.fromkeys(map(tuple, prediction.sentences)))
+    common: dict[tuple[str, ...], set[int]] = {}
     hits = 0
-    for sentence in reference.sentences:
-        places = {at for other in prediction.sentences for at in lcs_positions(sentence, other)}
-        for token in (sentence[at] for at in places):
+    for sentence in map(tuple, reference.sentences):
+        if sentence not in common:
+            common[sentence] = {at for other in others for at in lcs_positions(sentence, other)}
+        for token in (sentence[at] for at in common[sentence]):
             if all(counts.get(token, 0) > 0 for counts in left):
                 hits += 1
                 for counts in left:

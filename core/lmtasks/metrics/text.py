@@ -22,9 +22,12 @@ _UNSPACED_FIRST = "".join(UNSPACED[tag] for tag in ("zh", "ja", "th", "lo", "my"
 _SENTENCE_END = regex.compile(
     # Chinese and Japanese marks end a sentence wherever they stand, but within a quotation; so do "!", "?" and
     # dots of omission that a character of such a script follows.
+    # A run of marks is tried from its first one alone (or from the end of the last match): a long run would otherwise
+    # be read once for each of its marks.
+    rf"(?:\G|(?<![。！？!?…]))"
     rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED_FIRST}]))(?![{_CLOSING}])\s*+"
     # Other marks need space behind them, and something else than a small letter behind that.
-    rf"|[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
+    rf"|(?:\G|(?<![.!?…]))[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
 )  # fmt: skip
 
 
