@@ -280,7 +280,12 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 (
                     "lmtasks `rouge`, rougeL, characters",
                     ours(CHINESE_SUMMARIES, "rouge", "rougeL", "zh"),
-                    "**Quote this** (`tok:lmtasks2`).",
+                    "**Quote this** (`tok:lmtasks2`): without marks; a number is one token, as is a Latin word.",
+                ),
+                (
+                    "lmtasks `rouge:char`, rougeL, every character",
+                    ours(CHINESE_SUMMARIES, "rouge:char", "rougeL:char", "zh"),
+                    "**Quote this** beside what Chinese papers publish: marks, digits and letters count (`tok:char`).",
                 ),
                 (
                     "rouge-score as it comes",

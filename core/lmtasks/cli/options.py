@@ -295,8 +295,8 @@ def metrics_option(default: str) -> Callable[[Command], Command]:
         "--metrics",
         callback=names,
         metavar="NAME,...",
-        help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba), exact_match,"
-        f" f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
+        help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba, rouge:char),"
+        f" exact_match, f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
     )
 
 

@@ -28,6 +28,7 @@ CORE: dict[str, Metric] = {
         Rouge(),
         Rouge("rouge:nostem", stem=False),
         Rouge("rouge:jieba", jieba=True),
+        Rouge("rouge:char", char=True),
         EXACT_MATCH,
         TOKEN_F1,
         Likelihood("loglikelihood"),
