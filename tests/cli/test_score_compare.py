@@ -69,11 +69,19 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     return made
 
 
-def alone(*arguments: object) -> Outcome:
-    """The command line in a process of its own, where logging is not pytest's."""
-    command = [sys.executable, "-c", "from lmtasks.cli.main import main; main()", *map(str, arguments)]
+def alone(*arguments: object, before: str = "") -> Outcome:
+    """The command line in a process of its own, where logging is not pytest's; `before` is what runs there first."""
+    command = [sys.executable, "-c", f"{before}\nfrom lmtasks.cli.main import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+WITHOUT_TEMPORARY_FILES = """
+import tempfile
+def refuse(*_, **__):
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+tempfile.TemporaryFile = tempfile.NamedTemporaryFile = tempfile.mkdtemp = tempfile.mkstemp = refuse
+"""
 
 
 def only_json(outcome: Outcome):
@@ -329,6 +337,21 @@ def test_predictions_for_a_run_are_refused_as_such(call, runs, data):
     lines(data.with_name("system.txt"), GOOD)
     line = one_line(call("score", runs["good"], "--predictions", "system.txt"))
     assert "no task is called" not in line
+
+
+def test_score_needs_no_folder_for_temporary_files(data, tmp_path):
+    # The package that identifies languages unpacks its model into one; what it tells is a mere doubt.
+    texts = lines(tmp_path / "outputs.txt", NEARLY)
+    usual, without = (
+        alone("score", TASK, "--data", data, "--predictions", texts, "--json", before=before)
+        for before in ("", WITHOUT_TEMPORARY_FILES)
+    )
+    assert (usual.code, without.code) == (0, 0)
+    assert only_json(without)["scores"] == only_json(usual)["scores"]
+    assert "wrong_language" in usual.out
+    assert "wrong_language" not in without.out
+    [line] = without.err.splitlines()
+    assert "languages cannot be identified (FileNotFoundError: " in line
 
 
 # Compare
