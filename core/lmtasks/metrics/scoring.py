@@ -14,6 +14,7 @@ from lmtasks.metrics.checked import checked
 from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import doubt, group_by_language
 from lmtasks.metrics.members import label_of
+from lmtasks.metrics.normalization import normalization_remark
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
 from lmtasks.task import Measurement, Metric, Sample, Score
 
@@ -98,9 +99,10 @@ def measure_samples(
     """
     usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
     groups = group_by_language(usable)
-    if (complaint := doubt(groups)) is not None:
-        log.warning("%s", complaint)
     metrics = tuple(metrics)
+    for complaint in (doubt(groups), normalization_remark(usable) if metrics else None):
+        if complaint is not None:
+            log.warning("%s", complaint)
     found = []
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
