@@ -8,8 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from lmtasks.data import DataRequest, Dataset, load_dataset
-from lmtasks.data.load import TAUGHT, NoSplitError
+from lmtasks.data import TAUGHT, DataRequest, Dataset, NoSplitError, load_dataset
 from lmtasks.errors import DataError
 from lmtasks.plugins import Registry, is_plugin_file
 from lmtasks.task import HubDataset, Task

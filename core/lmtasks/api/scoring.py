@@ -93,9 +93,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
     dataset = load_dataset(found, request)
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
-    predictions = read_predictions(
-        Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
-    )
+    predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
     return score_predictions(found, source, dataset, predictions, metrics, options, failures)
 

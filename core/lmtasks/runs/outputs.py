@@ -11,6 +11,7 @@ from typing import Any
 from lmtasks.data import Dataset, file_sha256
 from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin
 from lmtasks.runs.environment import environment
 from lmtasks.runs.folder import SCHEMA, Run, append_samples, claim_folder, write_record
@@ -110,7 +111,7 @@ def score_predictions(
         replace(unanswered(task, index, example), completion=prediction, prediction=prediction, finish="unknown")
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
-    source = Path(str(options.predictions)).expanduser()
+    source = user_path(str(options.predictions), "file of predictions")
     columns = {name: column for name, column in options.columns.items() if name != "prediction"}
     record: dict[str, Any] = {
         "schema": SCHEMA,
