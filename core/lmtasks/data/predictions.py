@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lmtasks.data.columns import choose_column, lookup
 from lmtasks.data.files import SUFFIXES, has_columns, read_rows
+from lmtasks.data.printed import printed_kind, refuse_printed
 from lmtasks.data.rows import Row
 from lmtasks.data.streams import check_file, open_bytes, read_lines, suffixes
 from lmtasks.data.values import as_text, canonical_number, kind
@@ -78,6 +79,8 @@ def _by_line(path: Path, examples: Sequence[Example]) -> list[str]:
 def _outputs(path: Path, rows: Sequence[Row], examples: Sequence[Example], column: str | None) -> dict[str, str]:
     """Return the output of each id in a file."""
     chosen = choose_column(rows, "prediction", (column,) if column else PREDICTIONS)
+    if not any(printed_kind(text) for example in examples for text in example.references):
+        refuse_printed(rows, chosen)
     outputs: dict[str, str] = {}
     for row in rows:
         id = as_text(row.values.get("id"))
