@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lmtasks import Example, Sample
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
-from lmtasks.metrics.language import UNSPACED, group_by_language, is_unspaced
+from lmtasks.metrics.language import group_by_language
 from lmtasks.metrics.text import sentences, tokens
 
 CHINESE = "渡轮九点离开港口，最后一班六点返回。"
@@ -64,6 +64,9 @@ def grouped(*samples: Sample) -> dict[tuple[str | None, bool], list[int]]:
         ("ເຮືອອອກເວລາເກົ້າໂມງ", "lo"),
         ("သင်္ဘောထွက်သည်", "my"),
         ("សាឡាងចេញដំណើរ", "km"),
+        ("བཀྲ་ཤིས་བདེ་ལེགས", "und-Tibt"),
+        ("ꆈꌠꁱꂷ", "und-Yiii"),
+        ("ㄅㄆㄇㄈ", "zh"),
         ("Паром отходит в девять", "und-Cyrl"),
         ("Το πλοίο φεύγει στις εννέα", "und-Grek"),
         ("تغادر العبارة الميناء", "und-Arab"),
@@ -289,11 +292,6 @@ def test_every_sample_is_in_one_group(rows: list[tuple[str, str | None, str]]):
 )
 def test_primary_takes_the_first_subtag(tag: str | None, expected: str):
     assert primary(tag) == expected
-
-
-def test_unspaced_languages_are_those_without_spaces_between_words():
-    assert {language for language in ("zh", "ja", "th", "lo", "km", "my") if is_unspaced(language)} == set(UNSPACED)
-    assert not any(is_unspaced(language) for language in ("en", "ko", "de", "ru", "ar", "hi", "und"))
 
 
 # Tokens

@@ -371,6 +371,12 @@ def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other
         (at("tokens.prompt", 10**400), "tokens.prompt: expected a whole number"),
         (at("prompt.fewshot", {"ids": [1]}), "prompt.fewshot.data: missing"),
         (at("rounding", {"tokens": 1, "exact": 0, "rounded": 1}), "rounding.exact: expected a number of at least 0.5"),
+        (
+            at("prompt.chat_template", {"kwargs": {}, "date": "today"}),
+            "prompt.chat_template.date: expected a date such",
+        ),
+        (at("prompt.chat_template", {"kwargs": {}, "date": "2026-02-31"}), "expected a date such as 2026-01-31, got"),
+        (at("timings.generate_seconds", -1), "timings.generate_seconds: expected a number of at least 0, got -1"),
         (at("metrics", "bleu"), "metrics: expected a list, got 'bleu'"),
         (at("adapter", {"source": "x"}), "adapter.id: missing"),
         (at("training", {}), "training.schema: missing"),

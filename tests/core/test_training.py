@@ -1232,7 +1232,12 @@ def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, t
     loaded = load(str(tiny_folder), trust_remote_code=False, on_progress=lambda *_: None, **ON_CPU)
     assert record["base"]["revision"] == loaded.info.revision
     renderer = Renderer(make_task(), loaded.tokenizer)
-    assert record["prompt"] == {"name": "plain", "form": "chat", "sha256": renderer.fingerprint()}
+    assert record["prompt"] == {
+        "name": "plain",
+        "form": "chat",
+        "sha256": renderer.fingerprint(),
+        "chat_template": {"kwargs": {}, "date": None},
+    }
     plan = plan_training(make_task(), None, TrainOptions(**data, validation=4))
     for name, part in (("data", plan.data), ("evaluation", plan.evaluation)):
         assert record[name]["sha256"] == part.sha256

@@ -320,3 +320,6 @@ def test_the_schema_names_every_key_and_what_it_means():
     for name, key in schema["properties"].items():
         assert key.get("description") or name in ("name", "generation", "fields", "summary"), name
     assert "first_line" in schema["properties"]["parse"]["enum"]
+    alone, listed = schema["properties"]["metrics"]["anyOf"]
+    # What the file may not name is marked while one types.
+    assert alone["not"] == listed["items"]["not"] == {"pattern": "^evaluate:"}

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lmtasks.errors import AdapterError
+from lmtasks.errors import AdapterError, UsageError
 from lmtasks.model.adapter import RECORD, Adapter, find_adapter
 from lmtasks.model.adapter_record import AdapterRecord
 from lmtasks.model.info import Dtype
@@ -51,6 +51,7 @@ def merge_adapter(
     Raises:
         AdapterError: the adapter does not fit the model, does not say which it belongs to, or the folder is taken.
         ModelError: the base cannot be loaded.
+        UsageError: code may run, and the base is not named.
     """
     from safetensors import SafetensorError
 
@@ -65,6 +66,10 @@ def merge_adapter(
     if model is None:
         if found.record is None:
             raise AdapterError(f"{found.source}: does not say which model it belongs to; name it with --model")
+        if trust_remote_code:
+            raise UsageError(
+                f"{found.source}: whose code may run, the adapter's file does not decide; name the model with --model"
+            )
         model = found.record["base"]["name"]
     loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
     tied = loaded.module.config.get_text_config().tie_word_embeddings

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, run_all
+from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, loaded_model, plan_run, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics import find_metrics
@@ -93,9 +94,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
     dataset = load_dataset(found, request)
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
-    predictions = read_predictions(
-        Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
-    )
+    predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
     return score_predictions(
         found, source, dataset, predictions, metrics, options, failures=failures, on_end=write_report
@@ -129,9 +128,7 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("nothing to compare: name at least two runs")
-    for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
-        if not isinstance(number, int) or number < least:
-            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
+    _check_numbers(resamples, trials, seed)
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
     found = metrics_of_runs(loaded, metrics, Registry())
     return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
@@ -167,11 +164,17 @@ def compare_adapters(
     Raises:
         LmtasksError: as for `run` and `compare`.
     """
+    from lmtasks.runs.compare import compare_runs
+
     options = with_changes(options or RunOptions(), {"metrics": metrics, **changes}, RUN_OPTION)
     if not adapters:
         raise UsageError("nothing to compare: name at least one adapter")
-    runs = run_all([(task, adapter) for adapter in ("none", *adapters)], options, model=model, on_progress=on_progress)
-    return compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
+    _check_numbers(resamples, trials, seed)
+    plans = [plan_run(task, replace(options, adapter=adapter)) for adapter in ("none", *adapters)]
+    runs = run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress)
+    return compare_runs(
+        runs, plans[0].metrics, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed
+    )
 
 
 def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
@@ -189,6 +192,12 @@ def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
     """
     [found] = find_metrics([metric], Registry().metric)
     return bridge_to_evaluate(found, language=language)
+
+
+def _check_numbers(resamples: int, trials: int, seed: int) -> None:
+    for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
 
 
 def _run_to_score(target: str | Path | Task) -> Run:

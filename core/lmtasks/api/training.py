@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,12 @@ from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.options import with_changes
 from lmtasks.runs.record import data_record, now, task_record
+from lmtasks.runs.rendering import make_renderer
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training
 from lmtasks.training.card import CURVE, write_card, write_record
 from lmtasks.training.processes import processes, rank
-from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planned_steps, working_in
+from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planned_date, planned_steps, working_in
 
 if TYPE_CHECKING:
     from lmtasks.model.loading import LoadedModel
@@ -102,7 +103,7 @@ def plan_train(
     options: TrainOptions | None = None,
     *,
     model: str | Path = DEFAULT,
-    steps: int | None = None,
+    resumed: Path | None = None,
     on_progress: OnProgress = no_progress,
     **changes: object,
 ) -> PlannedTraining:
@@ -112,7 +113,7 @@ def plan_train(
         task: as for `train`.
         options: settings.
         model: the base, by name.
-        steps: that a training which goes on has planned with its limit of time; None: by the speed measured now.
+        resumed: the folder of the unfinished training that is resumed, which keeps its number of steps and its date.
         on_progress: hears how far it is.
         **changes: fields of TrainOptions, over `options`.
 
@@ -123,6 +124,8 @@ def plan_train(
     from lmtasks.training.prepare import prepare
 
     options = with_changes(options or TrainOptions(), changes, "option of a training")
+    if resumed and options.chat_template_date is None:
+        options = replace(options, chat_template_date=planned_date(resumed))
     if options.max_minutes is not None and processes() > 1:
         raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
     found, plugin = find_task(Registry(), task, options.parameters)
@@ -139,7 +142,12 @@ def plan_train(
     )
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
         raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
-    renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt)
+    renderer = make_renderer(found, loaded, options)
+    if renderer.template and renderer.template.day:
+        day = renderer.template.day.isoformat()
+        plan = replace(plan, options=replace(options, chat_template_date=day))
+        scoring = replace(scoring, options=replace(scoring.options, chat_template_date=day))
+    steps = planned_steps(resumed) if resumed else None
     prepared = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
     return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, prepared=prepared)
 
@@ -186,7 +194,7 @@ def train(
         task,
         options,
         model=model,
-        steps=planned_steps(output) if resume else None,
+        resumed=output if resume else None,
         on_progress=on_progress if rank() == 0 else no_progress,
         **changes,
     )
@@ -313,6 +321,7 @@ def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha25
             "name": planned.renderer.name,
             "form": "chat" if planned.renderer.chat else "plain",
             "sha256": planned.renderer.fingerprint(),
+            "chat_template": planned.renderer.template and planned.renderer.template.record,
         },
         "base": {
             name: getattr(info, name)

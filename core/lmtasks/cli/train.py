@@ -13,6 +13,7 @@ from lmtasks.cli import options
 from lmtasks.cli.completion import complete_models, complete_tasks
 from lmtasks.cli.results import compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import progress
+from lmtasks.cli.training_options import training_options
 from lmtasks.model.catalogue import DEFAULT
 
 
@@ -25,7 +26,7 @@ from lmtasks.model.catalogue import DEFAULT
     shell_complete=complete_models,
     help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]",
 )
-@options.training_options
+@training_options
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),

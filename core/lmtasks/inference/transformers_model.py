@@ -7,11 +7,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lmtasks.chat_template import chat_template_of
 from lmtasks.errors import AdapterError, ModelError
 from lmtasks.inference.calibration import SEEN
 from lmtasks.inference.door import Completion, Continuation, OnText, Request, Rounding
@@ -34,6 +36,8 @@ MEMORY_BYTES = 2**30
 """For keys and values, unless asked otherwise."""
 PROBE = "The ferry leaves the harbour at nine, and the last one returns at"
 """What an adapter is tried on."""
+CALIBRATION_DATE = date(2000, 1, 1)
+"""For chat templates that tell the date: what is calibrated must not depend on the day."""
 ROUNDED_TOKENS = 1024
 """Of prompts on which rounding is measured, at most."""
 MUCH = 0.05
@@ -197,8 +201,9 @@ class TransformersModel:
     def _as_asked(self, text: str) -> list[int]:
         """Return a text as a prompt: the tokens that every one begins with have activations like no others."""
         if self.tokenizer.chat_template:
-            said = [{"role": "user", "content": text}]
-            text = str(self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+            template = chat_template_of(self.tokenizer, day=CALIBRATION_DATE)
+            if template:
+                text = template.render(self.tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _make_engine(self, packed: Any, routes: Routes | None = None) -> Engine:

@@ -17,12 +17,17 @@ _TOKEN = regex.compile(
 
 _OPENING = r"\"'“‘„«»(\["
 _CLOSING = r"\"'”’“«»)\]」』）》】"
+# Without the scripts that tokens learnt of later: where sentences end is part of the signature of every language.
+_UNSPACED_FIRST = "".join(UNSPACED[tag] for tag in ("zh", "ja", "th", "lo", "my", "km"))
 _SENTENCE_END = regex.compile(
     # Chinese and Japanese marks end a sentence wherever they stand, but within a quotation; so do "!", "?" and
     # dots of omission that a character of such a script follows.
-    rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED}]))(?![{_CLOSING}])\s*+"
+    # A run of marks is tried from its first one alone (or from the end of the last match): a long run would otherwise
+    # be read once for each of its marks.
+    rf"(?:\G|(?<![。！？!?…]))"
+    rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED_FIRST}]))(?![{_CLOSING}])\s*+"
     # Other marks need space behind them, and something else than a small letter behind that.
-    rf"|[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
+    rf"|(?:\G|(?<![.!?…]))[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
-from lmtasks.shape import AtLeast
+from lmtasks.shape import AtLeast, Day
 
 Count = Annotated[int, AtLeast(0)]
 
@@ -55,12 +55,20 @@ class EnvironmentRecord(TypedDict):
     git: GitRecord | None
 
 
+class ChatTemplateRecord(TypedDict):
+    """How the chat template was rendered: its variables, and the date that it told."""
+
+    kwargs: dict[str, object]
+    date: Annotated[str, Day()] | None
+
+
 class TrainedPromptRecord(TypedDict):
     """The prompt that an adapter was trained with."""
 
     name: str
     form: str
     sha256: str
+    chat_template: NotRequired[ChatTemplateRecord | None]
 
 
 class BaseNameRecord(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any
 from lmtasks.data import Dataset, file_sha256
 from lmtasks.errors import LmtasksError, UsageError
 from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin
 from lmtasks.runs.claim import claim_folder
 from lmtasks.runs.environment import environment
@@ -114,7 +115,7 @@ def score_predictions(
         replace(unanswered(task, index, example), completion=prediction, prediction=prediction, finish="unknown")
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
-    source = Path(str(options.predictions)).expanduser()
+    source = user_path(str(options.predictions), "file of predictions")
     columns = {name: column for name, column in options.columns.items() if name != "prediction"}
     record: dict[str, Any] = {
         "schema": SCHEMA,

@@ -14,6 +14,7 @@ from lmtasks.errors import LmtasksError, PluginError
 from lmtasks.inference import Completion, LanguageModel, Request
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.model.adapter import Adapter
+from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.runs.adapters import adapter_record, put_on
@@ -22,7 +23,8 @@ from lmtasks.runs.environment import peak_memory_bytes
 from lmtasks.runs.folder import Run, write_record
 from lmtasks.runs.likelihood import measure_likelihoods, render_answers
 from lmtasks.runs.plan import Plan, render_prompts, stopping, warn_of_language
-from lmtasks.runs.record import MEASURING, now, run_record, scores_record, totals_record
+from lmtasks.runs.record import MEASURING, now, run_key, run_record, run_settings, scores_record, totals_record
+from lmtasks.runs.rendering import KEY_DATE, date_to_resume, dated_key, make_renderer, stated_date
 from lmtasks.runs.resume import take_over
 from lmtasks.runs.sample_file import append_samples, read_samples, sync_samples
 from lmtasks.runs.samples import unanswered, with_answer
@@ -40,6 +42,7 @@ class _Job:
     plan: Plan
     adapter: Adapter | None
     generation: Generation
+    renderer: Renderer
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
     record: dict[str, Any]
@@ -137,14 +140,33 @@ def run_plans(
 def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     """Render the prompts of a run, and say what will be recorded of it."""
     fewshot = plan.fewshot.examples if plan.fewshot else ()
-    renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
+    renderer = make_renderer(plan.task, model, plan.options, fewshot=fewshot, choice=plan.adapter)
     adapter = put_on(plan.adapter, model, plan.task, renderer)
     generation = stopping(plan.generation, renderer, adapter)
     answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
-    prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
+    used = adapter_record(adapter, model)
+    settings = run_settings(plan, renderer, model, generation, used)
+    prompts = render_prompts(plan, renderer.on(KEY_DATE), model, generation, answers, on_progress)
+    key = run_key(settings, plan.task, prompts)
+    if renderer.template and renderer.template.day:
+        # The prompts tell the date: a run that is resumed on another day keeps its own.
+        if stated_date(plan.options, plan.adapter, model) is None:
+            renderer = renderer.on(
+                date_to_resume(user_path(plan.options.output_dir, "output folder"), key) or renderer.template.day
+            )
+        settings = run_settings(plan, renderer, model, generation, used)
+        key = dated_key(key, settings["prompt"]["chat_template"]["date"])
+        prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
     warn_of_language(plan, model, adapter)
-    record = run_record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
-    return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
+    return _Job(
+        plan=plan,
+        adapter=adapter,
+        generation=generation,
+        renderer=renderer,
+        prompts=prompts,
+        answers=answers,
+        record=run_record(settings, prompts, key, plan.metrics),
+    )
 
 
 def _score(job: _Job) -> list[LmtasksError]:
@@ -220,7 +242,13 @@ def _answers(
     """Answer prompts of one seed and batch size, and yield those that finished together, with their completions."""
     options = todo[0][0].plan.options
     requests = [
-        Request(job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter_id)
+        Request(
+            job.plan.dataset.examples[index].id,
+            prompt.token_ids,
+            job.generation,
+            job.adapter_id,
+            job.renderer.reasoning_parser,
+        )
         for job, index, prompt in todo
     ]
     begun = time.perf_counter()
@@ -244,6 +272,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         [(examples[index], prompt) for index, prompt, _ in answered],
         model,
         job.answers,
+        answer_start=job.renderer.answer_start,
         adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )

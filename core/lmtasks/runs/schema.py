@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from lmtasks.model.adapter_record import AdapterRecord, Count, DataRecord, EnvironmentRecord, TaskRecord
+from lmtasks.model.adapter_record import (
+    AdapterRecord,
+    ChatTemplateRecord,
+    Count,
+    DataRecord,
+    EnvironmentRecord,
+    TaskRecord,
+)
 from lmtasks.shape import AtLeast, check_shape, refuse_deep
 from lmtasks.task import Score
 
@@ -34,6 +41,7 @@ class PromptRecord(TypedDict):
     sha256: NotRequired[str]
     on_overlong: str
     fewshot: FewShotRecord | None
+    chat_template: NotRequired[ChatTemplateRecord | None]
 
 
 class SourceRecord(TypedDict):
@@ -82,6 +90,7 @@ class TokensRecord(TypedDict):
 
     prompt: Count
     completion: Count
+    reasoning: NotRequired[Count]
 
 
 class RoundingRecord(TypedDict):
@@ -102,6 +111,7 @@ class CountsRecord(TypedDict):
     unparsed: NotRequired[Count]
     cut: Count
     unfinished: Count
+    unanswered: NotRequired[Count]
     reused: Count
 
 

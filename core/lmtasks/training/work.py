@@ -96,6 +96,12 @@ def planned_steps(adapter: Path) -> int | None:
     return state["steps"] if state else None
 
 
+def planned_date(adapter: Path) -> str | None:
+    """Return the date that the unfinished training of a folder tells its model; None: it tells none."""
+    state = _read(adapter / FOLDER)
+    return state["decisive"]["settings"]["chat_template_date"] if state else None
+
+
 def check_target(adapter: Path, *, resume: bool) -> None:
     """Refuse a folder that a training may not write to, before anything else is done.
 
