@@ -100,7 +100,7 @@ def test_scores_say_what_they_are():
     assert [score.name for score in found] == list(KINDS)
     for score in found:
         assert score.signature.startswith(f"{score.name}|")
-        assert f"|version:{2 if score.name in ('repeating', 'copying') else 1}" in score.signature
+        assert f"|version:{2 if score.name in ('empty', 'repeating', 'copying') else 1}" in score.signature
         # Outputs in all languages are counted together.
         assert (score.language, "lang:" in score.signature) == (None, False)
         ratio = score.name == "length_ratio"
@@ -118,8 +118,10 @@ def test_shares_are_percentages_with_intervals():
 # Empty and unfinished
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u3000"])
-def test_space_alone_is_empty(text: str):
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\t", "\u3000", "\u200b", "\u00ad\ufeff", "\u2060 \u200e", "\u3164", "\u2800", "\x00"]
+)
+def test_what_shows_nothing_is_empty(text: str):
     found = health(sample(text, "nine", source="nine", language="en"))
     assert {name: found[name] for name in KINDS} == {
         **dict.fromkeys(KINDS, 0),
@@ -130,9 +132,10 @@ def test_space_alone_is_empty(text: str):
 def test_giving_no_answer_is_not_empty_where_there_is_none():
     assert health(sample("", "", language="en"))["empty"] == 0
     assert health(sample("", "nine", language="en"))["empty"] == 100
+    assert health(sample("\u200b", "", language="en"))["empty"] == 0
 
 
-@pytest.mark.parametrize("text", ["?", "0", "。"])
+@pytest.mark.parametrize("text", ["?", "0", "。", "🙂", "\u0301"])
 def test_a_mark_is_not_empty(text: str):
     assert health(sample(text, "nine", language="en"))["empty"] == 0
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmtasks.characters import is_blank
 from lmtasks.languages import primary
 from lmtasks.metrics.identification import canonical, identify, knows
 from lmtasks.metrics.means import mean_measurement
@@ -26,7 +27,7 @@ COPY_RUN, COPY_TOKENS, COPY_SHARE = 8, 16, 0.8
 coverage of Grusky et al. 2018, "Newsroom", without short fragments), and of no reference so much. A shorter one when
 it is the whole input."""
 
-VERSIONS = {"repeating": 2, "copying": 2}
+VERSIONS = {"empty": 2, "repeating": 2, "copying": 2}
 """Of kinds that once were measured in another way."""
 
 
@@ -75,8 +76,8 @@ def measure_health(samples: Sequence[Sample], languages: Mapping[str, str | None
 
 
 def is_empty(sample: Sample) -> bool:
-    """Tell whether an output is empty where that is not a right answer, as it is where a text holds none."""
-    return not sample.prediction.strip() and all(text.strip() for text in sample.references)
+    """Return whether an output shows nothing, and none of its references does: there, that is the right answer."""
+    return is_blank(sample.prediction) and not any(is_blank(text) for text in sample.references)
 
 
 def is_repeating(text: str) -> bool:
