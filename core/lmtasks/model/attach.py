@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lmtasks.errors import AdapterError, LmtasksError
 from lmtasks.model.adapter import CONFIG, WEIGHTS, Adapter, adapter_name
+from lmtasks.model.finite import check_finite
 from lmtasks.model.info import ModelInfo
 from lmtasks.model.targets import is_named, pattern, resolve
 
@@ -163,14 +164,19 @@ def _take_off(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) ->
 def effect(model: PeftModel, adapter: Adapter, token_ids: list[int]) -> float:
     """Return by how much an adapter changes what a model says: the largest difference of logits behind some tokens.
 
-    0 means that it changes nothing.
+    0 means that it changes nothing; what is not finite, that with it the logits are no numbers.
+
+    Raises:
+        NotFiniteError: they are none without it.
     """
     ids = torch.tensor([token_ids], device=next(model.parameters()).device)
     model.set_adapter(adapter_name(adapter), inference_mode=True)
     changed = model(input_ids=ids, use_cache=False).logits
     with model.disable_adapter():
         plain = model(input_ids=ids, use_cache=False).logits
-    return float((changed.float() - plain.float()).abs().max())
+    check_finite(plain.amax(-1))
+    # Equal ones may be -inf: of tokens that a model masks.
+    return float(torch.where(changed == plain, 0, changed.float() - plain.float()).abs().max())
 
 
 def changes_embeddings(module: PreTrainedModel, adapter: Adapter) -> bool:

@@ -15,9 +15,19 @@ def not_finite(module: PreTrainedModel) -> str | None:
     return None
 
 
-def are_usable(logits: torch.Tensor) -> bool:
-    """Return whether in each row of logits, shape [..., vocabulary], the highest is a finite number.
+class NotFiniteError(ArithmeticError):
+    """A model's logits are NaN or infinite where they decide something."""
 
-    Single logits may be -inf: models that mask a part of their vocabulary say so in that way.
+
+def check_finite(values: torch.Tensor) -> None:
+    """Refuse values that are NaN or infinite.
+
+    Args:
+        values: what decides: the highest logit of each row, a sum of probabilities, a log-likelihood. Not all logits:
+            models that mask a part of their vocabulary give it -inf.
+
+    Raises:
+        NotFiniteError: some of them are not finite.
     """
-    return bool(logits.amax(-1).isfinite().all())
+    if not values.isfinite().all():
+        raise NotFiniteError
