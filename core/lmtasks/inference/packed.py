@@ -71,16 +71,15 @@ class Trial:
         drawn = torch.randint(0, vocabulary, (PREFIX + OWN + OTHER,), generator=torch.Generator().manual_seed(0))
         drawn = drawn.to(self.device)
         self.sequences = drawn[: PREFIX + OWN], drawn[PREFIX + OWN :]
-        self.expected: list[torch.Tensor] | None = None
-        if not getattr(module, "_is_stateful", False) and module._supports_attention_backend:
-            self.expected = [
-                module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in self.sequences
-            ]
+        self.can_pass = not getattr(module, "_is_stateful", False) and module._supports_attention_backend
+        self.expected = [
+            module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in self.sequences
+        ]
 
     @property
     def is_finite(self) -> bool:
         """Whether the model computes a number anywhere; False: its weights are damaged, or overflow."""
-        return self.expected is None or any(bool(own.isfinite().any()) for own in self.expected)
+        return any(bool(own.isfinite().any()) for own in self.expected)
 
     @torch.inference_mode()
     def bytes_per_token(self, packed: PreTrainedModel) -> int | None:
@@ -89,7 +88,7 @@ class Trial:
         Args:
             packed: from `packed_copy`, without an adapter.
         """
-        if self.expected is None:
+        if not self.can_pass:
             return None
         prefix = Slots(1, PREFIX)
         try:

@@ -24,6 +24,7 @@ from lmtasks.inference.packed import Layout, Trial, packed_copy
 from lmtasks.inference.padded import Padded
 from lmtasks.model.adapter import Adapter, adapter_name
 from lmtasks.model.allocation import let_go
+from lmtasks.model.failures import said
 from lmtasks.model.finite import NotFiniteError
 from lmtasks.model.info import ModelInfo, Quantize
 from lmtasks.model.loading import LoadedModel
@@ -100,8 +101,11 @@ class TransformersModel:
             module = self._loaded.module
             # What is rounded differs by more than a trial can allow: its loss is measured on prompts.
             layout: Layout = "packed" if self._quantize == "none" else "shared"
-            with self._adapted([None]) as (model, _):
-                trial = Trial(model)
+            try:
+                with self._adapted([None]) as (model, _):
+                    trial = Trial(model)
+            except Exception as error:  # what a config says may contradict itself in any way
+                raise ModelError(f"{self.info.name} cannot compute anything: {said(error)}") from error
             if not trial.is_finite:
                 raise self._not_finite([])
             packed = packed_copy(module, layout=layout)
