@@ -31,14 +31,13 @@ from lmtasks.model.failures import one_line
 from lmtasks.model.folder import check_folder, tensor_sizes
 from lmtasks.model.info import Device, Dtype, ModelInfo
 from lmtasks.model.quiet import quiet
+from lmtasks.model.size import check_size, refuse_absent
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 
 log = logging.getLogger("lmtasks.model")
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-MOST_BESIDE = 2**26
-"""Numbers that a model may take memory for beside those of its weights' files: masks, positions."""
 NO_IDENTITY = (".md", ".bin", ".pt", ".gguf", ".onnx", ".msgpack", ".h5", ".png")
 """Files of a model folder that can change no output: they are not read."""
 
@@ -117,13 +116,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **arguments,
         )
-        absent = sorted(str(name) for name in {*loading["missing_keys"], *loading["mismatched_keys"]})
-        if absent:
-            # transformers would go on with random numbers in their place.
-            raise ModelError(
-                f'model "{name}" lacks {len(absent)} of its weights, or has them in another shape (first: {absent[0]});'
-                " is it a causal language model, and whole?"
-            )
+        refuse_absent(name, loading)
         _check_vocabulary(name, module, tokenizer)
         module = module.to(chosen_device).eval()
         end_ids = _end_ids(module, tokenizer)
@@ -176,7 +169,8 @@ def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
     """Check what would be built and read, before it takes time and memory.
 
     Raises:
-        ModelError: the model holds an adapter, or its config describes a larger model than there are weights for.
+        ModelError: the model holds an adapter, or its config names code to be run or describes a larger model than
+            there are weights for.
     """
     if place.source == "hub":
         found = cached_file(
@@ -192,22 +186,16 @@ def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
                 f"{place.path}: holds an adapter ({ADAPTER_CONFIG}), and it would not be said which weights answer;"
                 " name its base with --model and it with --adapter"
             )
-    if place.source != "folder":
-        return
     config = AutoConfig.from_pretrained(place.path, **arguments)
-    if getattr(config, "quantization_config", None) is not None:
-        return  # several weights to a number
-    with torch.device("meta"):
-        described = AutoModelForCausalLM.from_config(config, trust_remote_code=arguments["trust_remote_code"])
-    needed = sum(weight.numel() for weight in described.parameters())
-    beside = sum(buffer.numel() for buffer in described.buffers())
-    there = sum(tensor_sizes(Path(place.path)))
-    # What lacks less is refused by name when it is loaded.
-    if max(needed, beside) > 2 * there + MOST_BESIDE:
+    attention = str(getattr(config.get_text_config(), "_attn_implementation", None))
+    if "/" in attention and not arguments["trust_remote_code"]:
         raise ModelError(
-            f"{Path(place.path) / 'config.json'}: describes a model of {max(needed, beside):,} numbers, and its"
-            f" safetensors files hold {there:,}; config and weights do not belong together"
+            f'{place.path}: its config names code of the hub (attn_implementation "{attention:.60}"), which is not run'
+            " unasked; if you trust it, add --trust-remote-code"
         )
+    if place.source == "folder":
+        where, there = str(Path(place.path) / "config.json"), sum(tensor_sizes(Path(place.path)))
+        check_size(config, there, where=where, trust_remote_code=arguments["trust_remote_code"])
 
 
 def _check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
