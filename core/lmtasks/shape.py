@@ -11,6 +11,7 @@ import reprlib
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -28,7 +29,30 @@ class ShapeError(ValueError):
 class AtLeast:
     """The smallest value of a number: `Annotated[int, AtLeast(0)]`."""
 
-    least: int
+    least: float
+
+    @property
+    def expected(self) -> str:
+        """What a message says was expected."""
+        return f"a number of at least {self.least:g}"
+
+    def fits(self, value: Any) -> bool:
+        """Return whether a number is large enough."""
+        return bool(value >= self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A text that is a date: `Annotated[str, Day()]`."""
+
+    expected: str = "a date such as 2026-01-31"
+
+    def fits(self, value: str) -> bool:
+        """Return whether a text is a date as `date.isoformat` writes it."""
+        try:
+            return date.fromisoformat(value).isoformat() == value
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +83,7 @@ def parse_json(text: str) -> Any:
             is nested too deeply. The message is one line.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -82,6 +106,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the number {_short(text)} is too large")
     return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def refuse_deep(value: object) -> None:
@@ -110,8 +137,9 @@ def check_shape(value: object, shape: Any) -> None:
 
     Args:
         value: as `json.loads` returns it.
-        shape: text, numbers, bool, None, Literal, Annotated with `AtLeast`, a list, tuple[X, ...], a mapping with text
-            for keys, a union, a TypedDict, a dataclass (whose fields with a default may be missing), or object.
+        shape: text, numbers, bool, None, Literal, Annotated with `AtLeast` or `Day`, a list, tuple[X, ...], a mapping
+            with text for keys, a union, a TypedDict, a dataclass (whose fields with a default may be missing), or
+            object.
 
     Raises:
         ShapeError: says where, what was expected and what is there: "scores[0].value: expected a number, got 'x'".
@@ -135,11 +163,11 @@ def _check(shape: Any) -> _Check:
     if shape in _PLAIN:
         return _plain(*_PLAIN[shape])
     if origin in (Union, types.UnionType):
-        return _union(tuple(map(_check, arguments)))
+        return _union(tuple(map(_check, arguments)), nullable=types.NoneType in arguments)
     if origin is Literal:
         return _plain(" or ".join(map(repr, arguments)), lambda value: isinstance(value, str) and value in arguments)
     if origin is Annotated:
-        return _at_least(_check(arguments[0]), arguments[1].least)
+        return _restricted(_check(arguments[0]), arguments[1])
     if origin in (list, tuple):
         return _list(_check(arguments[0]))
     if origin in (dict, Mapping):
@@ -166,17 +194,19 @@ def _plain(expected: str, fits: Callable[[Any], bool]) -> _Check:
     return lambda value: None if fits(value) else _Problem("", expected, _short(value))
 
 
-def _at_least(check: _Check, least: int) -> _Check:
+def _restricted(check: _Check, limit: AtLeast | Day) -> _Check:
     def find(value: Any) -> _Problem | None:
         if problem := check(value):
             return problem
-        return None if value >= least else _Problem("", f"a number of at least {least}", _short(value))
+        return None if limit.fits(value) else _Problem("", limit.expected, _short(value))
 
     return find
 
 
-def _union(checks: tuple[_Check, ...]) -> _Check:
+def _union(checks: tuple[_Check, ...], *, nullable: bool) -> _Check:
     def find(value: Any) -> _Problem | None:
+        if value is None and nullable:
+            return None
         problems = []
         for check in checks:
             problem = check(value)

@@ -432,12 +432,12 @@ def test_a_language_column_that_states_none_leaves_it_to_the_task(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    from lmtasks.runs import folder
+    from lmtasks import files
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(RunError, match="No space left on device"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
 

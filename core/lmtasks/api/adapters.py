@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 from lmtasks.errors import AdapterError, ModelError, UsageError
-from lmtasks.model.adapter import Adapter, find_adapter
+from lmtasks.model.adapter import RECORD, Adapter, find_adapter
+from lmtasks.model.adapter_record import AdapterRecord
 from lmtasks.model.info import Dtype
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress, no_progress
+from lmtasks.shape import ShapeError, check_shape
 
 
 def show_adapter(adapter: str | Path) -> Adapter:
@@ -19,7 +21,13 @@ def show_adapter(adapter: str | Path) -> Adapter:
     Raises:
         AdapterError: there is none, or it is damaged.
     """
-    return find_adapter(adapter)
+    found = find_adapter(adapter)
+    if found.record is not None:
+        try:
+            check_shape(found.record, AdapterRecord)
+        except ShapeError as error:
+            raise AdapterError(f"{found.path / RECORD}: damaged ({error})") from error
+    return found
 
 
 def merge_adapter(

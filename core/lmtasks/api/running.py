@@ -13,6 +13,7 @@ from lmtasks.errors import AdapterError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.model import DEFAULT
 from lmtasks.model.adapter import find_adapter
+from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
@@ -139,7 +140,7 @@ def run_planned(
         plans,
         model,
         on_progress=on_progress,
-        on_end=lambda path: write_report(Run(path)),
+        on_end=write_report,
         on_failure=on_failure,
     )
 
@@ -158,6 +159,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     from lmtasks.runs.plan import Plan
 
     registry = Registry()
+    user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, task, options.parameters)
     _check_prompt(found, options.prompt)
     named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]

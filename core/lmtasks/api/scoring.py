@@ -14,6 +14,7 @@ from lmtasks.metrics import find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.paths import user_path
 from lmtasks.plugins import Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
@@ -58,8 +59,6 @@ def score(
     if on_failure:
         for failure in failures or ():
             on_failure(failure)
-    if scored.path and options.predictions is not None:
-        write_report(Run(scored.path))
     return scored
 
 
@@ -76,8 +75,10 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
         return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
-    if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
+    if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
+    if options.output_dir is not None:
+        user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD for metric in metrics):
@@ -95,7 +96,9 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
-    return score_predictions(found, source, dataset, predictions, metrics, options, failures)
+    return score_predictions(
+        found, source, dataset, predictions, metrics, options, failures=failures, on_end=write_report
+    )
 
 
 def compare(
@@ -198,7 +201,7 @@ def _check_numbers(resamples: int, trials: int, seed: int) -> None:
 
 
 def _run_to_score(target: str | Path | Task) -> Run:
-    if isinstance(target, Task) or not Path(target).is_dir():
+    if isinstance(target, Task) or not user_path(target, "run folder").is_dir():
         name = target.name if isinstance(target, Task) else target
         raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
-    return Run(Path(target))
+    return Run(target)

@@ -13,6 +13,7 @@ from lmtasks.api.running import find_task, plan_run, run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.paths import user_path
 from lmtasks.plugins import Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
@@ -184,7 +185,7 @@ def train(
         TrainingError: the folder is in use, the training diverged, or the disk is full.
         LmtasksError: its other children name what was wrong with task, model or settings.
     """
-    output = Path(output).expanduser()
+    output = user_path(output, "adapter folder")
     if rank() == 0:
         check_target(output, resume=resume)
     # Before it takes time: the first process may be done, and gone, when this one has measured a step.
@@ -217,7 +218,7 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     from lmtasks.training.train import place_adapter
     from lmtasks.training.train import train as train_weights
 
-    before = _finished_run(work.state["before"])
+    before = _finished_run(work.state["before"], "before")
     if before is None:
         [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
         work.note(before=str(before.path.resolve()))
@@ -230,13 +231,17 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
         work.note(trained=record)
     record = work.state["trained"]
     adapter = find_adapter(work.adapter)
-    scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, shipped=False)}, "part of a plan")
-    [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+    after = _finished_run(work.state.get("after"), "after")
+    if after is None:
+        scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, shipped=False)}, "part of a plan")
+        [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+        work.note(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)
     record = {**record, **_scores(comparison), "before": before.path.name, "after": after.path.name}
-    write_run_record(after.path, {**after.record, "training": record})
-    after = Run(after.path)
+    # The unfinished training goes last: until then all of this can be done again, without the model.
+    after = Run(after.path, {**after.record, "training": record})
     write_report(after)
+    write_run_record(after.path, after.record)
     work.take(after.path / CURVE)
     write_card(work.adapter, record)
     write_record(work.adapter, record)
@@ -244,14 +249,15 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     return TrainedAdapter(path=work.adapter, record=record, before=before, after=after, comparison=comparison)
 
 
-def _finished_run(path: str | None) -> Run | None:
-    """Return the run that scored the base before an interruption, if it is still there."""
+def _finished_run(path: str | None, which: str) -> Run | None:
+    """Return the run that scored the base or the adapter before an interruption, if it is still there and whole."""
     if path is None:
         return None
     try:
         run = Run(Path(path))
+        run.samples  # noqa: B018 # reading checks them
     except RunError as error:
-        log.warning("the scores before are made again: %s", error)
+        log.warning("the scores %s are made again: %s", which, error)
         return None
     return run if run.status == "finished" else None
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from lmtasks.errors import AdapterError
+from lmtasks.model.adapter_record import AdapterUseRecord
 from lmtasks.model.info import ModelInfo
 from lmtasks.paths import user_path
-from lmtasks.shape import AtLeast, ShapeError, check_shape, parse_json
+from lmtasks.shape import AtLeast, ShapeError, check_shape, parse_json, refuse_deep
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "lmtasks.json"
 NO_IDENTITY = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
@@ -148,6 +149,11 @@ def _read(source: str, path: Path) -> Adapter:
                 f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the"
                 " lmtasks that wrote it"
             )
+        try:
+            refuse_deep(record)
+            check_shape(record, AdapterUseRecord)
+        except ShapeError as error:
+            raise AdapterError(f"{path / RECORD}: damaged ({error})") from error
     try:
         with (path / WEIGHTS).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()

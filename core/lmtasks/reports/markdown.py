@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmtasks.errors import RunError
+from lmtasks.files import write_whole
 from lmtasks.reports.fine_tuning import CURVE, fine_tuning_sections
 from lmtasks.reports.learning_curve import write_learning_curve
 from lmtasks.reports.values import HEALTH, interval, number, rounding_loss
@@ -33,7 +34,7 @@ def write_report(run: Run) -> None:
     if training := run.record.get("training"):
         write_learning_curve(run.path / CURVE, training["training"])
     try:
-        (run.path / FILE).write_text(report, encoding="utf-8", errors="replace")
+        write_whole(run.path / FILE, report.encode("utf-8", "replace"))
     except OSError as error:
         raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 
@@ -80,9 +81,8 @@ def _health_table(scores: Sequence[Score]) -> str:
     for score in scores:
         share = "%" if score.unit == "0-100" else ""
         bounds = interval(score.low, score.high, score.unit)
-        rows.append(
-            f"| {HEALTH[score.name]} | {number(score.value, score.unit)}{share} | {bounds} | {_better(score)} |"
-        )
+        name = HEALTH.get(score.name, score.name)
+        rows.append(f"| {name} | {number(score.value, score.unit)}{share} | {bounds} | {_better(score)} |")
     return "\n".join(rows)
 
 

@@ -92,7 +92,9 @@ class RunOptions:
                     raise UsageError(f"{name} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
         check_counts(self, limit=1, batch_size=1, num_fewshot=0)
-        check_paths(self, "data", "fewshot_data", "adapter")
+        check_paths(self, "data", "fewshot_data", "adapter", "output_dir")
+        if self.output_dir is None:
+            raise UsageError("output_dir must be a name or a path, not None")
         choices = {"on_overlong": OnOverlong, "device": Device, "dtype": Dtype, "quantize": Quantize}
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):

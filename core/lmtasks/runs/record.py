@@ -19,6 +19,7 @@ from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import SCHEMA
 from lmtasks.runs.plan import Plan
+from lmtasks.runs.sample_file import ESCAPED
 from lmtasks.task import Generation, Metric, Sample, Task
 
 MEASURING = ("generate_seconds", "loglikelihood_seconds")
@@ -74,7 +75,8 @@ def run_key(settings: Mapping[str, Any], task: Task, prompts: Sequence[RenderedP
         "adapter": adapter and adapter["id"],
         "packages": package_versions(),
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", ESCAPED)).hexdigest()  # a file's name may hold half a surrogate pair
 
 
 def prompts_sha256(prompts: Sequence[RenderedPrompt | None]) -> str:

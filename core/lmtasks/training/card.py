@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import TrainingError
+from lmtasks.files import write_whole
 from lmtasks.model.adapter import RECORD
 
 CARD = "README.md"
@@ -128,9 +128,7 @@ def _probability(score: Mapping[str, Any]) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    aside = file.with_name(f".{file.name}.part")
     try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, file)
+        write_whole(file, text.encode("utf-8"))
     except OSError as error:
         raise TrainingError(f"{file}: cannot be written ({error}); go on with --resume") from error
