@@ -18,6 +18,10 @@ class DataError(LmtasksError):
     """A data file, row or field is not what the task needs; the message names file, line and field."""
 
 
+class PathError(LmtasksError):
+    """A path that a user wrote cannot name a file: too long, an unknown home folder, no permission on the way."""
+
+
 class UnknownNameError(LmtasksError):
     """A task, metric, model, prompt or data set of that name does not exist; the message offers the nearest."""
 
