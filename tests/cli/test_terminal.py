@@ -71,6 +71,9 @@ def nasty(tmp_path: Path) -> Path:
     write("keys.jsonl", {f"{STEERING}\n": "x"})
     write("twice.jsonl", rows[0], rows[0])
     write("body.jsonl", {"id": STEERING, "text": STEERING, "references": ["x"]})
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"never read")
+    write("adapter/adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": STEERING, "r": 8})
     (tmp_path / "evil.yaml").write_text(
         "name: evil\nversion: 1\n"
         f"summary: {json.dumps('Summary ' + STEERING)}\n"
@@ -94,7 +97,8 @@ def nasty(tmp_path: Path) -> Path:
         pytest.param(("show", "qa", "--plugin", "broken.py", "-v"), id="traceback"),
         pytest.param(("plugins", "new", STEERING, "--summary", "s", "--author", "a"), id="plugins-new"),
         pytest.param(("models", "pull", STEERING), id="models-pull"),
-        pytest.param(("adapters", "show", STEERING), id="adapters-show"),
+        pytest.param(("adapters", "show", STEERING), id="adapters-show-missing"),
+        pytest.param(("adapters", "show", "adapter"), id="adapters-show"),
         pytest.param(("compare", STEERING, STEERING), id="compare"),
         pytest.param(("run", STEERING + "\nlmtasks: all is fine"), id="run"),
         pytest.param(("run", "qa", "--prompt", STEERING), id="prompt"),
@@ -177,10 +181,12 @@ with standard_streams(), progress() as on_progress:
     assert steering(text) == set()
 
 
-def test_progress_bar_of_a_plugin_may_return_to_the_line_s_begin(tmp_path):
-    (tmp_path / "bar.py").write_text("import sys\nsys.stderr.write('\\r 10%')\nsys.stderr.write('\\r 20%\\r\\n')\n")
+def test_progress_bars_of_tqdm_are_drawn(tmp_path):
+    (tmp_path / "bar.py").write_text(
+        "import sys\nfor text in ('\\r 10%', '\\r 20%\\r\\n', '\\x1b[A', 'a\\x1b[A\\n'):\n    sys.stderr.write(text)\n"
+    )
     _, output = on_terminal(tmp_path, "list", "--plugin", "bar.py")
-    assert "\r 10%\r 20%\\r\n" in output
+    assert "\r 10%\r 20%\\r\n\x1b[Aa\\u001b[A\n" in output
 
 
 def test_pipe_gets_the_exact_answer(nasty):

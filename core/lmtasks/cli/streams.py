@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from typing import Any, TextIO, cast
 
 from lmtasks.errors import OutputError
 from lmtasks.escaping import visible
+
+_OF_TQDM = re.compile(r"\r|(\x1b\[A)+\Z")
+"""To the beginning of the line; up, from one bar to another."""
 
 
 class _Stream:
@@ -89,8 +93,12 @@ class Messages(_Stream):
     """stderr."""
 
     def shown(self, text: str) -> str:
-        """Return text without control characters, but for the return that a plugin's progress bar begins with."""
-        return "\r" + visible(text[1:]) if text.startswith("\r") else visible(text)
+        """Return text without control characters, but for those that tqdm draws progress bars with.
+
+        It writes them at the beginning of a text, or alone: no text that holds data begins like that.
+        """
+        lead = _OF_TQDM.match(text)
+        return lead[0] + visible(text[lead.end() :]) if lead else visible(text)
 
 
 @contextmanager
