@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Sample, Score
+from lmtasks.characters import is_blank
 from lmtasks.metrics import measure_outputs, score_outputs
 from lmtasks.metrics.health import is_copying, is_repeating, measure_health
 from lmtasks.metrics.identification import identify
@@ -191,6 +193,29 @@ def test_a_loop_has_12_tokens_and_a_third_of_its_4_grams_again():
     assert not is_repeating(" ".join([*words(7), *words(6)]))
     # Runs of 3 that come again are no loop.
     assert not is_repeating(" ".join(f"a b c w{at}" for at in range(20)))
+
+
+def letters_without_spaces(alphabet: str, seed: int, n: int = 1500) -> str:
+    """Words of an invented language, as unlike each other as those of real ones, in any order."""
+    drawn = random.Random(seed)
+    known = ["".join(drawn.choices(alphabet, k=drawn.randint(2, 5))) for _ in range(300)]
+    return "".join(drawn.choices(known, weights=[1 / rank for rank in range(1, 301)], k=n))
+
+
+@pytest.mark.parametrize(
+    "alphabet",
+    ["กขคงจชซดตถทนบปพมยรลวสหอาิีุูเแโไ่้์", "ကခဂငစဆညတထဒနပဖဗမယရလဝသဟအာိုေ့်း", "ཀཁགངཅཆཇཉཏཐདནཔཕབམཙཚཛཝཞཟའཡརལཤསཧཨིེོུ"],
+    ids=["Thai", "Burmese", "Tibetan"],
+)
+def test_long_texts_in_letters_without_spaces_neither_repeat_nor_copy(alphabet: str):
+    # Letters come again sooner than words do: half of their 4-grams in a text of a few thousand.
+    text, other = letters_without_spaces(alphabet, 1), letters_without_spaces(alphabet, 2)
+    assert not is_repeating(text)
+    assert is_repeating(text + text[:40] * 200)
+    assert is_repeating(text[:7] * 8)
+    assert not is_copying(sample(text, source=other))
+    assert is_copying(sample(text[1000:2000], source=text))
+    assert is_copying(sample(text[:9], source=text[:9]))
 
 
 def test_case_and_punctuation_do_not_hide_a_loop():
@@ -444,7 +469,7 @@ def test_health_survives_any_text(rows: list[tuple[str, list[str], str]]):
         assert not math.isnan(value)
         assert value >= 0
         assert value <= 100 or name == "length_ratio"
-    empty = [not text.strip() and all(right.strip() for right in references) for text, references, _ in rows]
+    empty = [is_blank(text) and not any(map(is_blank, references)) for text, references, _ in rows]
     assert found["empty"] == pytest.approx(100 * np.mean(empty))
 
 
