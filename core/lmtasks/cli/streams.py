@@ -33,10 +33,10 @@ class _Stream:
             raise AttributeError(name)
         return getattr(self.stream, name)
 
-    def write(self, text: str) -> int:
-        """Write text."""
+    def write(self, text: str | bytes) -> int:
+        """Write text; click gives its completions for a shell as bytes of UTF-8."""
         try:
-            self.stream.write(self.shown(text))
+            self.stream.write(self.shown(text.decode("utf-8") if isinstance(text, bytes) else text))
         except OSError as error:
             self.fail(error)
         return len(text)
