@@ -54,6 +54,10 @@ class TrainingError(LmtasksError):
     """A training cannot be begun, continued or go on."""
 
 
+class OutputError(LmtasksError):
+    """Results cannot be written to stdout: the disk behind it is full, or it is closed."""
+
+
 class UsageError(LmtasksError):
     """Settings that contradict each other or are out of range; exit code 2 on the command line."""
 

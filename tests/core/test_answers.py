@@ -422,6 +422,7 @@ def test_an_answer_other_than_an_article_is_wrong_where_an_article_is_wanted():
         ("zh", "九点", [""], 0),
         ("ja", "", [""], 100),
         ("ja", "\u3000", [""], 100),
+        ("ja", "\u200b\ufeff", [""], 100),
         ("ja", "九時", [""], 0),
         ("ja", "なし。", [""], 0),
     ],

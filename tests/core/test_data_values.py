@@ -13,6 +13,7 @@ from data_files import TYPED, examples, load, make_task, refusal, write, write_c
 from lmtasks import Example
 from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import DataError
+from lmtasks.plugins import Registry
 
 NAN, INF = math.nan, math.inf
 
@@ -270,3 +271,14 @@ def test_line_that_shows_nothing_is_an_empty_output(tmp_path: Path):
 def test_example_of_a_plugin_that_shows_nothing_is_refused(example: Example, problem: str):
     with pytest.raises(DataError, match=problem):
         load_dataset(make_task(datasets={"demo": lambda split: [example]}), DataRequest())
+
+
+def test_rows_that_hold_answers_in_another_shape_than_others_are_refused(tmp_path):
+    """A list of texts is no list of objects without any, which would say that no answer is right."""
+    path = tmp_path / "mixed.jsonl"
+    path.write_text(
+        '{"question": "q", "context": "c", "answers": ["nine"]}\n'
+        '{"question": "r", "context": "c", "answers": [{"text": "ten"}]}\n'
+    )
+    with pytest.raises(DataError, match="line 1: no right answer"):
+        load_dataset(Registry().task("qa")[0], DataRequest(data=path))

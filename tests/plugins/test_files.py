@@ -218,6 +218,7 @@ parameters:
     ("before", "after", "message"),
     [
         ("summary:", "sumary:", 'line 3: no key is called "sumary". Did you mean summary'),
+        ("path: data.jsonl", "path: ~nosuchuser/d", 'line 8: data file "~nosuchuser/d": "~nosuchuser" is the home'),
         ("    path:", "    pth:", 'line 8: no key of datasets.demo is called "pth". Did you mean path'),
         ("version: 1\n", "", 'line 1: "version" is missing'),
         ("version: 1", "version: one", "line 2: version: expected a whole number, got 'one'"),

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import progress, table
+from lmtasks.cli.terminal import facts, progress, table
+from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
     from lmtasks.model.adapter import Adapter
+
+WIDTH = 8
+"""Characters of the longest name of a fact."""
 
 
 @click.group("adapters")
@@ -76,7 +80,7 @@ def _as_text(adapter: Adapter) -> str:
     config, record = adapter.config, adapter.record
     kinds = "".join(f", {name[4:]}" for name in ("use_rslora", "use_dora") if config.get(name))
     targets = config.get("target_modules")
-    facts: dict[str, object] = {
+    values: dict[str, object] = {
         "adapter": adapter.source,
         "weights": f"sha256:{adapter.sha256}",
         "LoRA": f"rank {adapter.rank}, alpha {adapter.alpha:g}{kinds}, on"
@@ -84,12 +88,12 @@ def _as_text(adapter: Adapter) -> str:
         "base": config.get("base_model_name_or_path"),
     }
     if record is None:
-        return _lines(
-            {**facts, "made by": "something else than lmtasks: task, prompt and base weights are not recorded"}
+        return facts(
+            {**values, "made by": "something else than lmtasks: task, prompt and base weights are not recorded"}, WIDTH
         )
     task, base, training, data = record["task"], record["base"], record["training"], record["data"]
     evaluation, packages = record["evaluation"], record["environment"]["packages"]
-    facts |= {
+    values |= {
         "base": f"{base['name']}, {base['revision']}",
         "task": f"{task['name']}, version {task['version']}, prompt {record['prompt']['name']}"
         f" ({record['prompt']['form']} form)",
@@ -108,11 +112,7 @@ def _as_text(adapter: Adapter) -> str:
         )
         for score in record["scores"]
     ]
-    parts = [_lines(facts)]
+    parts = [facts(values, WIDTH)]
     if rows:
         parts.append(table(("score", "base", "adapter", "difference, 95%", "p, corrected"), rows, right=(1, 2, 4)))
-    return "\n\n".join([*parts, *([record["verdict"]] if record["verdict"] else [])])
-
-
-def _lines(facts: dict[str, object]) -> str:
-    return "\n".join(f"{name:<8} {value}" for name, value in facts.items() if value)
+    return "\n\n".join([*parts, *([one_line(record["verdict"])] if record["verdict"] else [])])

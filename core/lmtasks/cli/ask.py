@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +12,8 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import progress
+from lmtasks.errors import PathError
+from lmtasks.paths import user_path
 
 
 @click.command("ask")
@@ -23,7 +25,7 @@ from lmtasks.cli.terminal import progress
     multiple=True,
     callback=options.pairs,
     metavar="FIELD=TEXT",
-    help="Another field of the task; FIELD=@FILE reads a file. Repeatable.",
+    help="Another field of the task; FIELD=@FILE reads a file, @@ stands for @ itself. Repeatable.",
 )
 @options.model_options
 @options.adapter_option
@@ -33,7 +35,8 @@ from lmtasks.cli.terminal import progress
 def command(task: str, text: str | None, inputs: dict[str, str], model: str, **settings: Any) -> None:
     """Do a task on your own text; the answer is written as it comes.
 
-    TEXT is the task's first field: itself, @FILE, or - for standard input.
+    TEXT is the task's first field: itself, @FILE, or - for standard input. A text that begins with @ is written with
+    two of them: @@alice wrote ...
 
     \b
     lmtasks ask summarization @report.txt
@@ -62,18 +65,42 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
 
 
 def _read(value: str, where: str) -> str:
+    """Return the text that an argument stands for.
+
+    Args:
+        value: a text, "-" for standard input, "@FILE" for a file's content, or "@@..." for a text that begins with "@".
+        where: the argument or option, for messages.
+
+    Raises:
+        click.UsageError: there is no such file, it cannot be read, or the text is not UTF-8.
+    """
     if value == "-":
-        source, content = "standard input", sys.stdin.buffer.read()
-    elif value.startswith("@"):
-        path = Path(value[1:]).expanduser()
-        source = str(path)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise click.UsageError(f"{where}: cannot read {path}: {error.strerror}") from error
+        source, content = "standard input", _standard_input(where)
+    elif value.startswith("@") and not value.startswith("@@"):
+        source, content = _file(value[1:], where)
     else:
-        return value
+        text = value[1:] if value.startswith("@@") else value
+        source, content = "the text", text.encode("utf-8", "surrogatepass")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{where}: {source} is not UTF-8") from error
+
+
+def _standard_input(where: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        raise click.UsageError(f"{where}: cannot read standard input: {reason}") from error
+
+
+def _file(name: str, where: str) -> tuple[str, bytes]:
+    hint = 'to ask about a text that begins with "@", write "@@"'
+    try:
+        path = user_path(name, "file")
+        return str(path), path.read_bytes()
+    except PathError as error:
+        raise click.UsageError(f"{where}: {error}; {hint}") from error
+    except OSError as error:
+        raise click.UsageError(f"{where}: cannot read {name}: {error.strerror}; {hint}") from error

@@ -11,7 +11,8 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.results import compared_lines, signature_lines
-from lmtasks.cli.terminal import progress
+from lmtasks.cli.terminal import progress, say
+from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
     from lmtasks.runs import Run
@@ -130,7 +131,7 @@ def command(
         texts = [_as_text(comparison) for comparison in comparisons]
         click.echo("\n\n".join([*texts, _method(comparisons, resamples, trials, seed)]))
     for line in failed:
-        click.echo(f"lmtasks: {line}", err=True)
+        say(line)
     if failed:
         raise click.exceptions.Exit(GATE)
 
@@ -165,19 +166,25 @@ def _as_text(comparison: Comparison) -> str:
     first, second = comparison.first, comparison.second
     data = first.record["data"]
     parts = [
-        f"A  {first.path}: {_how(first)}\nB  {second.path}: {_how(second)}\n{comparison.n} examples of {data['name']}",
+        "\n".join(
+            [
+                one_line(f"A  {first.path}: {_how(first)}"),
+                one_line(f"B  {second.path}: {_how(second)}"),
+                one_line(f"{comparison.n} examples of {data['name']}"),
+            ]
+        ),
         compared_lines(comparison.scores),
-        f"Verdict: {comparison.verdict}",
+        one_line(f"Verdict: {comparison.verdict}"),
     ]
     told = [score for score in comparison.health if score.first or score.second]
     if told:
         parts.append("Outputs, shares in % and length against the references:\n\n" + compared_lines(told))
     if comparison.changed:
-        parts.append(f"Changed most, by {comparison.changed_by}:")
+        parts.append(one_line(f"Changed most, by {comparison.changed_by}:"))
         for example in comparison.changed:
             texts = zip("AB", example.predictions, strict=True)
             quoted = [f"  {name}  {textwrap.shorten(text, SHOWN_TEXT) or '(empty)'}" for name, text in texts]
-            parts.append("\n".join([f"{example.id}: {example.first:.2f} -> {example.second:.2f}", *quoted]))
+            parts.append("\n".join([f"{one_line(example.id)}: {example.first:.2f} -> {example.second:.2f}", *quoted]))
     return "\n\n".join(parts)
 
 

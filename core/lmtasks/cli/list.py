@@ -7,7 +7,7 @@ import json
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import SLOW, complain, table
+from lmtasks.cli.terminal import SLOW, complain, say, table
 
 
 @click.command("list")
@@ -41,4 +41,4 @@ def command(as_json: bool) -> None:
     complain(broken.values())
     for plugin in loaded:
         if plugin.seconds > SLOW:
-            click.echo(f'lmtasks: plugin "{plugin.found.name}" took {plugin.seconds:.1f} s to import', err=True)
+            say(f'plugin "{plugin.found.name}" took {plugin.seconds:.1f} s to import')

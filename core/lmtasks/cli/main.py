@@ -11,8 +11,10 @@ from importlib.metadata import version
 
 import click
 
-from lmtasks.cli.terminal import FAILED, complain, stdout_for_results
+from lmtasks.cli.streams import standard_streams
+from lmtasks.cli.terminal import FAILED, complain, say
 from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
+from lmtasks.escaping import one_line
 
 COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
@@ -22,6 +24,7 @@ COMMANDS = {
     "compare": ("lmtasks.cli.compare", "Compare runs on the same examples: differences, tests, verdict."),
     "list": ("lmtasks.cli.list", "List the tasks."),
     "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
+    "data": ("lmtasks.cli.data", "Check a data file: everything that is wrong with it, at once."),
     "models": ("lmtasks.cli.models", "List and fetch models."),
     "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its model."),
     "plugins": ("lmtasks.cli.plugins", "List, begin and check plugins."),
@@ -57,7 +60,16 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+class OneLine(logging.Formatter):
+    """Writes a message in one line; a traceback below it has its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message."""
+        return one_line(super().formatMessage(record))
+
+
+# With color, click leaves escape sequences of an answer alone where it is piped; for terminals, see streams.py.
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(version("lmtasks"), "--version", message="lmtasks %(version)s")
 def cli() -> None:
     """One language model in memory, every NLP task a plugin."""
@@ -68,26 +80,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0: fine; 1: failed; 2: wrong usage, unknown names included; 3: a gate was not met; 130: interrupted.
     """
-    with stdout_for_results():
-        _run(arguments)
+    with standard_streams():
+        sys.exit(_run(arguments))
 
 
-def _run(arguments: Sequence[str] | None) -> None:
-    logging.basicConfig(stream=sys.stderr, format="lmtasks: %(message)s", level=logging.ERROR)
+def _run(arguments: Sequence[str] | None) -> int:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("lmtasks: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.ERROR)
     logging.getLogger("lmtasks").setLevel(logging.WARNING)
     try:
         code = cli.main(args=arguments, prog_name="lmtasks", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
+        error.message = one_line(error.message)  # type: ignore[misc]  # Final, but what else does `show` write?
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except LmtasksError as error:
         complain([error])
-        sys.exit(USAGE if isinstance(error, (UsageError, UnknownNameError)) else FAILED)
+        return USAGE if isinstance(error, (UsageError, UnknownNameError)) else FAILED
     except (KeyboardInterrupt, click.Abort):
-        click.echo("lmtasks: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        say("interrupted")
+        return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output (head, less) has gone; nothing is left to say.
-        sys.stderr.close()
-        sys.exit(FAILED)
-    sys.exit(code if isinstance(code, int) else 0)
+        return FAILED  # whoever read our output (head, less) has gone; nothing is left to say
+    return code if isinstance(code, int) else 0

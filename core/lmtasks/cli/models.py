@@ -7,7 +7,7 @@ import json
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import progress, table
+from lmtasks.cli.terminal import FAILED, progress, say, table
 
 
 @click.group("models")
@@ -73,12 +73,11 @@ def pull_model(name: str, accept_license: bool) -> None:
             stored = pull(entry, accept_license=accept_license, on_progress=on_progress)
     if terms is not None:
         click.echo(_plain(terms))
-        click.echo(
-            f"lmtasks: these are the {entry.license.name} ({entry.license.url}); to accept them:"
-            f" lmtasks models pull {name} --accept-license",
-            err=True,
+        say(
+            f"these are the {entry.license.name} ({entry.license.url}); to accept them:"
+            f" lmtasks models pull {name} --accept-license"
         )
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(FAILED)
     click.echo(str(stored.path))
 
 

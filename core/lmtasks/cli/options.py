@@ -181,8 +181,8 @@ data_options = group(
     click.option(
         "--data",
         metavar="DATA",
-        help="A set of the task, a JSONL, CSV, TSV or Parquet file, or hub:ID[@REVISION][#CONFIG].  [default: the"
-        " task's demo]",
+        help="A set of the task, a JSONL, CSV, TSV (also compressed: .gz, .zst, .bz2, .xz) or Parquet file, or"
+        " hub:ID[@REVISION][#CONFIG].  [default: the task's demo]",
     ),
     click.option("--split", metavar="NAME", help="Of the data.  [default: test, devtest, validation, dev or train]"),
     click.option(

@@ -13,6 +13,7 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_plugins
 from lmtasks.cli.terminal import FAILED, SLOW, complain, show_traceback, table
+from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
     from lmtasks.api import Check
@@ -182,7 +183,8 @@ def _as_text(checks: list[Check]) -> str:
     lines, task = [], None
     for check in checks:
         if check.task != task:
-            lines += [*([""] if task else []), check.task]
+            lines += [*([""] if task else []), one_line(check.task)]
             task = check.task
-        lines.append(f"  {marks[check.status]} {check.promise}" + (f": {check.said}" if check.said else ""))
+        said = f": {check.said}" if check.said else ""
+        lines.append(one_line(f"  {marks[check.status]} {check.promise}{said}"))
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lmtasks.cli.terminal import table
+from lmtasks.escaping import one_line
 from lmtasks.task import Score
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def signature_lines(signatures: Iterable[str]) -> list[str]:
     for signature in signatures:
         name, _, rest = signature.partition("|")
         shared.setdefault(rest, []).append(name)
-    return [f"{', '.join(names)}: {rest}" for rest, names in shared.items()]
+    return [one_line(f"{', '.join(names)}: {rest}") for rest, names in shared.items()]
 
 
 def remarks_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:

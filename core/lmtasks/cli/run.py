@@ -10,8 +10,9 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.results import examples, remarks_line, score_lines
-from lmtasks.cli.terminal import FAILED, complain, progress
+from lmtasks.cli.terminal import FAILED, complain, progress, say
 from lmtasks.errors import LmtasksError
+from lmtasks.escaping import one_line
 
 OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "parameters", "metrics", "fewshot_data", "adapter")
 
@@ -62,7 +63,7 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
         except KeyboardInterrupt:
             unfinished = ", ".join(name for name, _ in named)
             goes_on = "goes on where it stopped when it is" if len(named) == 1 else "go on where they stopped when"
-            click.echo(f"lmtasks: {unfinished} {goes_on} run again", err=True)
+            say(f"{unfinished} {goes_on} run again")
             raise
     if not as_json:
         click.echo("\n\n".join(_as_text(run) for run in runs))
@@ -102,10 +103,10 @@ def _as_text(run: Any) -> str:
     split = f" ({data['split']})" if data["split"] else ""
     model = record["model"]["name"] + (f" and {record['adapter']['source']}" if record["adapter"] else "")
     parts = [
-        f"{record['task']['name']} with {model}: {examples(data['count'])} of {data['name']}{split}",
-        score_lines(run.scores) if run.scores else f"no scores: {run.why_no_scores}",
+        one_line(f"{record['task']['name']} with {model}: {examples(data['count'])} of {data['name']}{split}"),
+        score_lines(run.scores) if run.scores else one_line(f"no scores: {run.why_no_scores}"),
         remarks_line(counts, run.health),
         record["rounding"] and f"rounded to int8: {rounding_loss(record['rounding'])}",
-        f"report: {run.path / 'report.md'}",
+        one_line(f"report: {run.path / 'report.md'}"),
     ]
     return "\n\n".join(part for part in parts if part)

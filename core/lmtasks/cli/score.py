@@ -11,6 +11,7 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.results import examples, remarks_line, score_lines
 from lmtasks.cli.terminal import FAILED, complain
+from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
     from lmtasks.runs.outputs import Scored
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 @click.option(
     "--predictions",
     metavar="FILE",
-    help="Outputs for TASK: JSONL, CSV, TSV or Parquet matched by id, or any other file with one a line, in order.",
+    help="Outputs for TASK: JSONL, CSV, TSV or Parquet matched by id, or any other file with one a line, in order; all"
+    " but Parquet may be compressed (.gz, .zst, .bz2, .xz).",
 )
 @options.data_options
 @click.option(
@@ -71,9 +73,9 @@ def _tell(scored: Scored, *, as_json: bool, again: bool) -> None:
     remark = " (its own scores stay as they are)" if again else ""
     source = f"{record['task']['name']}, outputs of {record['model']['name']}"
     parts = [
-        f"{source}: {examples(data['count'])} of {data['name']}{split}",
+        one_line(f"{source}: {examples(data['count'])} of {data['name']}{split}"),
         score_lines(scored.scores) if scored.scores else "no scores: the data has no references",
         remarks_line(record["counts"], scored.health),
-        f"run: {scored.path}{remark}" if scored.path else "",
+        one_line(f"run: {scored.path}{remark}") if scored.path else "",
     ]
     click.echo("\n\n".join(part for part in parts if part))

@@ -8,7 +8,8 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
-from lmtasks.cli.terminal import progress
+from lmtasks.cli.terminal import facts, progress
+from lmtasks.escaping import one_line
 from lmtasks.task import Parameter
 
 
@@ -26,7 +27,7 @@ def command(task: str, model: str, **settings: Any) -> None:
     with progress() as on_progress:
         shown = api.show(task, model=model, on_progress=on_progress, **settings)
     fields = [name if field.required else f"{name} (optional)" for name, field in shown.task.fields.items()]
-    facts = {
+    values = {
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
         "from": f"{shown.plugin.origin} ({shown.plugin.module})" if shown.plugin else "Python",
         "inputs": ", ".join(fields),
@@ -36,11 +37,9 @@ def command(task: str, model: str, **settings: Any) -> None:
         "metrics": ", ".join(metric if isinstance(metric, str) else metric.name for metric in shown.task.metrics),
         "language": shown.task.language or "as the references tell",
     }
-    for name, value in facts.items():
-        if not value:
-            continue
-        click.echo(f"{name:<9} {value}")
-    click.echo(f'\nprompt "{shown.prompt}" for {shown.model}, {shown.tokens} tokens:\n')
+    click.echo(facts(values, 9))
+    prompt = one_line(f'prompt "{shown.prompt}" for {shown.model}, {shown.tokens} tokens:')
+    click.echo(f"\n{prompt}\n")
     click.echo(shown.text)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 import click
 
+from lmtasks.cli.streams import Messages
 from lmtasks.errors import LmtasksError
+from lmtasks.escaping import one_line
 from lmtasks.progress import OnProgress
 
 FAILED = 1
@@ -25,46 +26,38 @@ PLAIN_EVERY = 10.0
 
 
 @contextmanager
-def stdout_for_results() -> Iterator[None]:
-    """Send to stderr what compiled code, child processes and functions at exit print; results alone go to stdout."""
-    try:
-        results = os.dup(sys.stdout.fileno())
-        sys.stdout.flush()
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    except (OSError, ValueError):  # closed, or no file at all
-        yield
-        return
-    buffering = 1 if sys.stdout.line_buffering else -1
-    # What a terminal or UTF-8 cannot show is escaped, as on stderr.
-    sys.stdout = os.fdopen(results, "w", buffering, encoding=sys.stdout.encoding, errors="backslashreplace")
-    try:
-        yield
-    finally:
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
-        sys.stdout = sys.stderr
-
-
-@contextmanager
 def progress() -> Iterator[OnProgress]:
     """Give a callback that shows progress: bars with an estimate on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
-        with _bars() as on_progress:
+    if isinstance(sys.stderr, Messages) and sys.stderr.isatty():
+        with _bars(sys.stderr) as on_progress:
             yield on_progress
     else:
         yield _plain_lines()
 
 
 @contextmanager
-def _bars() -> Iterator[OnProgress]:
+def _bars(messages: Messages) -> Iterator[OnProgress]:
+    """Draw bars on the terminal itself; what else is said meanwhile is shown above them."""
     from rich.console import Console
+    from rich.file_proxy import FileProxy
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    terminal = messages.stream
+    # Names and paths are text: "[/x]" is no markup, ":smile:" no picture.
+    console = Console(file=terminal, markup=False, highlight=False, emoji=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as bars:
+        messages.stream = cast(TextIO, FileProxy(console, terminal))
         shown: dict[str, TaskID] = {}
 
         def on_progress(what: str, done: int, total: int, note: str = "") -> None:
+            what, note = one_line(what), one_line(note)
             for other, bar in shown.items():
                 if other != what and not bars.tasks[bar].finished:
                     bars.update(bar, total=1, completed=1)
@@ -72,7 +65,11 @@ def _bars() -> Iterator[OnProgress]:
                 shown[what] = bars.add_task(what, total=None, amount="")
             bars.update(shown[what], completed=done, total=total or None, amount=_amount(done, total, note))
 
-        yield on_progress
+        try:
+            yield on_progress
+        finally:
+            messages.flush()
+            messages.stream = terminal
         for bar in shown.values():
             if bars.tasks[bar].total is None:
                 bars.update(bar, total=1, completed=1)
@@ -92,7 +89,7 @@ def _plain_lines() -> OnProgress:
         left = ""
         if before < done < total and now - begun >= PLAIN_EVERY:  # the first batch alone tells little
             left = f", about {(now - begun) / (done - before) * (total - done):.0f} s left"
-        click.echo(f"{what}{': ' if total else ''}{_amount(done, total, note)}{left}", err=True)
+        click.echo(one_line(f"{what}{': ' if total else ''}{_amount(done, total, note)}{left}"), err=True)
 
     return on_progress
 
@@ -101,11 +98,16 @@ def _amount(done: int, total: int, note: str) -> str:
     return ", ".join(part for part in (f"{done}/{total}" if total else "", note) if part)
 
 
+def say(text: str) -> None:
+    """Write a line to stderr."""
+    click.echo(f"lmtasks: {one_line(text)}", err=True)
+
+
 def complain(errors: Iterable[LmtasksError]) -> None:
     """Write a line for each error to stderr, with the traceback where `-v` asks for it."""
     for error in errors:
         show_traceback(error)
-        click.echo(f"lmtasks: {error}", err=True)
+        say(str(error))
 
 
 def show_traceback(error: LmtasksError) -> None:
@@ -115,14 +117,14 @@ def show_traceback(error: LmtasksError) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> str:
-    """Return rows in columns, as wide as they need.
+    """Return rows in columns, as wide as they need; a row is one line.
 
     Args:
         header: names of the columns.
         rows: cells, any values.
         right: columns to be aligned to the right.
     """
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
     lines = []
     for row in cells:
@@ -132,6 +134,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequen
             padded.append(space + cell if column in right else cell + space)
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def facts(values: Mapping[str, object], width: int) -> str:
+    """Return names, in a column of that width, with their values, each in one line; without those that are empty."""
+    return "\n".join(f"{name:<{width}} {one_line(str(value))}" for name, value in values.items() if value)
 
 
 def _width(text: str) -> int:

@@ -12,8 +12,9 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_models, complete_tasks
 from lmtasks.cli.results import compared_lines, examples, signature_lines
-from lmtasks.cli.terminal import progress
+from lmtasks.cli.terminal import facts, progress, say
 from lmtasks.cli.training_options import training_options
+from lmtasks.escaping import one_line
 from lmtasks.model.catalogue import DEFAULT
 
 
@@ -80,7 +81,7 @@ def command(
                 )
             except KeyboardInterrupt:
                 if can_resume(output):
-                    click.echo("lmtasks: the same command with --resume goes on where it stopped", err=True)
+                    say("the same command with --resume goes on where it stopped")
                 raise
     if plan_only:
         click.echo(json.dumps(planned, ensure_ascii=False, indent=2) if as_json else _plan_text(planned))
@@ -99,7 +100,7 @@ def _plan_text(record: Mapping[str, Any]) -> str:
     count, tokens = record["examples"], record["tokens"]
     share = 100 * record["trainable_weights"] / record["weights"]
     split = f" ({record['evaluation_split']})" if record["evaluation_split"] else ""
-    facts = {
+    values = {
         "train": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
         "learn": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} of them answers",
         "cut": record["cut"]
@@ -116,7 +117,7 @@ def _plan_text(record: Mapping[str, Any]) -> str:
         "expect": f"{duration(record['expected_seconds'])} of training"
         + (f", {record['expected_memory_bytes'] / 2**30:.1f} GiB" if record["expected_memory_bytes"] else ""),
     }
-    return "\n".join(f"{name:<10} {value}" for name, value in facts.items() if value)
+    return facts(values, 10)
 
 
 def _as_text(trained: Any) -> str:
@@ -127,15 +128,18 @@ def _as_text(trained: Any) -> str:
     kept = f"kept step {training['best_step']}" + (f", validation loss {loss:.3f}" if loss is not None else "")
     what = f"{trained.record['task']['name']} on {trained.record['base']['name']}"
     parts = [
-        f"{what}: {examples(training['examples'])} learned in {training['steps']} steps,"
-        f" {duration(training['seconds'])}; {kept}"
+        one_line(
+            f"{what}: {examples(training['examples'])} learned in {training['steps']} steps,"
+            f" {duration(training['seconds'])}; {kept}"
+        )
     ]
     if trained.comparison:
         compared = trained.comparison
         parts += [
-            f"{examples(evaluation['count'])} of {evaluation['name']}:\n\n"
+            one_line(f"{examples(evaluation['count'])} of {evaluation['name']}:")
+            + "\n\n"
             + compared_lines(compared.scores, first="base", second="adapter"),
-            f"Verdict: {trained.record['verdict']}",
+            one_line(f"Verdict: {trained.record['verdict']}"),
         ]
         told = [score for score in compared.health if score.first or score.second]
         if told:
@@ -145,6 +149,6 @@ def _as_text(trained: Any) -> str:
             )
         parts.append("\n".join(signature_lines(score.signature for score in compared.scores)))
     else:
-        parts.append(trained.record["verdict"])
-    parts.append(f"adapter: {trained.path}\nreport: {trained.after.path / 'report.md'}")
+        parts.append(one_line(trained.record["verdict"]))
+    parts.append(one_line(f"adapter: {trained.path}") + "\n" + one_line(f"report: {trained.after.path / 'report.md'}"))
     return "\n\n".join(parts)

@@ -121,8 +121,10 @@ def lookup(values: object, column: str) -> object:
         return None
     inner = values[head]
     if isinstance(inner, list):
+        if not all(isinstance(item, Mapping) for item in inner):
+            return None  # a list of something else, such as the texts themselves, is no empty list of objects
         found = [lookup(item, rest) for item in inner]
-        return [item for item in found if item is not None] if inner else []
+        return [item for item in found if item is not None]
     return lookup(inner, rest)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmtasks.data.jsonl import CONVERT, read_jsonl
 from lmtasks.data.parquet_file import read_parquet
-from lmtasks.data.rows import Row
+from lmtasks.data.rows import OnError, Row
 from lmtasks.data.streams import COMPRESSIONS, check_file, suffixes
 from lmtasks.data.tables import read_table
 from lmtasks.errors import DataError
@@ -22,8 +22,12 @@ def has_columns(path: Path) -> bool:
     return suffixes(path)[0] in SUFFIXES
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, on_error: OnError | None = None) -> Iterator[Row]:
     """Yield the rows of a JSONL, CSV, TSV or Parquet file, lazily.
+
+    Args:
+        path: of the file.
+        on_error: gets what is wrong with a single row, which is then left out; None: it is raised.
 
     Raises:
         DataError: the file is missing, of another kind, or a line cannot be read; names file and line.
@@ -33,9 +37,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     check_file(path, "data file")
     suffix, compression = suffixes(path)
     if suffix in (".jsonl", ".ndjson"):
-        return read_jsonl(path)
+        return read_jsonl(path, on_error)
     if suffix in (".csv", ".tsv"):
-        return read_table(path, delimiter="\t" if suffix == ".tsv" else ",")
+        return read_table(path, on_error, delimiter="\t" if suffix == ".tsv" else ",")
     if suffix == ".parquet" and not compression:
         return read_parquet(path)
     if suffix == ".parquet":

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 
-from lmtasks.data.arrow_values import BATCH, repeated_name, table_rows
+from lmtasks.data.arrow_values import BATCH, table_rows
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
 from lmtasks.task import HubDataset
@@ -52,10 +52,7 @@ def hub_rows(dataset: HubDataset, split: str) -> Iterator[Row]:
     number = 0
     with _one_line(dataset):
         data = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision, split=split)
-        twice = repeated_name(data.features.arrow_schema)
         batches = data.with_format("arrow").iter(BATCH)
-    if twice is not None:
-        raise DataError(f'{dataset}: two columns are named "{twice}"')
     while True:
         with _one_line(dataset):
             batch = next(batches, None)

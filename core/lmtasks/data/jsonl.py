@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmtasks.characters import as_utf8
-from lmtasks.data.rows import Row
+from lmtasks.data.rows import OnError, Row
 from lmtasks.data.streams import open_bytes, read_lines
 from lmtasks.data.values import finite
 from lmtasks.errors import DataError
@@ -18,8 +18,12 @@ CONVERT = (
 """What to do with JSON that is no JSONL."""
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
+def read_jsonl(path: Path, on_error: OnError | None = None) -> Iterator[Row]:
     """Yield the objects of a file; NaN and infinities, which JSON does not know, are null.
+
+    Args:
+        path: of the file.
+        on_error: gets the error of a line that is no good, which is then left out; None: it is raised.
 
     Raises:
         DataError: a line is no JSON object or names a key twice; names file and line.
@@ -29,14 +33,25 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         for line_number, raw in enumerate(read_lines(path, stream), start=1):
             where = f"{path}, line {line_number}"
             try:
-                # Files from Windows begin with a byte order mark; json.loads would refuse the line.
-                line = raw.decode("utf-8-sig" if line_number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-            if not line.strip():
-                continue
-            number += 1
-            yield Row(where, number, _parse(where, line, first=number == 1))
+                line = _decode(where, raw, first=line_number == 1)
+                if not line.strip():
+                    continue
+                number += 1
+                row = Row(where, number, _parse(where, line, first=number == 1))
+            except DataError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            else:
+                yield row
+
+
+def _decode(where: str, raw: bytes, *, first: bool) -> str:
+    try:
+        # Files from Windows begin with a byte order mark; json.loads would refuse the line.
+        return raw.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
 
 
 def parse_json(text: str) -> object:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from lmtasks.errors import DataError
+
+OnError = Callable[[DataError], None]
+"""Gets what is wrong with one row of a file, so that the rest can be read."""
 
 
 class Row(NamedTuple):

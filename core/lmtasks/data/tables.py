@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from lmtasks.data.rows import Row
+from lmtasks.data.rows import OnError, Row
 from lmtasks.data.streams import LONGEST_LINE, open_bytes, read_lines, too_long
 from lmtasks.errors import DataError
 
 
-def read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
+def read_table(path: Path, on_error: OnError | None = None, *, delimiter: str) -> Iterator[Row]:
     """Yield the rows of a file whose first line names the columns; empty cells are left out.
+
+    Args:
+        path: of the file.
+        on_error: gets the error of a row with too many cells, which is then left out; None: it is raised.
+        delimiter: between cells.
 
     Raises:
         DataError: a line cannot be read; names file and line.
@@ -27,7 +32,7 @@ def read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
             reader = csv.DictReader(_lines(path, text), delimiter=delimiter, strict=True)
             try:
-                yield from _rows(path, reader, delimiter)
+                yield from _rows(path, reader, delimiter, on_error)
             except UnicodeDecodeError as error:
                 line = _undecodable_line(path)
                 raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
@@ -42,16 +47,20 @@ def read_table(path: Path, *, delimiter: str) -> Iterator[Row]:
         csv.field_size_limit(limit)
 
 
-def _rows(path: Path, reader: csv.DictReader[str], delimiter: str) -> Iterator[Row]:
+def _rows(path: Path, reader: csv.DictReader[str], delimiter: str, on_error: OnError | None) -> Iterator[Row]:
     twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
     if twice:
         raise DataError(f'{path}, line 1: two columns are named "{twice[0]}"')
     for number, values in enumerate(reader, start=1):
         where = f"{path}, line {reader.line_num}"
         if None in values:
-            raise DataError(
+            error = DataError(
                 f"{where}: more cells than the header has columns; put quotes around cells that contain {delimiter!r}"
             )
+            if on_error is None:
+                raise error
+            on_error(error)
+            continue
         yield Row(where, number, {name: cell for name, cell in values.items() if cell})
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
-from lmtasks.inference.sampling import Penalize, logits_processors, own_generator, sampling
+from lmtasks.inference.sampling import CheckFinite, Penalize, logits_processors, own_generator, sampling
 from lmtasks.inference.text import StopCheck, completion, decode, streamed
 from lmtasks.model.loading import LoadedModel
 
@@ -105,6 +105,7 @@ class Padded:
         if generations[0].repetition_penalty != 1:
             prompts = [request.token_ids for request in batch]
             processors.insert(0, Penalize(prompts, width, generations[0].repetition_penalty))
+        processors.insert(0, CheckFinite())
         with self._adapted([request.adapter for request in batch]) as (model, told):
             output = model.generate(
                 input_ids=ids,

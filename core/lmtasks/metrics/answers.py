@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from lmtasks.characters import is_blank
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.lcs import longest_common_run
@@ -92,7 +93,7 @@ def _definition(language: str, *, by_character: bool, no_answers: bool) -> Defin
     if by_character:
         # A text of marks alone is compared with its marks, or an empty answer would count as right.
         compare = _by_tokens(lambda text: tokens(text) or text.split(), of_nothing=1.0)
-        return Definition("chars2", *compare, lambda text: not text.strip())
+        return Definition("chars2", *compare, is_blank)
     name = "squad2.0" if no_answers else "squad1.1"
     return Definition(name, *_by_tokens(squad_tokens), lambda text: not squad_tokens(text), drops_empty=no_answers)
 

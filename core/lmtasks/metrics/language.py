@@ -36,6 +36,8 @@ They are those whose lines Unicode lets break elsewhere than at spaces: classes 
 not Hangul; and Tibetan, whose mark between syllables is no space, and Buginese and Makasar, which break at syllables
 too (Unicode Standard, chapter 17).
 """
+LETTERS = {tag: UNSPACED[tag] for tag in UNSPACED if tag not in ("zh", "ja", "und-Yiii", "und-Nshu", "und-Tang")}
+"""Those of them whose characters are letters and marks, several to a syllable, and no words or syllables themselves."""
 SPACED = {
     "ko": "Hangul",
     **{

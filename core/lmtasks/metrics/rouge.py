@@ -74,7 +74,7 @@ class Rouge:
         if language == "en" and not by_character:
             return _english(stem=self.stem), f"tok:rouge_score|stem:{'porter' if self.stem else 'no'}"
         if language == "zh" and self.jieba:
-            return _jieba(), f"tok:jieba-{version('jieba')}|stem:no"
+            return _jieba(), f"tok:jieba-{version('jieba')}|norm:lmtasks2|stem:no"
         return tokens, "tok:lmtasks2|stem:no"
 
 

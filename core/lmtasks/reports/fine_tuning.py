@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmtasks import markdown
 from lmtasks.reports.values import HEALTH, duration, interval, number
 
 CURVE = "learning-curve.svg"
@@ -17,33 +18,34 @@ def fine_tuning_sections(record: Mapping[str, Any]) -> list[str]:
         told = [score for score in record["health"] if score["first"] or score["second"]]
         names = {score["name"]: HEALTH.get(score["name"], score["name"]) for score in told}
         sections += [
-            f"The base scored in `{record['before']}`, the adapter here, on the same examples. p: paired approximate"
-            " randomisation; corrected by Holm. Interval of the difference: paired bootstrap.",
+            f"The base scored in {markdown.code(record['before'])}, the adapter here, on the same examples."
+            " p: paired approximate randomisation; corrected by Holm. Interval of the difference: paired bootstrap.",
             _compared(record["scores"], {}),
-            f"**{record['verdict']}**",
+            f"**{markdown.paragraph(record['verdict'])}**",
             *([_compared(told, names)] if told else []),
         ]
     else:
-        sections.append(record["verdict"])
+        sections.append(markdown.paragraph(record["verdict"]))
     return [*sections, "## Fine-tuning", f"![loss by step]({CURVE})", _training(record)]
 
 
 def _compared(scores: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    rows = [
-        "| score | base | adapter | difference | 95% interval | p | corrected | the adapter is |",
-        "|---|--:|--:|--:|---|--:|--:|---|",
-    ]
     mixed = len({score["language"] for score in scores}) > 1
-    for score in scores:
-        unit = score["unit"]
-        name = names.get(score["name"], score["name"]) + (f" ({score['language']})" if mixed else "")
-        rows.append(
-            f"| {name} | {number(score['first'], unit)} | {number(score['second'], unit)} |"
-            f" {number(score['difference'], unit, sign=True)} |"
-            f" {interval(score['low'], score['high'], unit, sign=True)} |"
-            f" {_probability(score['p_randomisation'])} | {_probability(score['p_corrected'])} | {score['outcome']} |"
+    rows = [
+        (
+            names.get(score["name"], score["name"]) + (f" ({score['language']})" if mixed else ""),
+            number(score["first"], unit := score["unit"]),
+            number(score["second"], unit),
+            number(score["difference"], unit, sign=True),
+            interval(score["low"], score["high"], unit, sign=True),
+            _probability(score["p_randomisation"]),
+            _probability(score["p_corrected"]),
+            score["outcome"],
         )
-    return "\n".join(rows)
+        for score in scores
+    ]
+    header = ("score", "base", "adapter", "difference", "95% interval", "p", "corrected", "the adapter is")
+    return markdown.table(header, rows, right=(1, 2, 3, 5, 6))
 
 
 def _probability(p: float | None) -> str:
@@ -61,7 +63,7 @@ def _training(record: Mapping[str, Any]) -> str:
     resumed = f", resumed at step {training['resumed_at']}" if training["resumed_at"] else ""
     kinds = "".join(f", {name}" for name in ("rslora", "dora") if settings[name])
     batch = f"{settings['batch_tokens']} tokens" if settings["batch_tokens"] else f"{settings['batch_size']} examples"
-    facts = {
+    values = {
         "learned": f"{training['examples']} examples of {data['name']}{split}, SHA-256 {data['sha256']}",
         "left out": training["skipped"] and f"{training['skipped']} examples as too long",
         "not learned": training["leaks"] and f"{training['leaks']} examples that are scored too, but for space or case",
@@ -79,4 +81,4 @@ def _training(record: Mapping[str, Any]) -> str:
         f" {settings['max_grad_norm']:g}, {batch} a step",
         "seed": settings["seed"],
     }
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value not in (None, 0, ""))
+    return markdown.facts({name: value for name, value in values.items() if value not in (None, 0, "")})

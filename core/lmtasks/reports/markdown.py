@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmtasks import markdown
 from lmtasks.errors import RunError
 from lmtasks.files import write_whole
 from lmtasks.reports.fine_tuning import CURVE, fine_tuning_sections
@@ -43,7 +44,7 @@ def markdown_report(run: Run) -> str:
     """Return the report of a run: scores, outputs, speed, how it was made, and some samples."""
     record = run.record
     parts = [
-        f"# {record['task']['name']} with {record['model']['name']}"
+        f"# {markdown.inline(record['task']['name'])} with {markdown.inline(record['model']['name'])}"
         + (" and an adapter" if record.get("adapter") else ""),
         _summary(record),
         "## Scores",
@@ -61,29 +62,42 @@ def markdown_report(run: Run) -> str:
 
 
 def _no_scores(run: Run) -> str:
-    return f"No scores: {run.why_no_scores}." if run.status == "finished" else "None: the run has not finished."
+    return (
+        f"No scores: {markdown.inline(run.why_no_scores)}."
+        if run.status == "finished"
+        else "None: the run has not finished."
+    )
 
 
 def score_table(scores: Sequence[Score]) -> str:
     """Return scores with their signatures as a Markdown table."""
-    rows = ["| score | language | n | value | 95% interval | better | signature |", "|---|---|--:|--:|---|---|---|"]
-    for score in scores:
-        signature = score.signature.replace("|", "\\|")
-        rows.append(
-            f"| {score.name} | {score.language or 'unknown'} | {score.n} | {number(score.value, score.unit)} |"
-            f" {interval(score.low, score.high, score.unit)} | {_better(score)} | `{signature}` |"
+    rows = [
+        (
+            score.name,
+            score.language or "unknown",
+            score.n,
+            number(score.value, score.unit),
+            interval(score.low, score.high, score.unit),
+            _better(score),
+            score.signature,
         )
-    return "\n".join(rows)
+        for score in scores
+    ]
+    header = ("score", "language", "n", "value", "95% interval", "better", "signature")
+    return markdown.table(header, rows, right=(2, 3), spans=(6,))
 
 
 def _health_table(scores: Sequence[Score]) -> str:
-    rows = ["| outputs | value | 95% interval | better |", "|---|--:|---|---|"]
-    for score in scores:
-        share = "%" if score.unit == "0-100" else ""
-        bounds = interval(score.low, score.high, score.unit)
-        name = HEALTH.get(score.name, score.name)
-        rows.append(f"| {name} | {number(score.value, score.unit)}{share} | {bounds} | {_better(score)} |")
-    return "\n".join(rows)
+    rows = [
+        (
+            HEALTH.get(score.name, score.name),
+            number(score.value, score.unit) + ("%" if score.unit == "0-100" else ""),
+            interval(score.low, score.high, score.unit),
+            _better(score),
+        )
+        for score in scores
+    ]
+    return markdown.table(("outputs", "value", "95% interval", "better"), rows, right=(1,))
 
 
 def _better(score: Score) -> str:
@@ -92,12 +106,15 @@ def _better(score: Score) -> str:
 
 def _summary(record: Mapping[str, Any]) -> str:
     data, prompt = record["data"], record["prompt"]
-    split = f', split "{data["split"]}"' if data["split"] else ""
-    asked = f", prompt `{prompt['name']}` ({prompt['form']} form)" if prompt else ", outputs made elsewhere"
+    split = markdown.inline(f', split "{data["split"]}"') if data["split"] else ""
+    asked = ", outputs made elsewhere"
+    if prompt:
+        asked = f", prompt {markdown.code(prompt['name'])} ({markdown.inline(prompt['form'])} form)"
     text = (
-        f"{data['count']} examples of `{data['name']}`{split}{asked}, {record['started']}. Status: {record['status']}."
+        f"{data['count']} examples of {markdown.code(data['name'])}{split}{asked},"
+        f" {markdown.inline(record['started'])}. Status: {markdown.inline(record['status'])}."
     )
-    return f"{text}\n\nIt failed: {record['error']}" if record["error"] else text
+    return f"{text}\n\nIt failed: {markdown.inline(record['error'])}" if record["error"] else text
 
 
 def _outputs(record: Mapping[str, Any]) -> str:
@@ -136,7 +153,7 @@ def _origin(record: Mapping[str, Any]) -> str:
     git = machine["git"]
     origin = f"{task['distribution']} {task['distribution_version']}" if task["distribution"] else "Python"
     intervals = record.get("intervals")
-    facts = {
+    values = {
         "task": f"{task['name']}, version {task['version']}, from {origin}",
         "parameters": ", ".join(f"{name} {value}" for name, value in task.get("parameters", {}).items()),
         **(_made_by_model(record) if record["prompt"] else {"outputs": f"{model['name']}, {model['revision']}"}),
@@ -148,7 +165,7 @@ def _origin(record: Mapping[str, Any]) -> str:
         "machine": f"Python {machine['python']}, {machine['platform']}, {machine['cpu_count']} CPUs",
         "started in": git and f"git {git['commit']}{', with uncommitted changes' if git['dirty'] else ''}",
     }
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value not in (None, ""))
+    return markdown.facts({name: value for name, value in values.items() if value not in (None, "")})
 
 
 def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
@@ -201,9 +218,9 @@ def _samples(samples: Sequence[Sample]) -> list[str]:
     step = max(1, len(samples) // SHOWN_SAMPLES)
     parts = []
     for sample in samples[::step][:SHOWN_SAMPLES]:
-        parts.append(f"### {_inline(sample.id)}")
-        parts += [f"{name}:\n\n{_quote(text)}" for name, text in sample.inputs.items()]
-        ended = "" if sample.finish == "unknown" else f" ({sample.finish})"
+        parts.append(f"### {markdown.code(sample.id)}")
+        parts += [f"{markdown.paragraph(name)}:\n\n{_quote(text)}" for name, text in sample.inputs.items()]
+        ended = "" if sample.finish == "unknown" else f" ({markdown.inline(sample.finish)})"
         if sample.reasoning:
             parts.append(f"reasoning ({sample.reasoning_tokens} tokens):\n\n{_quote(sample.reasoning)}")
         parts.append(f"prediction{ended}:\n\n{_quote(sample.prediction)}")
@@ -212,10 +229,5 @@ def _samples(samples: Sequence[Sample]) -> list[str]:
 
 
 def _quote(text: str) -> str:
-    """Return text as an indented block, in which Markdown and HTML of the data stay text."""
     short = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} [...]"
-    return "\n".join(f"    {line}" for line in (short or "(empty)").splitlines())
-
-
-def _inline(text: str) -> str:
-    return "`" + text.replace("`", "'").replace("\n", " ") + "`"
+    return markdown.indented(short)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lmtasks import markdown
 from lmtasks.errors import TrainingError
+from lmtasks.escaping import one_line
 from lmtasks.files import write_whole
 from lmtasks.model.adapter import RECORD
 
@@ -32,9 +35,10 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
     """
     from huggingface_hub import EvalResult, ModelCardData
 
+    record = _in_lines(record)
     task, base, data, training = record["task"], record["base"], record["data"], record["training"]
     evaluation, scores = record["evaluation"], record["scores"]
-    name = folder.resolve().name
+    name = one_line(folder.resolve().name)
     card = ModelCardData(
         base_model=base["name"],
         library_name="peft",
@@ -58,54 +62,62 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
     )
     settings = record["settings"]
     rows = [
-        f"| {score['name']} | {score['first']:.2f} | {score['second']:.2f} | {_interval(score)} |"
-        f" {_probability(score)} |"
+        (score["name"], f"{score['first']:.2f}", f"{score['second']:.2f}", _interval(score), _probability(score))
         for score in scores
     ]
+    loading = f"PeftModel.from_pretrained(base, {json.dumps(name, ensure_ascii=False)})"
+    command = ["lmtasks", "run", task["name"], "--model", base["name"], "--adapter", name]
     kinds = "".join(f", {kind}" for kind, used in (("rsLoRA", settings["rslora"]), ("DoRA", settings["dora"])) if used)
     lines = [
         "---",
         card.to_yaml(),
         "---",
         "",
-        f"# {name}",
+        f"# {markdown.inline(name)}",
         "",
-        f"A LoRA adapter for the task `{task['name']}` (version {task['version']}) on `{base['name']}`, made by"
-        " lmtasks.",
-        f"It belongs to exactly these weights: `{base['revision']}`. It was trained with the prompt"
-        f" `{record['prompt']['name']}` ({record['prompt']['form']} form).",
+        f"A LoRA adapter for the task {markdown.code(task['name'])} (version {task['version']}) on"
+        f" {markdown.code(base['name'])}, made by lmtasks.",
+        f"It belongs to exactly these weights: {markdown.code(base['revision'])}. It was trained with the prompt"
+        f" {markdown.code(record['prompt']['name'])} ({markdown.inline(record['prompt']['form'])} form).",
         "",
-        "```",
-        f"lmtasks run {task['name']} --model {base['name']} --adapter {name}",
-        "```",
+        markdown.fenced(shlex.join(command)),
         "",
-        f'peft loads it as any other: `PeftModel.from_pretrained(base, "{name}")`.',
+        f"peft loads it as any other: {markdown.code(loading)}.",
         "",
         "## Scores",
         "",
-        f"On {evaluation['count']} examples of `{_name(evaluation)}`{_split(evaluation)}. The difference stands with"
-        " its 95% interval; p is that of a paired approximate randomisation test, corrected by Holm.",
+        f"On {evaluation['count']} examples of {markdown.code(_name(evaluation))}{_split(evaluation)}. The difference"
+        " stands with its 95% interval; p is that of a paired approximate randomisation test, corrected by Holm.",
         "",
-        "| score | base | with adapter | difference | p |",
-        "|---|--:|--:|---|--:|",
-        *rows,
+        markdown.table(("score", "base", "with adapter", "difference", "p"), rows, right=(1, 2, 4)),
         "",
-        record["verdict"],
+        markdown.paragraph(record["verdict"]),
         "",
         "## Training",
         "",
         f"![loss by step]({CURVE})",
         "",
-        f"- {training['examples']} examples of `{_name(data)}`{_split(data)}, SHA-256 `{data['sha256']}`",
+        f"- {training['examples']} examples of {markdown.code(_name(data))}{_split(data)}, SHA-256"
+        f" {markdown.code(data['sha256'])}",
         f"- {training['steps']} steps, {training['epochs']:.2f} passes, {training['tokens']} tokens,"
         f" {training['seconds']:.0f} s; the checkpoint of step {training['best_step']} was kept",
         f"- rank {settings['rank']}, alpha {settings['alpha']:g}, dropout {settings['dropout']:g},"
-        f" {', '.join(settings['target_modules'])}{kinds}; {training['trainable_weights']:,} weights",
-        f"- {settings['optimizer']}, learning rate {settings['learning_rate']:g}, {settings['schedule']}, warm-up"
+        f" {markdown.inline(', '.join(settings['target_modules']))}{kinds}; {training['trainable_weights']:,} weights",
+        f"- {markdown.paragraph(settings['optimizer'])}, learning rate {settings['learning_rate']:g},"
+        f" {markdown.inline(settings['schedule'])}, warm-up"
         f" {settings['warmup']:g}, seed {settings['seed']}",
         f"- all settings, versions and hashes: `{RECORD}`",
     ]
     _write(folder / CARD, "\n".join(lines) + "\n")
+
+
+def _in_lines(value: Any) -> Any:
+    """Return a record whose every text is one line: YAML would take some control characters for spaces."""
+    if isinstance(value, Mapping):
+        return {name: _in_lines(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_in_lines(part) for part in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _name(data: Mapping[str, Any]) -> str:
@@ -114,7 +126,7 @@ def _name(data: Mapping[str, Any]) -> str:
 
 
 def _split(data: Mapping[str, Any]) -> str:
-    return f" ({data['split']})" if data["split"] else ""
+    return f" ({markdown.inline(data['split'])})" if data["split"] else ""
 
 
 def _interval(score: Mapping[str, Any]) -> str:
@@ -129,6 +141,7 @@ def _probability(score: Mapping[str, Any]) -> str:
 
 def _write(file: Path, text: str) -> None:
     try:
-        write_whole(file, text.encode("utf-8"))
+        # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's escape.
+        write_whole(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise TrainingError(f"{file}: cannot be written ({error}); go on with --resume") from error
