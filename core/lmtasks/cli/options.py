@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from lmtasks.cli import arguments
 from lmtasks.cli.completion import complete_models, complete_plugins
 from lmtasks.model.catalogue import DEFAULT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        logging.getLogger("lmtasks").setLevel(logging.DEBUG)
-
-
-def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Read NAME=VALUE, given any number of times."""
-    pairs = {}
-    for value in values:
-        name, equals, text = value.partition("=")
-        if not (name and equals and text):
-            raise click.BadParameter(f'"{value}": expected NAME=VALUE', param=parameter)
-        if name in pairs:
-            raise click.BadParameter(f'"{name}" is given twice', param=parameter)
-        pairs[name] = text
-    return pairs
-
-
-def _names(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    names = tuple(name.strip() for name in value.split(",") if name.strip())
-    if not names:
-        raise click.BadParameter("expected names, separated by commas", param=parameter)
-    return names
-
-
-def _stops(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    return tuple(value.replace("\\n", "\n").replace("\\t", "\t") for value in values) or None
 
 
 def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -56,40 +24,8 @@ def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return decorate
 
 
-def _add_to(variable: str, separator: str, ctx: click.Context, values: tuple[str, ...]) -> None:
-    """Add names to an environment variable as long as the command runs, for this process and those it starts."""
-    if not values:
-        return
-    before = os.environ.get(variable)
-    os.environ[variable] = separator.join([*([before] if before else []), *values])
-
-    def put_back() -> None:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-    ctx.call_on_close(put_back)
-
-
-def _plugin_files(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
-    from lmtasks.plugins import FILES
-
-    _add_to(FILES, os.pathsep, ctx, values)
-
-
-def _plugins_off(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
-    from lmtasks.errors import unknown_name
-    from lmtasks.plugins import DISABLED, find_plugins
-
-    for name in values:
-        if name not in (known := find_plugins()):
-            raise click.BadParameter(str(unknown_name("plugin", name, known)), param=parameter)
-    _add_to(DISABLED, ",", ctx, values)
-
-
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Tell more; show tracebacks."
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=arguments.verbose, help="Tell more; show tracebacks."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 
@@ -98,7 +34,7 @@ plugin_options = _group(
         "--plugin",
         multiple=True,
         expose_value=False,
-        callback=_plugin_files,
+        callback=arguments.plugin_files,
         metavar="FILE",
         help="Take a plugin from a Python or YAML file. Repeatable.",
     ),
@@ -106,7 +42,7 @@ plugin_options = _group(
         "--no-plugin",
         multiple=True,
         expose_value=False,
-        callback=_plugins_off,
+        callback=arguments.plugins_off,
         metavar="NAME",
         shell_complete=complete_plugins,
         help="Leave an installed plugin out. Repeatable.",
@@ -173,7 +109,7 @@ data_options = _group(
         "--map",
         "columns",
         multiple=True,
-        callback=pairs,
+        callback=arguments.text_pairs,
         metavar="FIELD=COLUMN",
         help="The data's column for a field, or for references, id or language; `score` also takes prediction=COLUMN,"
         " of the outputs. Repeatable.",
@@ -185,7 +121,7 @@ set_option = click.option(
     "--set",
     "parameters",
     multiple=True,
-    callback=pairs,
+    callback=arguments.text_pairs,
     metavar="NAME=VALUE",
     help="Set a parameter of the task (see `lmtasks show`). Repeatable.",
 )
@@ -229,7 +165,7 @@ generation_options = _group(
     click.option(
         "--stop",
         multiple=True,
-        callback=_stops,
+        callback=arguments.stops,
         metavar="TEXT",
         help="Ends an answer, instead of the task's own. Repeatable.",
     ),
@@ -243,7 +179,7 @@ def metrics_option(default: str) -> Callable[[Command], Command]:
     """Return the option that names metrics; `default` says which are taken without it."""
     return click.option(
         "--metrics",
-        callback=_names,
+        callback=arguments.names,
         metavar="NAME,...",
         help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba), exact_match,"
         f" f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
@@ -267,7 +203,7 @@ def resampling_options(least: int) -> Callable[[Command], Command]:
 
 output_dir_option = click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=arguments.UserPath(file_okay=False),
     default=Path("runs"),
     show_default=True,
     help="Holds run folders.",
@@ -294,7 +230,7 @@ training_options = _group(
         "--map",
         "columns",
         multiple=True,
-        callback=pairs,
+        callback=arguments.text_pairs,
         metavar="FIELD=COLUMN",
         help="The data's column for a field, or for references, id or language. Repeatable.",
     ),
@@ -322,7 +258,7 @@ training_options = _group(
     click.option("--dropout", type=float, metavar="P", help="Of the adapter's inputs; costs memory.  [default: 0]"),
     click.option(
         "--target-modules",
-        callback=_names,
+        callback=arguments.names,
         metavar="NAME,...",
         help="Layers that get an adapter.  [default: all-linear, all but the head]",
     ),
@@ -380,13 +316,13 @@ training_options = _group(
     click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
     click.option(
         "--report-to",
-        callback=_names,
+        callback=arguments.names,
         metavar="NAME,...",
         help="tensorboard, wandb, mlflow or trackio, installed by you.  [default: none]",
     ),
     click.option(
         "--output-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=arguments.UserPath(file_okay=False),
         help="Holds the run folders of the scores.  [default: runs]",
     ),
 )
