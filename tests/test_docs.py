@@ -156,6 +156,12 @@ def test_the_reference_has_every_hook_and_everything_public():
     assert not [name for name in public if f"`{name}`" not in text]
 
 
+def test_the_reference_has_every_member_of_a_metric():
+    text = (ROOT / "docs/plugin-reference.md").read_text()
+    [part] = re.findall(r"^## Metric\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    assert not [name for name in ("name", "measure", "check") if f"`{name}" not in part]
+
+
 @pytest.mark.parametrize(
     ("kind", "section"),
     [

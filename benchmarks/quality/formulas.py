@@ -198,7 +198,11 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                     ours(ENGLISH, "chrf++", "chrF++", "en"),
                     "Counts words too; another number than chrF.",
                 ),
-                ("lmtasks `ter`", ours(ENGLISH, "ter", "TER", "en"), "Edits per 100 words: lower is better."),
+                (
+                    "lmtasks `ter`",
+                    ours(ENGLISH, "ter", "TER", "en"),
+                    "Edits per 100 words: lower is better. Minutes for one text of a thousand words.",
+                ),
             ],
         ),
         (
@@ -276,7 +280,12 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 (
                     "lmtasks `rouge`, rougeL, characters",
                     ours(CHINESE_SUMMARIES, "rouge", "rougeL", "zh"),
-                    "**Quote this** (`tok:lmtasks1`).",
+                    "**Quote this** (`tok:lmtasks2`): without marks; a number is one token, as is a Latin word.",
+                ),
+                (
+                    "lmtasks `rouge:char`, rougeL, every character",
+                    ours(CHINESE_SUMMARIES, "rouge:char", "rougeL:char", "zh"),
+                    "**Quote this** beside what Chinese papers publish: marks, digits and letters count (`tok:char`).",
                 ),
                 (
                     "rouge-score as it comes",
@@ -357,8 +366,10 @@ Rules that hold whatever the task:
 - A number without its interval says little about a small set: `lmtasks score` and `lmtasks run` give 95% intervals,
   `lmtasks compare` tests a difference on the same examples.
 - Empty outputs count. A tool that leaves them out lets a model win by saying nothing.
-- Chinese, Japanese, Thai are never cut at spaces. `bleu` takes sacrebleu's tokenizer for the language, `rouge` takes
-  characters; `bleu:ja-mecab`, `bleu:ko-mecab` and `rouge:jieba` take words, where the package for it is installed.
+- Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer, Tibetan, Yi, Javanese and others)
+  are never cut at spaces. `bleu` takes sacrebleu's tokenizers for Chinese, Japanese and Korean, and `char` where most
+  letters of the references are of another such script, whatever language is stated; `rouge` takes characters;
+  `bleu:ja-mecab`, `bleu:ko-mecab` and `rouge:jieba` take words, where the package for it is installed.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 CHAT_TEMPLATE = (
@@ -9,6 +10,23 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Such as many chat models have."""
+
+_DEFAULT_IGNORABLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Unicode's Default_Ignorable_Code_Point, unchanged since Unicode 5.1 but for U+180F: zero-width and bidi marks, soft
+hyphens, variation selectors, Hangul fillers, tags."""
+# Invisible too: control characters, braille without dots, a note head of nothing, marks of annotations and hieroglyphs.
+_VISIBLE = re.compile(rf"[^\s\x00-\x1f\x7f-\x9f\u2800\ufff9-\ufffb\U00013430-\U0001343f\U0001d159{_DEFAULT_IGNORABLE}]")
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: it is empty, or holds white space and invisible characters alone.
+
+    Combining marks and emoji are visible, and so are the Arabic signs that Unicode counts among format characters.
+    """
+    return _VISIBLE.search(text) is None
 
 
 def as_utf8(text: str) -> str:
@@ -32,13 +50,19 @@ class CharacterTokenizer:
         return {}
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        chat_template: str | None = None,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **kwargs: object,
     ) -> object:
         """Return the conversation by the template."""
         import jinja2
 
-        template = jinja2.Template(str(self.chat_template))
-        return template.render(messages=conversation, add_generation_prompt=add_generation_prompt)
+        template = jinja2.Template(str(chat_template or self.chat_template))
+        return template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **kwargs)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return code points."""

@@ -82,4 +82,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         hint = f"Known: {', '.join(known)}."
     else:
         hint = "There is none at all."
-    return UnknownNameError(f'no {kind} is called "{name}". {hint}')
+    # It may come from a file: no line break and nothing that steers a terminal.
+    shown = name if name.isprintable() else repr(name)[1:-1]
+    return UnknownNameError(f'no {kind} is called "{shown}". {hint}')

@@ -68,7 +68,7 @@ class _ToStderr(io.TextIOBase):
 
 def cause(error: BaseException) -> str:
     """Return what was raised in a plugin, and where in its own files."""
-    text = _one_line(error)
+    text = _message(error)
     frames = _places(error)
     # A library that it calls may have raised: its own files are those beside the first one.
     own = [frame for frame in frames if Path(frame[0]).parent == Path(frames[0][0]).parent]
@@ -78,19 +78,24 @@ def cause(error: BaseException) -> str:
 
 def _places(error: BaseException) -> list[tuple[str, int | None]]:
     """Return file and line of the calls that led to an error, but for those of core and of what imports and calls."""
+    evaluate = getattr(sys.modules.get("evaluate"), "__file__", None)  # calls its modules; is seldom imported
+    callers = (*_MACHINERY, _FROZEN, *([f"{Path(evaluate).parent}{os.sep}"] if evaluate else []))
     return [
         (frame.filename, frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((*_MACHINERY, _FROZEN))
+        if not frame.filename.startswith(callers)
     ]
 
 
-def _one_line(error: BaseException) -> str:
-    """Return what an error says in one line of bounded length, without what would steer a terminal."""
+def _message(error: BaseException) -> str:
     try:
-        text = str(error)
+        return one_line(str(error))
     except BaseException:  # its __str__ is a plugin's code too
         return "its own message could not be read"
+
+
+def one_line(text: str) -> str:
+    """Return a text in one line of bounded length, without what would steer a terminal."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", " ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 

@@ -7,47 +7,28 @@ tokenized in two pieces.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, cast
+from datetime import date
+from typing import Literal
 
 from lmtasks.characters import as_utf8
+from lmtasks.chat_template import ChatTemplate, Tokenizer, chat_template_of
 from lmtasks.errors import PromptError
 from lmtasks.foreign import foreign
+from lmtasks.reasoning import MARKERS, ReasoningParser, closing_of, closings_in, opened_by
 from lmtasks.task import Example, Prompt, Task
 
 NONCHARACTERS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 """Code points that Unicode keeps for internal use: one of them marks where text is to be broken."""
 
 OnOverlong = Literal["error", "skip", "cut"]
-
-
-class Tokenizer(Protocol):
-    """What the renderer needs of a tokenizer; those of transformers have it."""
-
-    chat_template: str | Mapping[str, str] | None
-
-    @property
-    def added_tokens_decoder(self) -> Mapping[int, object]:
-        """The tokens beside the trained vocabulary, by id; each has `content` and `special`."""
-        ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> object:
-        """Return the conversation as text, with control tokens spelled out."""
-        ...
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return token ids; control tokens that the text spells become control tokens."""
-        ...
-
-    def decode(self, token_ids: list[int]) -> str:
-        """Return the text of token ids, control tokens spelled out."""
-        ...
+_ANSWER = "lmtasks"
+"""An answer by which the text around answers is found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,24 +70,47 @@ class Renderer:
         *,
         prompt: str | None = None,
         fewshot: Sequence[Example] = (),
+        template_kwargs: Mapping[str, object] | None = None,
+        template_defaults: Mapping[str, object] | None = None,
+        template_date: date | None = None,
     ) -> None:
-        """Choose the prompt by name and the examples it shows.
+        """Choose the prompt by name, the examples it shows, and the settings of the chat template.
 
         Args:
             task: whose fields and prompts are used.
             tokenizer: of the model that will read the prompts; it has a chat template or not.
             prompt: the prompt's name in the task; None: its first.
             fewshot: examples with an answer, shown in this order before the one that is asked.
+            template_kwargs: values of the chat template's variables; thinking is off where it has a switch for it.
+            template_defaults: values that hold where the chat template knows them and `template_kwargs` says nothing.
+            template_date: what the chat template takes for today, if it asks; None: today.
+
+        Raises:
+            UsageError: the chat template has no such variable.
         """
         self.task = task
         self.name = prompt or next(iter(task.prompts))
         self.prompt: Prompt = task.prompts[self.name]
         self.fewshot = tuple(fewshot)
-        self.chat = tokenizer.chat_template is not None
+        self.template = chat_template_of(
+            tokenizer, template_kwargs, defaults=template_defaults or {}, day=template_date
+        )
         self._tokenizer = tokenizer
         self._guard = _ControlTokens(tokenizer)
         # A chat template writes its own first token.
         self._prefix = [] if self.chat else _first_tokens(tokenizer)
+        self.reasoning_parser, self._answer_start = _reasoning(tokenizer, self.template)
+
+    @property
+    def chat(self) -> bool:
+        """Whether prompts have the form of a chat."""
+        return self.template is not None
+
+    def on(self, day: date) -> Renderer:
+        """Return this renderer with another date for the chat template to tell."""
+        other = copy.copy(self)
+        other.template = self.template and self.template.on(day)
+        return other
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -146,8 +150,15 @@ class Renderer:
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
         return RenderedPrompt(token_ids=ids)
 
+    @property
+    def answer_start(self) -> array[int]:
+        """Token ids with which an answer without reasoning begins: the markers that end reasoning, or none."""
+        return array("i", self._tokenizer.encode(self._answer_start, add_special_tokens=False))
+
     def render_answer(self, text: str) -> array[int]:
         """Return the token ids of a text as the answer to a prompt of this renderer, without an end token.
+
+        They stand behind `answer_start`.
 
         Raises:
             PromptError: a control token in the text cannot be broken.
@@ -180,7 +191,7 @@ class Renderer:
             PromptError: as for `render`.
         """
         text = (example.answer or "").strip() or self.task.no_answer or ""
-        answer_ids = self.render_answer(text) if text else array("i")
+        answer_ids = self.answer_start + (self.render_answer(text) if text else array("i"))
         answer_ids.append(end_id)
         room = None if max_tokens is None else max(0, max_tokens - len(answer_ids))
         try:
@@ -255,11 +266,9 @@ class Renderer:
         return self._apply_template([first, *messages[1:]])
 
     def _apply_template(self, messages: list[dict[str, str]]) -> str:
-        try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is foreign code
-            raise PromptError(f"the model's chat template failed: {type(error).__name__}: {error}") from error
-        return cast(str, text)
+        if self.template is None:
+            raise TypeError("a base model has no chat template")
+        return self.template.render(self._tokenizer, messages, add_generation_prompt=True)
 
     def _plain_text(self, system: str, turns: Sequence[tuple[str, str]], asked: str) -> str:
         cue = self.prompt.cue
@@ -277,7 +286,8 @@ class _ControlTokens:
     """The strings that a tokenizer turns into control tokens, and how to keep data from spelling them.
 
     Those are its special tokens and whatever else of its added tokens the chat template writes (Qwen's
-    "<think>"). Others are ordinary vocabulary, such as Gemma's runs of spaces and HTML tags.
+    "<think>"). Others are ordinary vocabulary, such as Gemma's runs of spaces and HTML tags. Markers of reasoning are
+    among them wherever the template knows them: templates cut what stands before one out of an answer.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -294,7 +304,8 @@ class _ControlTokens:
                 strings.append(content)
                 self._ids.add(id)
                 self._elusive |= len(content) < 2 or bool(getattr(token, "normalized", False))
-        longest_first = sorted((string for string in strings if len(string) > 1), key=len, reverse=True)
+        strings += [marker for marker in sorted(MARKERS) if marker in templates]
+        longest_first = sorted({string for string in strings if len(string) > 1}, key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def broken(self, text: str, marker: str) -> str:
@@ -319,6 +330,29 @@ class _ControlTokens:
     def _spells(self, pieces: Sequence[str]) -> bool:
         encode = self._tokenizer.encode
         return any(not self._ids.isdisjoint(encode(piece, add_special_tokens=False)) for piece in pieces)
+
+
+def _reasoning(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[ReasoningParser, str]:
+    """Return how completions divide into reasoning and answer, and what an answer without reasoning begins with."""
+    added = [str(getattr(token, "content", "")) for token in tokenizer.added_tokens_decoder.values()]
+    if template is None:
+        return ReasoningParser(closings=closings_in("", added)), ""
+    asked = [{"role": "user", "content": "?"}]
+    answered = [*asked, {"role": "assistant", "content": _ANSWER}]
+    try:
+        prompt = template.render(tokenizer, asked, add_generation_prompt=True)
+        conversation = template.render(tokenizer, answered, add_generation_prompt=False)
+    except PromptError:
+        return ReasoningParser(), ""  # the template refuses this conversation; its own prompts may be fine
+    closings = closings_in(template.source or "", added)
+    if any(prompt.rstrip().endswith(closing) for closing in closings):
+        return ReasoningParser(), ""  # the template has ended the reasoning itself
+    opened = opened_by(prompt)
+    before = conversation.partition(_ANSWER)[0]
+    start = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    if not any(marker in start for marker in MARKERS):
+        start = f"{closing_of(opened)}\n\n" if opened else ""
+    return ReasoningParser(opened, closings), start
 
 
 def _first_tokens(tokenizer: Tokenizer) -> list[int]:

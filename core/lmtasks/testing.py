@@ -11,10 +11,10 @@ from typing import Any, Literal
 from lmtasks.api import load_model
 from lmtasks.api.checking import STRANGE_TEXTS, check_plugin, check_promises
 from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
+from lmtasks.chat_template import Tokenizer
 from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request, Rounding
 from lmtasks.model.adapter import Adapter
 from lmtasks.model.info import ModelInfo
-from lmtasks.prompts import Tokenizer
 from lmtasks.runs import RunOptions
 from lmtasks.task import Task
 
@@ -81,12 +81,14 @@ class FakeModel:
             prompt = self.tokenizer.decode(list(request.token_ids))
             answer = self._answers(prompt) if callable(self._answers) else self._answers[len(self.prompts)]
             self.prompts.append(prompt)
-            ends = [at for at in (answer.find(stop) for stop in request.generation.stop) if at >= 0]
-            text = answer[: min(ends, default=len(answer))]
+            parsed = request.reasoning.parse(answer)
+            ends = [at for at in (parsed.answer.find(stop) for stop in request.generation.stop) if at >= 0]
+            text = parsed.answer[: min(ends, default=len(parsed.answer))]
             if on_text:
                 for length in range(1, len(text) + 1):
                     on_text(text[:length])
-            yield [(place, Completion(text, len(text), "stop"))]
+            thought = len(answer) if parsed.start is None else parsed.start
+            yield [(place, Completion(text, thought + len(text), "stop", parsed.reasoning, thought))]
 
     def loglikelihood(
         self, continuations: Sequence[Continuation], *, batch_size: int | None = None

@@ -14,7 +14,7 @@ PATHS = {
     "surrogate": "a\ud800b",
     "empty": "",
 }
-NEW = ("plugins", "new", "titles", "--summary", "s", "--author", "a")
+NEW = ("plugins", "new", "captions", "--summary", "s", "--author", "a")
 
 
 @pytest.fixture(autouse=True)

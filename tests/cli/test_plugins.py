@@ -396,3 +396,84 @@ def test_commands_tasks_and_plugins_are_completed_without_torch():
     assert "--num-fewshot" in completed("run", "qa", "--num")
     assert completed("run", "--no-plugin", "tit") == ["titles"]
     assert completed("run", "qa", "--model", "smol") == [name for name in CATALOGUE if name.startswith("smol")] != []
+
+
+# A YAML file is data alone
+
+
+@pytest.fixture
+def gift(tmp_path: Path, task: Path) -> Path:
+    """A YAML task that names a module of `evaluate`, which leaves a trace when it is imported."""
+    module = tmp_path / "gift" / "m" / "m.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()\n{MODULE}")
+    task.write_text(YAML.replace("[rouge]", "\n- rouge\n- evaluate:gift/m"))
+    (tmp_path / "outputs.txt").write_text("One\n")
+    return task
+
+
+MODULE = """
+import datasets
+import evaluate
+
+class M(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        features = datasets.Features({"predictions": text, "references": text})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"m": 0.25}
+"""
+REFUSED = "shout.yaml, line 8: evaluate:gift/m is a module of Python code"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "shout.yaml"),
+        ("run", "shout", "--plugin", "shout.yaml"),
+        ("show", "shout.yaml"),
+        ("train", "shout.yaml", "--plan"),
+        ("score", "shout.yaml", "--predictions", "outputs.txt"),
+        ("compare", "shout.yaml", "--adapter", "none"),
+    ],
+    ids=" ".join,
+)
+def test_a_module_that_a_yaml_file_names_is_refused_and_never_loaded(gift: Path, call: Call, arguments):
+    outcome = call(*arguments)
+    line = one_line(outcome)
+    assert outcome.code == 1
+    assert REFUSED in line and "--metrics rouge,evaluate:gift/m" in line
+    assert not gift.with_name("trace").exists()
+
+
+def test_plugins_check_finds_a_module_in_a_yaml_file_and_never_loads_it(gift: Path, call: Call):
+    outcome = call("plugins", "check", "shout.yaml")
+    assert outcome.code == 1
+    assert REFUSED in outcome.out + outcome.err
+    assert not gift.with_name("trace").exists()
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("plugins", "list"), ("list", "--json")], ids=" ".join)
+def test_lists_never_load_a_module_that_a_yaml_file_names(gift: Path, call: Call, arguments):
+    outcome = call(*arguments, "--plugin", "shout.yaml")
+    assert outcome.code == 0 and "shout" in outcome.out
+    assert not gift.with_name("trace").exists()
+
+
+def test_completion_never_loads_a_module_that_a_yaml_file_names(gift: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LMTASKS_PLUGINS", str(gift))
+    assert completed("run", "shout") == ["shout"]
+    assert completed("run", "shout/") == []
+    assert not gift.with_name("trace").exists()
+
+
+def test_a_module_is_loaded_where_the_user_names_it_beside_a_yaml_file_that_does(
+    gift: Path, call: Call, evaluate_caches: Path
+):
+    flags = ("--predictions", "outputs.txt", "--metrics", "evaluate:gift/m", "--json")
+    outcome = call("score", "shout.yaml", *flags)
+    assert outcome.code == 0, outcome.err
+    assert [score["value"] for score in json.loads(outcome.out)["scores"]] == [0.25]
+    assert gift.with_name("trace").exists()

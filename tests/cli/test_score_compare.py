@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,11 +69,19 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     return made
 
 
-def alone(*arguments: object) -> Outcome:
-    """The command line in a process of its own, where logging is not pytest's."""
-    command = [sys.executable, "-c", "from lmtasks.cli.main import main; main()", *map(str, arguments)]
+def alone(*arguments: object, before: str = "") -> Outcome:
+    """The command line in a process of its own, where logging is not pytest's; `before` is what runs there first."""
+    command = [sys.executable, "-c", f"{before}\nfrom lmtasks.cli.main import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+WITHOUT_TEMPORARY_FILES = """
+import tempfile
+def refuse(*_, **__):
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+tempfile.TemporaryFile = tempfile.NamedTemporaryFile = tempfile.mkdtemp = tempfile.mkstemp = refuse
+"""
 
 
 def only_json(outcome: Outcome):
@@ -302,10 +311,47 @@ def test_a_flag_that_is_refused_is_called_what_the_user_called_it(call, runs, fl
     assert flag[0] in one_line(call("score", runs["good"], *flag))
 
 
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_a_module_that_a_run_folder_names_is_refused_and_says_how_to_ask(call, runs, tmp_path, command):
+    script = tmp_path / "gift" / "m" / "m.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("open('trace', 'w').close()")
+    folders = []
+    for name in ("good", "bad"):
+        folders.append(Path(shutil.copytree(runs[name], tmp_path / name)))
+        record = json.loads((folders[-1] / "run.json").read_text())
+        (folders[-1] / "run.json").write_text(json.dumps(record | {"metrics": ["rouge", "evaluate:gift/m"]}))
+    arguments = (command, *folders[: 1 if command == "score" else 2])
+    outcome = call(*arguments)
+    assert outcome.code == 1
+    assert one_line(outcome) == (
+        f"lmtasks: {folders[0] / 'run.json'}: evaluate:gift/m is a module of Python code, which is never loaded because"
+        " a file names it; if you trust it, name it yourself: --metrics rouge,evaluate:gift/m"
+    )
+    assert not Path("trace").exists()
+    assert call(*arguments, "--metrics", "rouge").code == 0
+    assert not Path("trace").exists()
+
+
 def test_predictions_for_a_run_are_refused_as_such(call, runs, data):
     lines(data.with_name("system.txt"), GOOD)
     line = one_line(call("score", runs["good"], "--predictions", "system.txt"))
     assert "no task is called" not in line
+
+
+def test_score_needs_no_folder_for_temporary_files(data, tmp_path):
+    # The package that identifies languages unpacks its model into one; what it tells is a mere doubt.
+    texts = lines(tmp_path / "outputs.txt", NEARLY)
+    usual, without = (
+        alone("score", TASK, "--data", data, "--predictions", texts, "--json", before=before)
+        for before in ("", WITHOUT_TEMPORARY_FILES)
+    )
+    assert (usual.code, without.code) == (0, 0)
+    assert only_json(without)["scores"] == only_json(usual)["scores"]
+    assert "wrong_language" in usual.out
+    assert "wrong_language" not in without.out
+    [line] = without.err.splitlines()
+    assert "languages cannot be identified (FileNotFoundError: " in line
 
 
 # Compare

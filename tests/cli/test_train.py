@@ -46,6 +46,28 @@ def train(work: Path, tiny: Path, output: str, *more: object, **how: tuple[str, 
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("trust_remote_code: true", "--trust-remote-code"),
+        ("metrics: evaluate:gift/m", "--metrics evaluate:gift/m"),
+        ("metrics: [rouge, evaluate:gift/m]", "--metrics rouge,evaluate:gift/m"),
+    ],
+)
+def test_a_file_of_settings_cannot_ask_for_code_to_be_run(work, tiny_folder, setting, told):
+    (work / "settings.yaml").write_text(f"rank: 2\n{setting}\n")
+    done = lmtasks(work, *training(tiny_folder, "adapter", "--config", "settings.yaml", "--plan"))
+    [line] = done.stderr.splitlines()
+    assert done.returncode in (1, 2)
+    assert "settings.yaml: " in line and told in line
+
+
+def test_a_flag_asks_for_what_a_file_of_settings_cannot(work, tiny_folder):
+    (work / "settings.yaml").write_text("trust_remote_code: true\nmetrics: evaluate:gift/m\n")
+    flags = ("--trust-remote-code", "--metrics", "chrf", "--config", "settings.yaml", "--plan")
+    assert lmtasks(work, *training(tiny_folder, "adapter", *flags)).returncode == 0
+
+
 def record(work: Path, output: str) -> dict[str, object]:
     return json.loads((work / output / "lmtasks.json").read_text())
 

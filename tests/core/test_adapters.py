@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
 from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
+from lmtasks.api import show_adapter
 from lmtasks.errors import AdapterError, PluginError, UsageError
 from lmtasks.inference import Completion, Continuation, LanguageModel, Request, transformers_model
 from lmtasks.inference.packed import packed_copy
@@ -433,6 +434,36 @@ def of_tomorrow(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"task": "echo"}, "task: expected an object, got 'echo'"),
+        ({"task": {"name": "echo"}}, "task.version: missing"),
+        ({"prompt": {"name": 1, "form": "chat", "sha256": "x"}}, "prompt.name: expected text, got 1"),
+        ({"prompt": None}, "prompt: expected an object, got None"),
+        ({"base": {"name": "x"}}, "base.revision: missing"),
+        ({"weights_sha256": 7}, "weights_sha256: expected text, got 7"),
+        (
+            {"prompt": {"name": "p", "form": "chat", "sha256": "x", "chat_template": {"kwargs": {}, "date": "today"}}},
+            "prompt.chat_template.date: expected a date such as 2026-01-31, got 'today'",
+        ),
+    ],
+)
+def test_record_of_wrong_types_is_refused(copied, model, change, told):
+    folder = sign(copied, model, make_task(), **change)
+    with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged") as error:
+        find_adapter(folder)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_record_that_lacks_what_is_shown_answers_and_is_not_shown(copied, model):
+    folder = sign(copied, model, make_task())
+    assert find_adapter(folder).task == make_task().name
+    with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged \(task\.plugin: missing\)"):
+        show_adapter(folder)
+
+
+@pytest.mark.parametrize(
     ("spoiling", "told"),
     [
         (no_config, "it has no adapter_config.json"),
@@ -726,6 +757,9 @@ def test_what_cannot_be_merged_is_said_and_leaves_nothing(tmp_path, own, bare, t
     with pytest.raises(AdapterError) as error:
         merge(bare, target)
     one_line(error, "does not say which model it belongs to; name it with --model")
+    with pytest.raises(UsageError) as error:
+        merge(own, target, trust_remote_code=True)
+    one_line(error, "whose code may run, the adapter's file does not decide; name the model with --model")
     with pytest.raises(AdapterError) as error:
         merge(bare, tmp_path / "gpt", model=tiny_folder)
     one_line(error, "gpt: is there already; name another folder")

@@ -361,22 +361,29 @@ def test_answers_in_other_unspaced_scripts_are_compared_by_character(
 ):
     found = scores([sample(prediction, reference, language=language)])
     assert (found["exact_match"].value, found["f1"].value) == pytest.approx((exact_match, f1))
-    assert found["f1"].signature == f"f1|norm:chars1|nrefs:1|agg:max|version:1|lang:{language}"
+    assert found["f1"].signature == f"f1|norm:chars2|nrefs:1|agg:max|version:1|lang:{language}"
 
 
 # Which definition
 
 
 @pytest.mark.parametrize(
-    ("language", "norm"),
+    ("language", "text", "norm"),
     [
-        *((tag, "squad1.1") for tag in ("en", "de", "ko", "ru", "hi", "ar", "und-Latn", "en-GB")),
-        *((tag, "cmrc2018") for tag in ("zh", "zh-TW", "zh_CN", "cmn-Hans", "yue", "zho_Hans")),
-        *((tag, "chars1") for tag in ("ja", "jpn_Jpan", "th", "lo", "my", "km")),
+        *((tag, "a", "squad1.1") for tag in ("en", "de", "ko", "ru", "hi", "ar", "und-Latn", "en-GB", "th")),
+        *((tag, "a", "cmrc2018") for tag in ("zh", "zh-TW", "zh_CN", "cmn-Hans", "yue", "zho_Hans")),
+        *((tag, "a", "chars2") for tag in ("ja", "jpn_Jpan")),
+        ("th", "เก้า", "chars2"),
+        ("lo", "ເກົ້າ", "chars2"),
+        ("my", "ကိုး", "chars2"),
+        ("km", "ប្រាំបួន", "chars2"),
+        ("shn_Mymr", "ၵဝ်ႈ", "chars2"),
+        ("bo", "དགུ", "chars2"),
+        ("ko", "九點", "squad1.1"),
     ],
 )
-def test_the_language_chooses_the_definition(language: str, norm: str):
-    found = scores([sample("a", "a", language=language)])
+def test_language_and_script_choose_the_definition(language: str, text: str, norm: str):
+    found = scores([sample(text, text, language=language)])
     for name, score in found.items():
         assert score.signature == f"{name}|norm:{norm}|nrefs:1|agg:max|version:1|lang:{language}"
         assert (score.unit, score.higher_is_better, score.n) == ("0-100", True, 1)
@@ -415,6 +422,7 @@ def test_an_answer_other_than_an_article_is_wrong_where_an_article_is_wanted():
         ("zh", "九点", [""], 0),
         ("ja", "", [""], 100),
         ("ja", "\u3000", [""], 100),
+        ("ja", "\u200b\ufeff", [""], 100),
         ("ja", "九時", [""], 0),
         ("ja", "なし。", [""], 0),
     ],

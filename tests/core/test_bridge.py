@@ -4,7 +4,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import lmtasks
-from lmtasks import Example, Run, Task
-from lmtasks.errors import LmtasksError, MetricError, PluginError, UnknownNameError, UsageError
+from lmtasks import Example, Run, RunOptions, Task
+from lmtasks.errors import LmtasksError, MetricError, PluginError, RunError, UnknownNameError, UsageError
 from lmtasks.metrics import CORE
 from lmtasks.runs.gates import Gate
 from lmtasks.testing import FakeModel
@@ -51,16 +51,7 @@ COMPUTED = [name for name in CORE if name not in LIKELIHOODS and installed(name)
 """Core's metrics that can be computed from texts with what is installed."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What evaluate keeps on disk, it keeps in a folder of its own here."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    path = list(sys.path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.config, "HF_METRICS_CACHE", folder / "metrics")
-        patch.setattr(evaluate.config, "HF_MODULES_CACHE", folder / "modules")
-        yield folder
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("evaluate_caches")
 
 
 @pytest.fixture(autouse=True)
@@ -220,9 +211,9 @@ def test_a_metric_object_and_one_of_a_plugin_are_handed_over_too():
     assert found["length_ratio"] == 0.5
 
 
-def test_what_is_kept_on_disk_is_gone_afterwards(caches):
+def test_what_is_kept_on_disk_is_gone_afterwards(evaluate_caches):
     lmtasks.as_evaluate("bleu").compute(predictions=["a"], references=["a"])
-    assert list(caches.rglob("lmtasks_bleu/**/*.arrow")) == []
+    assert list(evaluate_caches.rglob("lmtasks_bleu/**/*.arrow")) == []
 
 
 def test_a_name_that_does_not_exist_is_refused():
@@ -321,7 +312,7 @@ def test_a_module_that_a_task_names_is_computed_by_a_run(tmp_path, hits):
     assert run.record["metrics"] == ["exact_match", hits]
     report = (run.path / "report.md").read_text(encoding="utf-8")
     assert "| evaluate:hits |" in report
-    assert lmtasks.score(run).scores == run.scores
+    assert lmtasks.score(run, metrics=run.record["metrics"]).scores == run.scores
 
 
 def test_a_module_is_named_for_outputs_and_beside_others(tmp_path, hits):
@@ -390,7 +381,7 @@ def runs(tmp_path, hits) -> list[Run]:
 
 def test_a_comparison_says_that_a_module_was_not_tested(runs, hits):
     settings = {"resamples": 10, "trials": 10}
-    [comparison] = lmtasks.compare(*runs, **settings)
+    [comparison] = lmtasks.compare(*runs, metrics=(hits, "exact_match"), **settings)
     scores = named(comparison.scores)
     score = scores["evaluate:hits"]
     assert (score.first, score.second, score.difference) == (1, 0, -1)
@@ -413,15 +404,105 @@ def test_a_comparison_by_a_module_alone_is_no_test(runs, tmp_path):
     assert comparison.verdict == "The runs score the same."
 
 
-def test_runs_that_were_scored_by_another_code_are_refused(runs, tmp_path, hits):
-    # The module has been changed between the runs, as another process would see it.
-    record = runs[1].path / "run.json"
-    values = json.loads(record.read_text(encoding="utf-8"))
-    [score, *_] = values["scores"]
-    code = score["signature"].split("|")[1]
-    record.write_text(record.read_text(encoding="utf-8").replace(code, "module:000000000000"), encoding="utf-8")
-    with pytest.raises(LmtasksError, match=f"evaluate:hits.*{code}.*module:000000000000"):
-        lmtasks.compare(runs[0], Run(runs[1].path), resamples=10, trials=10)
+def test_compare_adapters_takes_a_module_that_a_task_names(tmp_path, hits):
+    # The task is the caller's own code, and what it names is not read back from the run folders.
+    options = RunOptions(output_dir=tmp_path / "runs")
+    model = FakeModel(lambda prompt: SHAPES["texts"][0])
+    [comparison] = lmtasks.api.compare_adapters(
+        make_task(metrics=(hits,)), ["none"], options, model=model, resamples=10, trials=10
+    )
+    assert {score.name: score.first for score in comparison.scores} == {"evaluate:hits": 0.25, "evaluate:hits/count": 4}
+
+
+# Named by a file of data: never loaded
+
+
+@pytest.fixture
+def gift(tmp_path) -> Gift:
+    """A module that leaves a trace when it is imported, and runs whose folders name it."""
+    name = module(tmp_path, "gift")
+    script = tmp_path / "gift" / "gift.py"
+    trace = tmp_path / "trace"
+    script.write_text(f"open({str(trace)!r}, 'w').close()\n" + script.read_text(encoding="utf-8"), encoding="utf-8")
+    runs = []
+    for answers in (OUTPUTS, SHAPES["texts"]):
+        run = lmtasks.run(make_task(), model=FakeModel(list(answers)), output_dir=tmp_path / "runs")
+        record = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+        (run.path / "run.json").write_text(json.dumps(record | {"metrics": ["exact_match", name]}), encoding="utf-8")
+        runs.append(Run(run.path))
+    return Gift(name, trace, runs)
+
+
+@dataclass
+class Gift:
+    name: str
+    trace: Path
+    runs: list[Run]
+
+
+BY_A_FOLDER = {
+    "score": lambda runs, **named: lmtasks.score(runs[0], **named),
+    "score by the folder": lambda runs, **named: lmtasks.score(runs[0].path, **named),
+    "compare": lambda runs, **named: lmtasks.compare(*runs, resamples=10, trials=10, **named),
+}
+
+
+@pytest.mark.parametrize("how", BY_A_FOLDER.values(), ids=BY_A_FOLDER)
+def test_a_module_that_a_run_folder_names_is_loaded_only_where_the_user_names_it(gift, how):
+    record = gift.runs[0].path / "run.json"
+    refused(MetricError, lambda: how(gift.runs), record, f"--metrics exact_match,{gift.name}")
+    assert not gift.trace.exists()
+    assert how(gift.runs, metrics=("exact_match", gift.name))
+    assert gift.trace.exists()
+
+
+@pytest.mark.parametrize("name", ["evaluate:accuracy", "evaluate:org/metric", "evaluate:", "evaluate:../x.py"])
+def test_no_module_of_the_hub_or_elsewhere_is_looked_for_either(gift, name):
+    record = gift.runs[0].record | {"metrics": [name]}
+    (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    # The fixture no_network sees that nothing is asked for.
+    refused(MetricError, lambda: lmtasks.score(gift.runs[0].path), name, "--metrics")
+
+
+@pytest.mark.parametrize(
+    "name", [" evaluate:{}", "Evaluate:{}", "EVALUATE:{}", "evaluate :{}", "{}/gift.py", "./gift/gift"]
+)
+def test_another_spelling_of_a_module_in_a_run_folder_is_an_unknown_metric(gift, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = gift.runs[0].record | {"metrics": [name.format(tmp_path / "gift")]}
+    (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path))
+    assert not gift.trace.exists()
+
+
+@pytest.mark.parametrize("metrics", ["rouge", 3, {"rouge": 1}, [["rouge"]], [None], [{"name": "rouge"}], ["a\nb"]])
+def test_metrics_of_a_run_folder_that_are_no_names_are_refused(gift, metrics):
+    file = gift.runs[0].path / "run.json"
+    file.write_text(json.dumps(gift.runs[0].record | {"metrics": metrics}), encoding="utf-8")
+    refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f'{file}: "metrics" must be a list of names')
+    assert lmtasks.score(gift.runs[0].path, metrics="exact_match").scores
+
+
+@pytest.mark.parametrize(
+    "name", ["{}/task.py", "./task.py", "task.py", "./task.yaml", "{}/task.yml", "task.PY", "a\nb"]
+)
+def test_a_task_of_a_run_folder_is_never_the_file_of_a_plugin(gift, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in ("task.py", "task.yaml", "task.yml", "task.PY"):
+        (tmp_path / file).write_text(f"open({str(gift.trace)!r}, 'w').close()\n", encoding="utf-8")
+    record = {key: value for key, value in gift.runs[0].record.items() if key != "metrics"}
+    record["task"] = record["task"] | {"name": name.format(tmp_path)}
+    # Such a run does not say its metrics: they are looked up in its task.
+    (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path), "no task is called")
+    assert not gift.trace.exists()
+
+
+def test_a_run_folder_that_does_not_say_its_metrics_has_those_of_its_task(gift):
+    record = {key: value for key, value in gift.runs[0].record.items() if key != "metrics"}
+    record["task"] = record["task"] | {"name": "summarization/headline"}
+    (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert {score.name for score in lmtasks.score(gift.runs[0].path).scores} >= {"rouge1", "rougeL"}
 
 
 # Modules that cannot be

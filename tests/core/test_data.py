@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lmtasks import DataFile, Example, Field, HubDataset, Prompt, Task
+from lmtasks.characters import is_blank
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
 from lmtasks.data.hub import parse_hub
 from lmtasks.errors import DataError, UnknownNameError
@@ -665,7 +666,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("property")
 
 
-TEXTS = st.text(max_size=40).filter(str.strip)
+# CSV holds no NUL character, and what nobody can see is no text.
+CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+TEXTS = st.text(CHARACTERS, max_size=40).filter(lambda text: not is_blank(text))
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -756,6 +759,20 @@ def test_fewshot_never_shows_what_is_scored_nor_what_has_no_answer(tmp_path):
     assert_refused(lambda: draw(task, dataset, count=3, data=str(path)), str(path), "2 examples", "3 were asked for")
     path = write_jsonl(tmp_path / "unanswered.jsonl", {"document": "x"}, {"document": "y"})
     assert_refused(lambda: draw(task, dataset, count=1, data=str(path)), "0 examples")
+
+
+@pytest.mark.parametrize("copy", ["SCORED text", " scored\n text", "scored\u00a0text", "Scored  Text "])
+def test_fewshot_never_shows_what_differs_from_a_scored_one_in_space_or_case(tmp_path, copy):
+    dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "scored text", "summary": "s"}))
+    path = write_jsonl(tmp_path / "shots.jsonl", {"document": copy, "summary": "s"}, {"document": "o", "summary": "s"})
+    assert draw(make_task(), dataset, count=1, data=str(path)) == ["o"]
+    assert_refused(lambda: draw(make_task(), dataset, count=2, data=str(path)), "1 examples to show")
+
+
+def test_fewshot_never_shows_what_differs_from_a_scored_one_in_its_composition(tmp_path):
+    dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "caf\u00e9", "summary": "s"}))
+    path = write_jsonl(tmp_path / "s.jsonl", {"document": "cafe\u0301", "summary": "s"})
+    assert_refused(lambda: draw(make_task(), dataset, count=1, data=str(path)), "0 examples to show")
 
 
 def test_too_few_examples_to_show_name_the_setting(tmp_path):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lmtasks import Example, Sample
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
-from lmtasks.metrics.language import UNSPACED, group_by_language, is_unspaced
-from lmtasks.metrics.text import sentences, tokens
+from lmtasks.metrics.language import group_by_language
+from lmtasks.metrics.text import normal, sentences, tokens
 
 CHINESE = "渡轮九点离开港口，最后一班六点返回。"
 JAPANESE = "フェリーは九時に港を出ます。"
@@ -64,6 +64,9 @@ def grouped(*samples: Sample) -> dict[tuple[str | None, bool], list[int]]:
         ("ເຮືອອອກເວລາເກົ້າໂມງ", "lo"),
         ("သင်္ဘောထွက်သည်", "my"),
         ("សាឡាងចេញដំណើរ", "km"),
+        ("བཀྲ་ཤིས་བདེ་ལེགས", "und-Tibt"),
+        ("ꆈꌠꁱꂷ", "und-Yiii"),
+        ("ㄅㄆㄇㄈ", "zh"),
         ("Паром отходит в девять", "und-Cyrl"),
         ("Το πλοίο φεύγει στις εννέα", "und-Grek"),
         ("تغادر العبارة الميناء", "und-Arab"),
@@ -291,11 +294,6 @@ def test_primary_takes_the_first_subtag(tag: str | None, expected: str):
     assert primary(tag) == expected
 
 
-def test_unspaced_languages_are_those_without_spaces_between_words():
-    assert {language for language in ("zh", "ja", "th", "lo", "km", "my") if is_unspaced(language)} == set(UNSPACED)
-    assert not any(is_unspaced(language) for language in ("en", "ko", "de", "ru", "ar", "hi", "und"))
-
-
 # Tokens
 
 
@@ -350,6 +348,49 @@ def test_the_japanese_middle_dot_is_punctuation():
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_tokens_never_reach_over_a_space(first: str, second: str):
     assert tokens(f"{first} {second}") == tokens(first) + tokens(second)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("𝐓𝐡𝐞 ＦＥＲＲＹ", ["the", "ferry"]),
+        ("co\u00adoperation wo\u2060rd fer\ufeffry", ["cooperation", "word", "ferry"]),
+        ("\u200bThe\u200b fer\u200bry", ["the", "ferry"]),
+        ("\u200fשלום\u200e \u2067abc\u2069", ["שלום", "abc"]),
+        ("葛\U000e0100飾 ❤\ufe0f 1\ufe0f2", ["葛", "飾", "12"]),
+        # The vowel separator and variation selectors of Mongolian.
+        ("ᠰᠠᠷ\u180eᠠ ᠭ\u180b", ["ᠰᠠᠷᠠ", "ᠭ"]),
+        # Joiners mean something in Persian and Hindi, and nothing in Latin letters.
+        ("می\u200cخواهم ok", ["می\u200cخواهم", "ok"]),
+        ("कर्\u200dम क्\u200d\u200cष", ["कर्\u200dम", "क्\u200d\u200cष"]),
+        ("Auf\u200clage wo\u0323\u200drd 1\u200d2", ["auflage", "wọrd", "12"]),
+        ("क\u200d \u200dक\u200c\u200d.", ["क", "क"]),
+        # Where a space of no width parts words, each character is a token.
+        ("ភាសា\u200bខ្មែរ", ["ភ", "ា", "ស", "ា", "ខ", "្", "ម", "ែ", "រ"]),
+        # Fillers and blanks make no word, nor does what is invisible alone.
+        ("\u3164 \uffa0 \u115f\u1160 \u2800 \u200b\u200d \u17b4", []),
+        ("İ\u0331STANBUL", ["i\u0331\u0307stanbul"]),
+        ("ΟΔΟΣ ΟΔΟΣ.", ["οδος", "οδος"]),
+    ],
+)
+def test_what_is_invisible_neither_parts_nor_makes_words(text: str, expected: list[str]):
+    assert tokens(text) == expected
+
+
+odd_text = st.text(
+    "Σςİiı\u0307\u0331\u0323\u0301\u0345éÅKaA𝐓ﬁß\u200c\u200d\u00ad\u200b\u034f\u3164\uffa0가ᄀनी\u094dش\u0651\u064e "
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | odd_text)
+def test_the_normal_form_of_a_text_is_its_own(text: str):
+    assert normal(normal(text)) == normal(text)
+
+
+def test_the_normal_form_of_each_character_is_its_own():
+    every = [chr(code) for code in range(0x110000)]
+    assert [character for character in every if normal(normal(character)) != normal(character)] == []
 
 
 # Sentences

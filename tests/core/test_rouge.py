@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -227,7 +228,7 @@ def test_each_kind_of_rouge_takes_its_own_best_reference():
 
 def test_signatures_say_how_texts_were_compared():
     samples = [sample("渡轮", "渡轮", language="zh")]
-    assert all("|tok:lmtasks1|stem:no|split:lmtasks1|" in score.signature for score in scores(samples).values())
+    assert all("|tok:lmtasks2|stem:no|split:lmtasks1|" in score.signature for score in scores(samples).values())
     samples = [sample("ferry", "ferry", language="en-GB")]
     for metric, stem in (("rouge", "porter"), ("rouge:nostem", "no")):
         for score in scores(samples, metric).values():
@@ -379,6 +380,68 @@ def test_jieba_compares_chinese_by_words():
         ("！", "船上没有人。"),
     ]
     assert_equals_rouge_score(RougeScorer(KINDS, tokenizer=Tokenizer(words)), "zh", pairs, "rouge:jieba")
+
+
+# Every character
+
+
+OUTPUTS_AND_SUMMARIES = [
+    ("用户询问订单何时送达。客服答复预计3天内。", "用户询问订单什么时候能送到。客服表示预计2-3天送达。"),
+    ("用户要退APP会员，客服已为其办理。", "用户希望退掉App会员。客服已办理退款，1-3个工作日到账。"),
+    ("", "用户询问营业时间。客服告知每天9:00至18:00营业。"),
+]
+
+
+def ngram_f1(prediction: str, reference: str, n: int) -> float:
+    """The formula that the papers share, 0 to 1, of texts as lists of characters."""
+    left, right = (Counter(text[at : at + n] for at in range(len(text) - n + 1)) for text in (prediction, reference))
+    return 2 * (left & right).total() / max(1, left.total() + right.total())
+
+
+def test_rouge_of_every_character_keeps_its_golden_values():
+    samples = [sample(*texts, language="zh", index=at) for at, texts in enumerate(OUTPUTS_AND_SUMMARIES)]
+    found = {name: score.value for name, score in scores(samples, "rouge:char").items()}
+    expected = [
+        100 * np.mean([ngram_f1(output, summary, n) for output, summary in OUTPUTS_AND_SUMMARIES]) for n in (1, 2)
+    ]
+    assert [found["rouge1"], found["rouge2"]] == pytest.approx(expected, abs=1e-9)
+    # By `ngram_f1` above, once; L and Lsum by rouge-score 0.1.2 with list as its tokenizer, lines broken behind "。".
+    golden = {"rouge1": 41.6667, "rouge2": 23.1884, "rougeL": 38.8889, "rougeLsum": 40.2778}
+    assert found == pytest.approx(golden, abs=5e-5)
+    assert values(*samples)["rouge1"] != pytest.approx(found["rouge1"], abs=0.5)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "en", "de"])
+def test_rouge_of_every_character_has_the_formulas_of_rouge_score_in_every_language(language: str):
+    scorer = RougeScorer(KINDS, tokenizer=Tokenizer(lambda text: list("".join(text.split()))))
+    assert_equals_rouge_score(scorer, language, [pair for pairs in PAIRS.values() for pair in pairs], "rouge:char")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "hits", "lengths"),
+    # By hand: marks, digits and letters count, in their own case and width; white space does not.
+    [
+        ("九点。", "九点", 2, 5),
+        ("！", "！", 1, 2),
+        ("2024年", "2025年", 4, 10),
+        ("App", "APP", 1, 6),
+        ("ＡＢ", "AB", 0, 4),
+        ("九 点\u3000开\n", "九点开", 3, 6),
+        ("", "九", 0, 1),
+    ],
+)
+def test_rouge_of_every_character_counts_marks_digits_and_letters(
+    prediction: str, reference: str, hits: int, lengths: int
+):
+    found = scores([sample(prediction, reference, language="zh")], "rouge:char")
+    assert found["rouge1"].value == pytest.approx(100 * 2 * hits / lengths)
+
+
+def test_rouge_of_every_character_has_a_signature_of_its_own_and_takes_the_best_reference():
+    one, best = "九点开船。", "渡轮九点离开。"
+    found = scores([sample("渡轮九点离开", one, best, language="zh")], "rouge:char")
+    assert found["rouge1"].value == pytest.approx(100 * 12 / 13)
+    assert found["rouge1"].signature.startswith("rouge1:char|tok:char|stem:no|split:lmtasks1|nrefs:2|agg:max|version:")
 
 
 # Rules that hold for every text

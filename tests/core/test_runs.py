@@ -50,11 +50,18 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     record = run.record
     assert record["schema"] == 1
     assert len(record["prompt"].pop("sha256")) == 64
-    assert record["prompt"] == {"name": "plain", "form": "plain", "on_overlong": "error", "fewshot": None}
+    assert record["prompt"] == {
+        "name": "plain",
+        "form": "plain",
+        "on_overlong": "error",
+        "fewshot": None,
+        "chat_template": None,
+    }
     assert record["data"]["count"] == 6
     assert record["generation"]["stop"] == ["\n\n"]
     assert record["counts"] == {
         "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "cut": 0, "unfinished": 0, "unparsed": 0, "reused": 0,
+        "unanswered": 0,
     }  # fmt: skip
     assert record["environment"]["packages"]["sacrebleu"]
     assert record["model"]["name"] == "fake"
@@ -425,12 +432,12 @@ def test_a_language_column_that_states_none_leaves_it_to_the_task(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    from lmtasks.runs import folder
+    from lmtasks import files
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(RunError, match="No space left on device"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
 
@@ -459,3 +466,31 @@ def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
     assert clean == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
     (tmp_path / "note.txt").write_text("changed")
     assert lmtasks.run(make_task(), model=FakeModel(answer)).record["environment"]["git"]["dirty"]
+
+
+@pytest.mark.parametrize("name", ["a", "a=b"])
+def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_names(tmp_path, monkeypatch, name):
+    def git(*words: str) -> None:
+        names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "data.txt").write_text("one")
+    (tmp_path / ".gitattributes").write_text(f"*.txt filter={name}\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    trace = tmp_path / "trace"
+    program = tmp_path / ".git" / "hooks" / "post-index-change"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\ntouch {trace}\ncat\n")
+    program.chmod(0o755)
+    for setting in ("core.fsmonitor", f"filter.{name}.clean"):
+        git("config", setting, str(program))
+    git("config", f"filter.{name}.required", "true")
+    (tmp_path / "data.txt").write_text("two")
+    monkeypatch.chdir(tmp_path)
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / ".git" / "runs")
+    assert not trace.exists()
+    assert run.record["environment"]["git"]["dirty"]
+    subprocess.run(["git", "status"], capture_output=True)
+    assert trace.exists()  # as git alone would have it

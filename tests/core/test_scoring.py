@@ -125,7 +125,7 @@ def test_every_score_says_how_it_was_made(language: str, nrefs: str, corpus: Cor
 @pytest.mark.parametrize("language", ["en", "th"])
 def test_names_and_signatures_tell_metrics_and_settings_apart(language: str, corpus: Corpus):
     found = score_samples(corpus(language), CORE.values(), resamples=0)
-    others = [f"{kind}:{setting}" for setting in ("nostem", "jieba") for kind in NAMES[4:8]]
+    others = [f"{kind}:{setting}" for setting in ("nostem", "jieba", "char") for kind in NAMES[4:8]]
     assert {score.name for score in found} == {*NAMES, "BLEU:ja-mecab", "BLEU:ko-mecab", *others}
     assert len(found) == len({score.name for score in found}) == len({score.signature for score in found})
 
@@ -441,10 +441,16 @@ def test_find_metrics_lets_a_metric_see_that_it_can_run():
         find_metrics(["a/missing"], lambda _: Missing())
 
 
+@pytest.mark.parametrize("odd", [3, None, b"rouge", ("rouge",), object])
+def test_what_is_no_metric_is_refused_in_one_line(odd):
+    with pytest.raises(MetricError, match=r"^.*neither the name of a metric nor an lmtasks.Metric$"):
+        find_metrics(["rouge", odd], no_plugin)
+
+
 @pytest.mark.parametrize(
     ("name", "offered"),
     [
-        ("rogue", "Did you mean rouge or rouge:jieba?"),
+        ("rogue", "Did you mean rouge or rouge:char or rouge:jieba?"),
         ("rouge:nosten", "Did you mean rouge:nostem"),
         ("exactmatch", "Did you mean exact_match?"),
         ("BLEU", "Did you mean bleu?"),
@@ -459,7 +465,7 @@ def test_an_unknown_metric_is_answered_with_the_nearest(name: str, offered: str)
 
 
 def test_core_metrics_are_metrics_under_their_own_names():
-    assert set(CORE) == {*ALWAYS, "bleu:ja-mecab", "bleu:ko-mecab", "rouge:nostem", "rouge:jieba"}
+    assert set(CORE) == {*ALWAYS, "bleu:ja-mecab", "bleu:ko-mecab", "rouge:nostem", "rouge:jieba", "rouge:char"}
     for name, metric in CORE.items():
         assert isinstance(metric, Metric)
         assert metric.name == name

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,10 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Prompt, Task
+from lmtasks import Example, Field, Generation, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
-from lmtasks.errors import DataError, LmtasksError, PromptError, TrainingError, UnknownNameError, UsageError
+from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
 from lmtasks.model.loading import load
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.testing import save_tiny_model
@@ -742,6 +743,69 @@ def test_a_damaged_checkpoint_is_named(tmp_path, tiny_folder, data, unfinished, 
     one_line(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("global_step", "4", "global_step: expected a whole number, got '4'"),
+        ("global_step", 0, "global_step: expected a number of at least 1, got 0"),
+        ("max_steps", None, "max_steps: expected a whole number, got None"),
+        ("best_metric", "low", "best_metric: expected a number or null, got 'low'"),
+        ("log_history", {"step": 1}, "log_history: expected a list"),
+        ("log_history", [{"step": 1, "loss": "low"}], "log_history[0].loss: expected a number"),
+        ("log_history", [{"loss": 1.0}], "log_history[0].step: missing"),
+        ("stateful_callbacks", [], "stateful_callbacks: expected an object"),
+        ("stateful_callbacks", {"TrainerControl": {"args": 1}}, "stateful_callbacks.TrainerControl.args: expected"),
+    ],
+)
+def test_checkpoint_state_of_wrong_types_is_named(tmp_path, tiny_folder, data, unfinished, name, value, told):
+    shutil.copytree(unfinished, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / "trainer_state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    with pytest.raises(TrainingError, match="checkpoint-4: .*remove it to go on from the one before") as error:
+        train_whole(
+            tiny_folder, {**data, "output_dir": tmp_path / "copy" / "runs"}, tmp_path / "copy" / "adapter", resume=True
+        )
+    assert told in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": "20"}, "steps: expected a whole number, got '20'"),
+        ({"steps": 0}, "steps: expected a number of at least 1, got 0"),
+        ({"before": 3}, "before: expected text or null, got 3"),
+        ({"after": []}, "after: expected text or null, got []"),
+        ({"trained": {}}, "trained.schema: missing"),
+        ({"trained": True}, "trained: expected an object or null, got True"),
+        ({"decisive": None}, "decisive: expected an object, got None"),
+        ({"decisive": json.loads("[" * 200 + "]" * 200)}, "nested too deeply"),
+        ({"schema": 2}, "written by another version"),
+        ("", "Expecting value"),
+        ("[]", "expected an object, got []"),
+        ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
+        ('{"schema": 1, "steps": NaN}', "NaN is no number of JSON"),
+    ],
+)
+def test_damaged_state_of_a_training_is_named(tmp_path, monkeypatch, change, told):
+    monkeypatch.setattr("lmtasks.model.loading.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    folder = tmp_path / "adapter" / "training"
+    folder.mkdir(parents=True)
+    state = {"schema": 1, "decisive": {}, "steps": 20, "before": None, "trained": None, "after": None}
+    (folder / "state.json").write_text(change if isinstance(change, str) else json.dumps(state | change))
+    with pytest.raises(TrainingError) as error:
+        lmtasks.train(make_task(), tmp_path / "adapter", model="none", resume=True)
+    said = one_line(error)
+    assert str(folder / "state.json") in said
+    assert told in said
+
+
+@pytest.mark.parametrize("output", ["x" * 256, "~nosuchuser/adapter", "a\0b"])
+def test_adapter_folder_that_cannot_be_is_refused(tmp_path, output):
+    with pytest.raises(PathError, match="adapter folder") as error:
+        lmtasks.train(make_task(), output, model="none")
+    one_line(error)
+
+
 def test_a_training_whose_checkpoint_was_removed_begins_anew(tmp_path, tiny_folder, data, unfinished, whole):
     shutil.copytree(unfinished, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "adapter" / "training" / "checkpoint-4")
@@ -909,6 +973,35 @@ def test_a_disk_that_is_full_behind_the_last_step_costs_nothing_either(
     assert "--resume" in one_line(error)
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
+    assert len(list((tmp_path / "runs").iterdir())) == 2  # before and after, each scored once
+
+
+@pytest.mark.parametrize("file", ["report.md", "learning-curve.svg", "run.json", "README.md", "lmtasks.json"])
+def test_disk_that_is_full_at_the_last_records_scores_nothing_again(
+    tmp_path, tiny_folder, data, whole, monkeypatch, file
+):
+    """Whatever is written once the adapter has been scored: the run with it, the card, the records."""
+    honest = os.replace
+    scored = lambda: '"after": "' in (tmp_path / "adapter" / "training" / "state.json").read_text()  # noqa: E731
+
+    def replace(source, target, **settings):
+        if Path(target).name == file and scored():
+            raise OSError(28, "No space left on device")
+        return honest(source, target, **settings)
+
+    files = {**data, "output_dir": tmp_path / "runs"}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace)
+        with pytest.raises(LmtasksError, match="No space left on device") as error:
+            train_whole(tiny_folder, files, tmp_path / "adapter")
+    one_line(error)
+    runs = {path.name: (path / "samples.jsonl").stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
+    assert same_as_undisturbed(tmp_path / "adapter", whole)
+    assert runs == {path.name: (path / "samples.jsonl").stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    after = Run(tmp_path / "runs" / max(runs))
+    assert after.record["training"]["after"] == after.path.name
+    assert "## Before and after fine-tuning" in (after.path / "report.md").read_text()
 
 
 # Checkpoints
@@ -1139,7 +1232,12 @@ def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, t
     loaded = load(str(tiny_folder), trust_remote_code=False, on_progress=lambda *_: None, **ON_CPU)
     assert record["base"]["revision"] == loaded.info.revision
     renderer = Renderer(make_task(), loaded.tokenizer)
-    assert record["prompt"] == {"name": "plain", "form": "chat", "sha256": renderer.fingerprint()}
+    assert record["prompt"] == {
+        "name": "plain",
+        "form": "chat",
+        "sha256": renderer.fingerprint(),
+        "chat_template": {"kwargs": {}, "date": None},
+    }
     plan = plan_training(make_task(), None, TrainOptions(**data, validation=4))
     for name, part in (("data", plan.data), ("evaluation", plan.evaluation)):
         assert record[name]["sha256"] == part.sha256

@@ -218,6 +218,7 @@ parameters:
     ("before", "after", "message"),
     [
         ("summary:", "sumary:", 'line 3: no key is called "sumary". Did you mean summary'),
+        ("path: data.jsonl", "path: ~nosuchuser/d", 'line 8: data file "~nosuchuser/d": "~nosuchuser" is the home'),
         ("    path:", "    pth:", 'line 8: no key of datasets.demo is called "pth". Did you mean path'),
         ("version: 1\n", "", 'line 1: "version" is missing'),
         ("version: 1", "version: one", "line 2: version: expected a whole number, got 'one'"),
@@ -320,3 +321,6 @@ def test_the_schema_names_every_key_and_what_it_means():
     for name, key in schema["properties"].items():
         assert key.get("description") or name in ("name", "generation", "fields", "summary"), name
     assert "first_line" in schema["properties"]["parse"]["enum"]
+    alone, listed = schema["properties"]["metrics"]["anyOf"]
+    # What the file may not name is marked while one types.
+    assert alone["not"] == listed["items"]["not"] == {"pattern": "^evaluate:"}

@@ -442,7 +442,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
         ("{'share': 1.0}", "it returned dict, expected lmtasks.Measurement"),
         ("Measurement(statistics=[1.0] * len(samples), kinds=KINDS, combine=sum)", "statistics of shape [3], expected"),
         ("Measurement(statistics=[[1.0]], kinds=KINDS, combine=lambda sums: sums)", "1 rows of statistics for 3"),
-        ("Measurement(statistics=[['x']] * 3, kinds=KINDS, combine=lambda sums: sums)", "could not convert string"),
+        ("Measurement(statistics=[['x']] * 3, kinds=KINDS, combine=lambda sums: sums)", "str_, expected numbers"),
         (
             "Measurement(statistics=[[1.0]] * 3, kinds=('share',), combine=lambda sums: sums)",
             "one of its kinds is str, expected",

@@ -6,10 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
-from lmtasks.errors import AdapterError
-from lmtasks.model.adapter import Adapter, find_adapter
+from lmtasks.errors import AdapterError, ModelError, UsageError
+from lmtasks.model.adapter import RECORD, Adapter, find_adapter
+from lmtasks.model.adapter_record import AdapterRecord
 from lmtasks.model.info import Dtype
+from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress, no_progress
+from lmtasks.shape import ShapeError, check_shape
 
 
 def show_adapter(adapter: str | Path) -> Adapter:
@@ -18,7 +21,13 @@ def show_adapter(adapter: str | Path) -> Adapter:
     Raises:
         AdapterError: there is none, or it is damaged.
     """
-    return find_adapter(adapter)
+    found = find_adapter(adapter)
+    if found.record is not None:
+        try:
+            check_shape(found.record, AdapterRecord)
+        except ShapeError as error:
+            raise AdapterError(f"{found.path / RECORD}: damaged ({error})") from error
+    return found
 
 
 def merge_adapter(
@@ -42,26 +51,36 @@ def merge_adapter(
 
     Raises:
         AdapterError: the adapter does not fit the model, does not say which it belongs to, or the folder is taken.
-        ModelError: the base cannot be loaded.
+            Or weights that are merged are no longer finite.
+        ModelError: the base cannot be loaded, or its weights are not finite.
+        UsageError: code may run, and the base is not named.
     """
     from safetensors import SafetensorError
 
-    from lmtasks.model.attach import attach, merged
+    from lmtasks.model.attach import attach, changes_embeddings, merged
+    from lmtasks.model.finite import not_finite
     from lmtasks.model.loading import load
     from lmtasks.model.quiet import quiet
 
-    output = Path(output).expanduser()
+    output = user_path(output, "output folder")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise AdapterError(f"{output}: is there already; name another folder with -o")
     found = find_adapter(adapter)
     if model is None:
         if found.record is None:
             raise AdapterError(f"{found.source}: does not say which model it belongs to; name it with --model")
+        if trust_remote_code:
+            raise UsageError(
+                f"{found.source}: whose code may run, the adapter's file does not decide; name the model with --model"
+            )
         model = found.record["base"]["name"]
     loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
-    tied = loaded.module.config.get_text_config().tie_word_embeddings
-    targets = found.config.get("target_modules") or ()
-    if tied and not isinstance(targets, str) and {"lm_head", "embed_tokens"} & set(targets):
+    if bad := not_finite(loaded.module):
+        raise ModelError(
+            f"{loaded.info.name}: its weight {bad} is NaN or infinite in {dtype}; nothing was written. Use --dtype"
+            " float32, or fetch the model again if its file is damaged"
+        )
+    if loaded.module.config.get_text_config().tie_word_embeddings and changes_embeddings(loaded.module, found):
         raise AdapterError(
             f"{found.source}: changes the embeddings of {loaded.info.name} on one side only, which both sides share;"
             " it cannot be merged"
@@ -71,7 +90,13 @@ def merge_adapter(
     try:
         shutil.rmtree(aside, ignore_errors=True)
         with quiet():
-            merged(attach(loaded.module, found, loaded.info), found).save_pretrained(aside)
+            whole = merged(attach(loaded.module, found, loaded.info), found)
+            if bad := not_finite(whole):
+                raise AdapterError(
+                    f"{found.source}: merged into {loaded.info.name}, the weight {bad} is NaN or infinite in {dtype};"
+                    " nothing was written. Use --dtype float32, or an adapter that is not damaged"
+                )
+            whole.save_pretrained(aside)
             loaded.tokenizer.save_pretrained(aside)
         if output.exists():
             output.rmdir()

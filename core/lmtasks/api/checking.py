@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from lmtasks.api.rereading import read_again, read_elsewhere, read_local
 from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
+from lmtasks.chat_template import Tokenizer
 from lmtasks.data import Dataset, load_fewshot
 from lmtasks.errors import DataError, LmtasksError
 from lmtasks.foreign import foreign
@@ -19,7 +21,7 @@ from lmtasks.metrics import find_metrics, score_samples
 from lmtasks.model.catalogue import CATALOGUE, DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
 from lmtasks.plugins.new import LONGEST_SUMMARY
-from lmtasks.prompts import Renderer, Tokenizer
+from lmtasks.prompts import Renderer
 from lmtasks.runs.samples import parse_completion, unanswered
 from lmtasks.task import DataFile, Example, HubDataset, Metric, Sample, Task
 
@@ -48,6 +50,7 @@ TEMPLATE_TOKENS = 256
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LOADED = "the plugin can be loaded"
 """The promise that all others need."""
+METRICS = "the metrics that it registers can be computed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,9 @@ def check_plugin(name: str | Path) -> list[Check]:
     registry = Registry()
     plugin = registry.task(str(name))[1] if is_plugin_file(str(name)) else registry.load(str(name))
     checks = list(_of_plugin(plugin))
+    if plugin.metrics:
+        label = f'plugin "{plugin.found.name}" ({plugin.found.origin})'
+        checks.append(_check(plugin.found.name, METRICS, label, lambda: _registered(plugin, registry)))
     for task in plugin.tasks.values():
         checks += check_promises(task, registry, str(name))
     return checks
@@ -91,18 +97,20 @@ def check_promises(task: Task, registry: Registry | None = None, name: str | Non
         name: of its plugin or file, by which another process finds it too.
     """
     looked = _Looked(task, registry or Registry(), name)
-    checks = []
-    for promise, look in PROMISES.items():
-        try:
-            with foreign(task.label):  # whatever goes wrong is a check that failed
-                problem = next(iter(look(looked) or ()), None)
-            status: Status = "ok" if problem is None else "failed"
-        except _SkipError as reason:
-            problem, status = str(reason), "skipped"
-        except LmtasksError as error:
-            problem, status = str(error), "failed"
-        checks.append(Check(task=task.name, promise=promise, status=status, said=problem or ""))
-    return checks
+    return [_check(task.name, promise, task.label, partial(look, looked)) for promise, look in PROMISES.items()]
+
+
+def _check(task: str, promise: str, label: str, look: Callable[[], Iterator[str] | None]) -> Check:
+    """Look whether a promise holds; whatever goes wrong is a check that failed."""
+    try:
+        with foreign(label):
+            problem = next(iter(look() or ()), None)
+        status: Status = "ok" if problem is None else "failed"
+    except _SkipError as reason:
+        problem, status = str(reason), "skipped"
+    except LmtasksError as error:
+        problem, status = str(error), "failed"
+    return Check(task=task, promise=promise, status=status, said=problem or "")
 
 
 class _SkipError(LmtasksError):
@@ -158,6 +166,18 @@ def _of_plugin(plugin: LoadedPlugin) -> Iterator[Check]:
         )
     else:
         yield Check(task=found.name, promise=promise, status="ok")
+
+
+def _registered(plugin: LoadedPlugin, registry: Registry) -> None:
+    """Compute a plugin's metrics on the right answers of one of its tasks; what goes wrong is raised."""
+    metrics = find_metrics([f"{plugin.found.name}/{name}" for name in plugin.metrics], registry.metric)
+    for task in plugin.tasks.values():
+        with suppress(_SkipError, DataError):  # which are told of the task
+            for dataset in _Looked(task, registry, None).datasets:
+                if gold := _right_answers(task, dataset):
+                    score_samples(gold, metrics, resamples=0)
+                    return
+    raise _SkipError("none of its tasks has right answers that can be read here")
 
 
 def _words(looked: _Looked) -> Iterator[str]:
@@ -247,8 +267,7 @@ def _metrics(looked: _Looked) -> Iterator[str]:
 
 def _gold(looked: _Looked) -> Iterator[str]:
     for dataset in looked.datasets:
-        gold = [_sample(looked.task, index, example) for index, example in enumerate(dataset.examples)]
-        if not any(any(sample.references) for sample in gold):
+        if not (gold := _right_answers(looked.task, dataset)):
             continue
         right, empty = (
             {(score.name, score.language): score for score in score_samples(samples, looked.metrics, resamples=0)}
@@ -345,6 +364,12 @@ def _tokenizer() -> Tokenizer:
 
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(stored.path)
     return tokenizer
+
+
+def _right_answers(task: Task, dataset: Dataset) -> list[Sample]:
+    """Return a sample with the right answer for each example; none where the data has no answers."""
+    gold = [_sample(task, index, example) for index, example in enumerate(dataset.examples)]
+    return gold if any(any(sample.references) for sample in gold) else []
 
 
 def _sample(task: Task, index: int, example: Example) -> Sample:

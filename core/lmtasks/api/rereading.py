@@ -8,8 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from lmtasks.data import DataRequest, Dataset, load_dataset
-from lmtasks.data.load import TAUGHT, NoSplitError
+from lmtasks.data import TAUGHT, DataRequest, Dataset, NoSplitError, load_dataset
 from lmtasks.errors import DataError
 from lmtasks.plugins import Registry, is_plugin_file
 from lmtasks.task import HubDataset, Task
@@ -59,9 +58,10 @@ def read_elsewhere(plugin: str, task: str) -> list[str]:
     environment = {
         **os.environ,
         "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
-        "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
     }
-    command = [sys.executable, "-c", ELSEWHERE, plugin, task]
+    # -P: imports come from where this process has them, and from the current folder only if it is among those.
+    command = [sys.executable, "-P", "-c", ELSEWHERE, plugin, task]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise DataError(f"its data cannot be read in another process: {done.stderr.strip().rpartition(chr(10))[2]}")

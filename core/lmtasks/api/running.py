@@ -13,9 +13,9 @@ from lmtasks.errors import AdapterError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.model import DEFAULT
 from lmtasks.model.adapter import find_adapter
+from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
-from lmtasks.prompts import Renderer
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import Run
 from lmtasks.runs.options import RunOptions, with_changes
@@ -140,7 +140,7 @@ def run_planned(
         plans,
         model,
         on_progress=on_progress,
-        on_end=lambda path: write_report(Run(path)),
+        on_end=write_report,
         on_failure=on_failure,
     )
 
@@ -159,6 +159,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     from lmtasks.runs.plan import Plan
 
     registry = Registry()
+    user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, task, options.parameters)
     _check_prompt(found, options.prompt)
     named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]
@@ -221,6 +222,7 @@ def ask(
     from lmtasks.inference import Request
     from lmtasks.runs.adapters import put_on
     from lmtasks.runs.plan import room_for_prompt, stopping
+    from lmtasks.runs.rendering import make_renderer
     from lmtasks.runs.samples import parse_completion
 
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
@@ -236,7 +238,7 @@ def ask(
         ).examples
     choice = choose_adapter(found, options)
     loaded = loaded_model(model, options, on_progress)
-    renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
+    renderer = make_renderer(found, loaded, options, fewshot=fewshot, choice=choice)
     adapter = put_on(choice, loaded, found, renderer)
     generation = stopping(generation, renderer, adapter)
     room = room_for_prompt(loaded, generation)
@@ -245,8 +247,14 @@ def ask(
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
 
     hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
-    requests = [Request(example.id, prompt.token_ids, generation, adapter.id if adapter else None)]
+    adapter_id = adapter.id if adapter else None
+    requests = [Request(example.id, prompt.token_ids, generation, adapter_id, renderer.reasoning_parser)]
     [(_, completion)] = next(iter(loaded.generate(requests, seed=options.seed, on_text=hear)))
+    if completion.reasoning_tokens and not completion.text.strip():
+        log.warning(
+            "the model wrote %d tokens of reasoning and no answer; allow more with max_new_tokens",
+            completion.reasoning_tokens,
+        )
     answer = parse_completion(found, completion.text, example.id)
     if on_text:
         on_text(answer)
@@ -280,11 +288,13 @@ def show(
     Raises:
         LmtasksError: as for `run`.
     """
+    from lmtasks.runs.rendering import make_renderer
+
     options = with_changes(options or RunOptions(), {"limit": 1, **changes}, RUN_OPTION)
     plan = plan_run(task, options)
     loaded = loaded_model(model, options, on_progress)
     fewshot = plan.fewshot.examples if plan.fewshot else ()
-    renderer = Renderer(plan.task, loaded.tokenizer, prompt=options.prompt, fewshot=fewshot)
+    renderer = make_renderer(plan.task, loaded, options, fewshot=fewshot, choice=plan.adapter)
     prompt = renderer.render(plan.dataset.examples[0])
     return ShownTask(
         task=plan.task,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, run_all
+from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, loaded_model, plan_run, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics import find_metrics
 from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.paths import user_path
 from lmtasks.plugins import Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
@@ -57,8 +59,6 @@ def score(
     if on_failure:
         for failure in failures or ():
             on_failure(failure)
-    if scored.path and options.predictions is not None:
-        write_report(Run(scored.path))
     return scored
 
 
@@ -75,8 +75,10 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
         return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
-    if isinstance(target, Run) or (not isinstance(target, Task) and (Path(target) / RECORD).is_file()):
+    if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
+    if options.output_dir is not None:
+        user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD for metric in metrics):
@@ -92,11 +94,11 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
     dataset = load_dataset(found, request)
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
-    predictions = read_predictions(
-        Path(options.predictions).expanduser(), dataset.examples, column=options.columns.get("prediction")
-    )
+    predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
-    return score_predictions(found, source, dataset, predictions, metrics, options, failures)
+    return score_predictions(
+        found, source, dataset, predictions, metrics, options, failures=failures, on_end=write_report
+    )
 
 
 def compare(
@@ -126,9 +128,7 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("nothing to compare: name at least two runs")
-    for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
-        if not isinstance(number, int) or number < least:
-            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
+    _check_numbers(resamples, trials, seed)
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
     found = metrics_of_runs(loaded, metrics, Registry())
     return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
@@ -164,11 +164,17 @@ def compare_adapters(
     Raises:
         LmtasksError: as for `run` and `compare`.
     """
+    from lmtasks.runs.compare import compare_runs
+
     options = with_changes(options or RunOptions(), {"metrics": metrics, **changes}, RUN_OPTION)
     if not adapters:
         raise UsageError("nothing to compare: name at least one adapter")
-    runs = run_all([(task, adapter) for adapter in ("none", *adapters)], options, model=model, on_progress=on_progress)
-    return compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
+    _check_numbers(resamples, trials, seed)
+    plans = [plan_run(task, replace(options, adapter=adapter)) for adapter in ("none", *adapters)]
+    runs = run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress)
+    return compare_runs(
+        runs, plans[0].metrics, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed
+    )
 
 
 def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
@@ -188,8 +194,14 @@ def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
     return bridge_to_evaluate(found, language=language)
 
 
+def _check_numbers(resamples: int, trials: int, seed: int) -> None:
+    for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
+
+
 def _run_to_score(target: str | Path | Task) -> Run:
-    if isinstance(target, Task) or not Path(target).is_dir():
+    if isinstance(target, Task) or not user_path(target, "run folder").is_dir():
         name = target.name if isinstance(target, Task) else target
         raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
-    return Run(Path(target))
+    return Run(target)

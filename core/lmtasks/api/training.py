@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from lmtasks.api.running import find_task, plan_run, run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.model import DEFAULT
+from lmtasks.paths import user_path
 from lmtasks.plugins import Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
@@ -22,11 +23,12 @@ from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.options import with_changes
 from lmtasks.runs.record import data_record, now, task_record
+from lmtasks.runs.rendering import make_renderer
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training
 from lmtasks.training.card import CURVE, write_card, write_record
 from lmtasks.training.processes import processes, rank
-from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planned_steps, working_in
+from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planned_date, planned_steps, working_in
 
 if TYPE_CHECKING:
     from lmtasks.model.loading import LoadedModel
@@ -101,7 +103,7 @@ def plan_train(
     options: TrainOptions | None = None,
     *,
     model: str | Path = DEFAULT,
-    steps: int | None = None,
+    resumed: Path | None = None,
     on_progress: OnProgress = no_progress,
     **changes: object,
 ) -> PlannedTraining:
@@ -111,7 +113,7 @@ def plan_train(
         task: as for `train`.
         options: settings.
         model: the base, by name.
-        steps: that a training which goes on has planned with its limit of time; None: by the speed measured now.
+        resumed: the folder of the unfinished training that is resumed, which keeps its number of steps and its date.
         on_progress: hears how far it is.
         **changes: fields of TrainOptions, over `options`.
 
@@ -122,6 +124,8 @@ def plan_train(
     from lmtasks.training.prepare import prepare
 
     options = with_changes(options or TrainOptions(), changes, "option of a training")
+    if resumed and options.chat_template_date is None:
+        options = replace(options, chat_template_date=planned_date(resumed))
     if options.max_minutes is not None and processes() > 1:
         raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
     found, plugin = find_task(Registry(), task, options.parameters)
@@ -138,7 +142,12 @@ def plan_train(
     )
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
         raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
-    renderer = Renderer(found, loaded.tokenizer, prompt=options.prompt)
+    renderer = make_renderer(found, loaded, options)
+    if renderer.template and renderer.template.day:
+        day = renderer.template.day.isoformat()
+        plan = replace(plan, options=replace(options, chat_template_date=day))
+        scoring = replace(scoring, options=replace(scoring.options, chat_template_date=day))
+    steps = planned_steps(resumed) if resumed else None
     prepared = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
     return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, prepared=prepared)
 
@@ -176,7 +185,7 @@ def train(
         TrainingError: the folder is in use, the training diverged, or the disk is full.
         LmtasksError: its other children name what was wrong with task, model or settings.
     """
-    output = Path(output).expanduser()
+    output = user_path(output, "adapter folder")
     if rank() == 0:
         check_target(output, resume=resume)
     # Before it takes time: the first process may be done, and gone, when this one has measured a step.
@@ -185,7 +194,7 @@ def train(
         task,
         options,
         model=model,
-        steps=planned_steps(output) if resume else None,
+        resumed=output if resume else None,
         on_progress=on_progress if rank() == 0 else no_progress,
         **changes,
     )
@@ -209,7 +218,7 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     from lmtasks.training.train import place_adapter
     from lmtasks.training.train import train as train_weights
 
-    before = _finished_run(work.state["before"])
+    before = _finished_run(work.state["before"], "before")
     if before is None:
         [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
         work.note(before=str(before.path.resolve()))
@@ -222,13 +231,17 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
         work.note(trained=record)
     record = work.state["trained"]
     adapter = find_adapter(work.adapter)
-    scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, shipped=False)}, "part of a plan")
-    [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+    after = _finished_run(work.state.get("after"), "after")
+    if after is None:
+        scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, shipped=False)}, "part of a plan")
+        [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+        work.note(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)
     record = {**record, **_scores(comparison), "before": before.path.name, "after": after.path.name}
-    write_run_record(after.path, {**after.record, "training": record})
-    after = Run(after.path)
+    # The unfinished training goes last: until then all of this can be done again, without the model.
+    after = Run(after.path, {**after.record, "training": record})
     write_report(after)
+    write_run_record(after.path, after.record)
     work.take(after.path / CURVE)
     write_card(work.adapter, record)
     write_record(work.adapter, record)
@@ -236,14 +249,15 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     return TrainedAdapter(path=work.adapter, record=record, before=before, after=after, comparison=comparison)
 
 
-def _finished_run(path: str | None) -> Run | None:
-    """Return the run that scored the base before an interruption, if it is still there."""
+def _finished_run(path: str | None, which: str) -> Run | None:
+    """Return the run that scored the base or the adapter before an interruption, if it is still there and whole."""
     if path is None:
         return None
     try:
         run = Run(Path(path))
+        run.samples  # noqa: B018 # reading checks them
     except RunError as error:
-        log.warning("the scores before are made again: %s", error)
+        log.warning("the scores %s are made again: %s", which, error)
         return None
     return run if run.status == "finished" else None
 
@@ -307,6 +321,7 @@ def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha25
             "name": planned.renderer.name,
             "form": "chat" if planned.renderer.chat else "plain",
             "sha256": planned.renderer.fingerprint(),
+            "chat_template": planned.renderer.template and planned.renderer.template.record,
         },
         "base": {
             name: getattr(info, name)

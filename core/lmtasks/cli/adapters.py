@@ -92,12 +92,12 @@ def _as_text(adapter: Adapter) -> str:
             {**values, "made by": "something else than lmtasks: task, prompt and base weights are not recorded"}, WIDTH
         )
     task, base, training, data = record["task"], record["base"], record["training"], record["data"]
-    evaluation = record["evaluation"]
+    evaluation, packages = record["evaluation"], record["environment"]["packages"]
     values |= {
         "base": f"{base['name']}, {base['revision']}",
         "task": f"{task['name']}, version {task['version']}, prompt {record['prompt']['name']}"
         f" ({record['prompt']['form']} form)",
-        "made": f"{record['made']} with lmtasks {record['environment']['packages']['lmtasks']}",
+        "made": f"{record['made']} with lmtasks {packages.get('lmtasks', '(version unknown)')}",
         "learned": f"{training['examples']} examples of {data['name']} in {training['steps']} steps,"
         f" {duration(training['seconds'])}",
         "scored": f"{evaluation['count']} examples of {evaluation['name']}",

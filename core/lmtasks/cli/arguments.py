@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -62,6 +63,19 @@ def text_pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str
     for value in values:
         _check_utf8(value, parameter)
     return pairs(ctx, parameter, values)
+
+
+def template_values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
+    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON has them."""
+
+    def read(text: str) -> object:
+        try:
+            value: object = json.loads(text, parse_constant=str)  # NaN is no JSON, and stays text
+        except (ValueError, RecursionError):
+            return text
+        return text if isinstance(value, (list, dict)) else value
+
+    return {name: read(text) for name, text in text_pairs(ctx, parameter, values).items()}
 
 
 def _check_utf8(value: str, parameter: click.Parameter) -> None:

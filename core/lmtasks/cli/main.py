@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("lmtasks.cli.compare", "Compare runs on the same examples: differences, tests, verdict."),
     "list": ("lmtasks.cli.list", "List the tasks."),
     "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
+    "data": ("lmtasks.cli.data", "Check a data file: everything that is wrong with it, at once."),
     "models": ("lmtasks.cli.models", "List and fetch models."),
     "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its model."),
     "plugins": ("lmtasks.cli.plugins", "List, begin and check plugins."),

@@ -15,7 +15,9 @@ from lmtasks.model.catalogue import DEFAULT
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options, in this order."""
+
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -29,7 +31,7 @@ verbose_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 
-plugin_options = _group(
+plugin_options = group(
     click.option(
         "--plugin",
         multiple=True,
@@ -50,7 +52,7 @@ plugin_options = _group(
     verbose_option,
 )
 
-model_options = _group(
+model_options = group(
     click.option(
         "--model",
         default=DEFAULT,
@@ -97,12 +99,24 @@ adapter_option = click.option(
     help="A folder or hub id of a LoRA adapter; none: not even the task's own.  [default: the task's own, if any]",
 )
 
-data_options = _group(
+map_option = click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    callback=arguments.text_pairs,
+    metavar="FIELD=COLUMN",
+    help="The data's column for a field, or for references, id or language. Repeatable.",
+)
+language_option = click.option(
+    "--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"
+)
+
+data_options = group(
     click.option(
         "--data",
         metavar="DATA",
-        help="A set of the task, a JSONL, CSV, TSV or Parquet file, or hub:ID[@REVISION][#CONFIG].  [default: the"
-        " task's demo]",
+        help="A set of the task, a JSONL, CSV, TSV (also compressed: .gz, .zst, .bz2, .xz) or Parquet file, or"
+        " hub:ID[@REVISION][#CONFIG].  [default: the task's demo]",
     ),
     click.option("--split", metavar="NAME", help="Of the data.  [default: test, devtest, validation, dev or train]"),
     click.option(
@@ -114,7 +128,7 @@ data_options = _group(
         help="The data's column for a field, or for references, id or language; `score` also takes prediction=COLUMN,"
         " of the outputs. Repeatable.",
     ),
-    click.option("--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"),
+    language_option,
 )
 
 set_option = click.option(
@@ -126,9 +140,30 @@ set_option = click.option(
     help="Set a parameter of the task (see `lmtasks show`). Repeatable.",
 )
 
-prompt_options = _group(
+
+template_options = group(
+    click.option(
+        "--template-set",
+        "chat_template_kwargs",
+        multiple=True,
+        callback=arguments.template_values,
+        metavar="NAME=VALUE",
+        help="Set a variable of the model's chat template, such as enable_thinking=true. Repeatable.  [default: no"
+        " thinking]",
+    ),
+    click.option(
+        "--template-date",
+        "chat_template_date",
+        metavar="YYYY-MM-DD",
+        help="What a chat template that tells the date takes for today.  [default: as when the adapter was trained, or"
+        " the run began]",
+    ),
+)
+
+prompt_options = group(
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
     set_option,
+    template_options,
     click.option(
         "--num-fewshot",
         type=click.IntRange(min=0),
@@ -151,7 +186,7 @@ prompt_options = _group(
     ),
 )
 
-generation_options = _group(
+generation_options = group(
     click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="[default: as the task says]"),
     click.option("--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: 0]"),
     click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P"),
@@ -181,14 +216,14 @@ def metrics_option(default: str) -> Callable[[Command], Command]:
         "--metrics",
         callback=arguments.names,
         metavar="NAME,...",
-        help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba), exact_match,"
-        f" f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
+        help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba, rouge:char),"
+        f" exact_match, f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
     )
 
 
 def resampling_options(least: int) -> Callable[[Command], Command]:
     """Return the options of the bootstrap; `least` is the smallest number of resamples."""
-    return _group(
+    return group(
         click.option(
             "--resamples",
             type=click.IntRange(min=least),
@@ -209,7 +244,7 @@ output_dir_option = click.option(
     help="Holds run folders.",
 )
 
-run_options = _group(
+run_options = group(
     limit_option,
     metrics_option("the task's"),
     click.option("--loglikelihood", is_flag=True, help="Measure how likely the model finds the references, too."),
@@ -220,109 +255,4 @@ run_options = _group(
         help="Prompts at once.  [default: 64, or as memory allows]",
     ),
     output_dir_option,
-)
-
-training_options = _group(
-    click.option("--data", metavar="DATA", help="What is learned, as for `run`.  [default: the task's own]"),
-    click.option("--split", metavar="NAME", help="Of it.  [default: train, dev, validation or test]"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Learn from the first N examples."),
-    click.option(
-        "--map",
-        "columns",
-        multiple=True,
-        callback=arguments.text_pairs,
-        metavar="FIELD=COLUMN",
-        help="The data's column for a field, or for references, id or language. Repeatable.",
-    ),
-    click.option("--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"),
-    click.option(
-        "--eval-data",
-        metavar="DATA",
-        help="What is scored before and after.  [default: another split of the data, else 10% of it, held out]",
-    ),
-    click.option("--eval-split", metavar="NAME", help="Of it.  [default: test, devtest, validation, dev or train]"),
-    click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="Score the first N examples."),
-    click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
-    set_option,
-    metrics_option("the task's"),
-    click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of the answers that are scored."),
-    click.option(
-        "--validation",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Examples held out of the data to choose the best checkpoint; 0: the last is kept.  [default: 5%, at most"
-        " 100]",
-    ),
-    click.option("--rank", type=click.IntRange(min=1), metavar="R", help="Of the adapter.  [default: 16]"),
-    click.option("--alpha", type=float, metavar="A", help="It is scaled by A / R.  [default: 2 R]"),
-    click.option("--dropout", type=float, metavar="P", help="Of the adapter's inputs; costs memory.  [default: 0]"),
-    click.option(
-        "--target-modules",
-        callback=arguments.names,
-        metavar="NAME,...",
-        help="Layers that get an adapter.  [default: all-linear, all but the head]",
-    ),
-    click.option("--rslora", is_flag=True, help="Scale by A / sqrt(R) instead."),
-    click.option("--dora", is_flag=True, help="Learn magnitudes apart from directions; slower."),
-    click.option("--learning-rate", type=float, metavar="RATE", help="[default: 5e-4]"),
-    click.option(
-        "--schedule",
-        type=click.Choice(["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]),
-        help="Of the learning rate.  [default: cosine]",
-    ),
-    click.option("--warmup", type=float, metavar="W", help="A share of the steps, or their number.  [default: 0.05]"),
-    click.option(
-        "--optimizer",
-        type=click.Choice(["adamw", "adam", "rmsprop", "adafactor", "sgd"]),
-        help="sgd has a momentum of 0.9.  [default: adamw]",
-    ),
-    click.option("--weight-decay", type=float, metavar="W", help="[default: 0]"),
-    click.option("--max-grad-norm", type=float, metavar="N", help="Clip gradients; 0: never.  [default: 1]"),
-    click.option("--epochs", type=float, metavar="N", help="Passes over the data.  [default: 1]"),
-    click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Instead of --epochs."),
-    click.option("--max-minutes", type=float, metavar="M", help="Train for at most so long."),
-    click.option(
-        "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples of a step, in all.  [default: 8]"
-    ),
-    click.option("--batch-tokens", type=click.IntRange(min=1), metavar="N", help="Tokens of a step, instead."),
-    click.option(
-        "--gradient-accumulation",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Compute a step in N parts: less memory, the same result.  [default: as many as long steps need]",
-    ),
-    click.option("--gradient-checkpointing", is_flag=True, help="Keep no activations: less memory, slower."),
-    click.option(
-        "--early-stopping",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="End after N validations without a better one.  [default: never]",
-    ),
-    click.option(
-        "--max-length", type=click.IntRange(min=2), metavar="N", help="Tokens of an example.  [default: 2048]"
-    ),
-    click.option(
-        "--on-overlong",
-        type=click.Choice(["error", "skip", "cut"]),
-        help="What to do with a longer one; answers are never cut.  [default: cut]",
-    ),
-    click.option("--seed", type=click.IntRange(min=0), metavar="N", help="[default: 0]"),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="[default: auto]"),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
-        help="Of the base; the adapter is float32.  [default: auto]",
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
-    click.option(
-        "--report-to",
-        callback=arguments.names,
-        metavar="NAME,...",
-        help="tensorboard, wandb, mlflow or trackio, installed by you.  [default: none]",
-    ),
-    click.option(
-        "--output-dir",
-        type=arguments.UserPath(file_okay=False),
-        help="Holds the run folders of the scores.  [default: runs]",
-    ),
 )

@@ -13,7 +13,7 @@ import click
 
 from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_plugins
-from lmtasks.cli.terminal import FAILED, SLOW, complain, show_traceback, table
+from lmtasks.cli.terminal import FAILED, SLOW, complain, message, show_traceback, table
 from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ def _as_text(checks: list[Check]) -> str:
     lines, task = [], None
     for check in checks:
         if check.task != task:
-            lines += [*([""] if task else []), one_line(check.task)]
+            lines += [*([""] if task else []), message(check.task)]
             task = check.task
         said = f": {check.said}" if check.said else ""
-        lines.append(one_line(f"  {marks[check.status]} {check.promise}{said}"))
+        lines.append(message(f"  {marks[check.status]} {check.promise}{said}"))
     return "\n".join(lines)

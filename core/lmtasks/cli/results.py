@@ -16,6 +16,7 @@ REMARKS = {
     "unparsed": "that the task could not read",
     "empty": "empty",
     "unfinished": "unfinished (--max-new-tokens)",
+    "unanswered": "with reasoning and no answer",
     "cut": "with a prompt that was cut",
     "skipped": "skipped as too long",
 }

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--predictions",
     metavar="FILE",
-    help="Outputs for TASK: JSONL, CSV, TSV or Parquet matched by id, or any other file with one a line, in order.",
+    help="Outputs for TASK: JSONL, CSV, TSV or Parquet matched by id, or any other file with one a line, in order; all"
+    " but Parquet may be compressed (.gz, .zst, .bz2, .xz).",
 )
 @options.data_options
 @click.option(

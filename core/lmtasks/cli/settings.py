@@ -23,11 +23,12 @@ def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[Tr
     Raises:
         UsageError: the file or a value is not what it should be.
         UnknownNameError: there is no such setting; offers the nearest.
+        MetricError: the file names a module of `evaluate`, which is code: only a flag does.
     """
     from lmtasks.training import TrainOptions
 
     given = {name: value for name, value in flags.items() if not (value is None or value is False or value in ((), {}))}
-    settings = {**(_read(config) if config else {}), **given}
+    settings = {**(_read(config, given) if config else {}), **given}
     known = [field.name for field in dataclasses.fields(TrainOptions)]
     for name in settings:
         if name not in (*known, "model"):
@@ -43,7 +44,8 @@ def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[Tr
         raise UsageError(f"{error} (see {config})") from error
 
 
-def _read(config: Path) -> dict[str, Any]:
+def _read(config: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the file says and flags do not; it is data, and cannot ask for code to be run."""
     import yaml
 
     try:
@@ -54,8 +56,21 @@ def _read(config: Path) -> dict[str, Any]:
         raise UsageError(f"{config}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f'{config}: expected lines such as "learning_rate: 3e-4"')
+    settings = {name: value for name, value in content.items() if name not in flags}
+    if settings.get("trust_remote_code"):
+        raise UsageError(f"{config}: a file cannot ask for a model's code to be run; give --trust-remote-code")
+    _refuse_modules(config, settings.get("metrics"))
     # YAML 1.1 takes 3e-4 for text: it wants 3.0e-4.
-    return {str(name): _number(value) for name, value in content.items()}
+    return {str(name): _number(value) for name, value in settings.items()}
+
+
+def _refuse_modules(config: Path, metrics: object) -> None:
+    from lmtasks.metrics import check_metric, metrics_in_file
+
+    listed = metrics if isinstance(metrics, list) else [metrics]
+    for metric in metrics_in_file([name for name in listed if isinstance(name, str)], lambda _: str(config)):
+        if not isinstance(metric, str):
+            check_metric(metric)
 
 
 def _number(value: object) -> object:

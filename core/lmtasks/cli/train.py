@@ -13,6 +13,7 @@ from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_models, complete_tasks
 from lmtasks.cli.results import compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import facts, progress, say
+from lmtasks.cli.training_options import training_options
 from lmtasks.escaping import one_line
 from lmtasks.model.catalogue import DEFAULT
 
@@ -28,7 +29,7 @@ from lmtasks.model.catalogue import DEFAULT
     shell_complete=complete_models,
     help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]",
 )
-@options.training_options
+@training_options
 @click.option(
     "--config",
     type=arguments.UserPath(dir_okay=False),

@@ -1,16 +1,14 @@
-"""Which column of a data set is which field of a task, and from rows to examples."""
+"""Which column of a data set is which field of a task."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lmtasks.characters import as_utf8
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
-from lmtasks.languages import primary
-from lmtasks.task import Example, Task
+from lmtasks.task import Task
 
 REFERENCES = ("references", "reference", "target")
 """Columns that right answers are known by whatever the task."""
@@ -31,6 +29,11 @@ class Columns:
     """The column with the one that training learns to write."""
     id: str | None
     language: str | None
+
+    @property
+    def answers(self) -> list[str]:
+        """The columns with right answers."""
+        return [column for column in (self.listed, self.single) if column]
 
     @property
     def used(self) -> set[str]:
@@ -109,56 +112,6 @@ def choose_columns(
     )
 
 
-def make_examples(
-    task: Task, rows: Sequence[Row], columns: Columns, *, language: str | None, need_inputs: bool = True
-) -> Iterator[Example]:
-    """Turn rows into examples.
-
-    Args:
-        task: whose fields the examples have.
-        rows: all rows of the data set.
-        columns: what `choose_columns` chose for them.
-        language: of the references of every example; None: as the rows say.
-        need_inputs: whether a row must hold every required field.
-
-    Raises:
-        DataError: a row lacks a required field, holds something else than text, repeats an id, or has no right
-            answer where others have one; names file, line and field.
-    """
-    seen: dict[str, str] = {}
-    answered = columns.listed is not None or columns.single is not None
-    for row in rows:
-        for column, expected in task.expects.items():
-            found = lookup(row.values, column)
-            if isinstance(found, str) and primary(found) != primary(expected):
-                raise DataError(
-                    f'{row.where}: {column} is "{found}", but task "{task.name}" expects "{expected}";'
-                    " choose the task for this data"
-                )
-        inputs = {}
-        for name, column in columns.fields.items():
-            text = _text(row, column)
-            if text:
-                inputs[name] = text
-            elif task.fields[name].required and need_inputs:
-                state = "is empty" if text == "" else "is missing"
-                raise DataError(f'{row.where}: field "{name}" {state} (column "{column}"), expected text')
-        references, target = _references(task, row, columns) if answered else ((), None)
-        id = _text(row, columns.id) if columns.id else None
-        id = id or str(row.number)
-        if id in seen:
-            raise DataError(f'{row.where}: id "{id}" stands already at {seen[id]}; ids must be unique')
-        seen[id] = row.where
-        yield Example(
-            id=id,
-            inputs=inputs,
-            references=references,
-            target=target,
-            language=language or (_text(row, columns.language) if columns.language else None) or None,
-            meta=_meta(row, columns),
-        )
-
-
 def lookup(values: object, column: str) -> object:
     """Return what stands in a column, or None; "a.b" reaches into objects and lists of objects."""
     if isinstance(values, Mapping) and column in values:
@@ -168,66 +121,11 @@ def lookup(values: object, column: str) -> object:
         return None
     inner = values[head]
     if isinstance(inner, list):
+        if not all(isinstance(item, Mapping) for item in inner):
+            return None  # a list of something else, such as the texts themselves, is no empty list of objects
         found = [lookup(item, rest) for item in inner]
-        return [item for item in found if item is not None] if inner else []
+        return [item for item in found if item is not None]
     return lookup(inner, rest)
-
-
-def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...], str | None]:
-    single = lookup(row.values, columns.single) if columns.single else None
-    listed = lookup(row.values, columns.listed) if columns.listed else None
-    column, value = (columns.listed, listed) if listed is not None else (columns.single, single)
-    if value is None:
-        raise DataError(
-            f"{row.where}: no right answer (column {columns.single or columns.listed}), though other rows have one"
-        )
-    items = value if isinstance(value, list) else [value]
-    for item in items:
-        if as_text(item) is None:
-            held = f"{_kind(item)} in its list" if isinstance(value, list) else _kind(item)
-            raise DataError(f'{row.where}: column "{column}" holds {held}, expected text or a list of texts')
-    references = tuple(as_text(item) or "" for item in items)
-    if not any(references):
-        if task.no_answer is None:
-            raise DataError(
-                f'{row.where}: column "{column}" holds no right answer, and task "{task.name}" has no way to say'
-                " that there is none"
-            )
-        return ("",), task.no_answer
-    target = as_text(single) if isinstance(single, str) else None
-    return references, target or None
-
-
-def _meta(row: Row, columns: Columns) -> dict[str, str]:
-    rest = ((name, as_text(value)) for name, value in row.values.items() if name not in columns.used)
-    return {name: text for name, text in rest if text}
-
-
-def _text(row: Row, column: str) -> str | None:
-    value = lookup(row.values, column)
-    if value is None:
-        return None
-    text = as_text(value)
-    if text is None:
-        raise DataError(
-            f'{row.where}: column "{column}" holds {_kind(value)}, expected text; name another with --map FIELD=COLUMN'
-        )
-    return text
-
-
-def as_text(value: object) -> str | None:
-    """Return text for text and numbers, without space around it, None for what is neither."""
-    if isinstance(value, str):
-        return as_utf8(value.strip())
-    if isinstance(value, (bool, int, float)):
-        return str(value)
-    return None
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Mapping):
-        return f"an object (of {', '.join(map(str, value))})"
-    return {"list": "a list", "NoneType": "nothing"}.get(type(value).__name__, f"a {type(value).__name__}")
 
 
 def _first(known: Sequence[str], present: set[str], objects: set[str]) -> str | None:

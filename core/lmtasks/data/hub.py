@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Iterator
 
+from lmtasks.data.arrow_values import BATCH, table_rows
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
 from lmtasks.task import HubDataset
@@ -49,10 +49,19 @@ def hub_rows(dataset: HubDataset, split: str) -> Iterator[Row]:
     """
     import datasets
 
+    number = 0
     with _one_line(dataset):
         data = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision, split=split)
-    for number, values in enumerate(data, start=1):
-        yield Row(f"{dataset} split {split}, row {number}", number, cast(Mapping[str, object], values))
+        batches = data.with_format("arrow").iter(BATCH)
+    while True:
+        with _one_line(dataset):
+            batch = next(batches, None)
+            rows = [] if batch is None else table_rows(batch)
+        if batch is None:
+            return
+        for values in rows:
+            number += 1
+            yield Row(f"{dataset} split {split}, row {number}", number, values)
 
 
 class _one_line:

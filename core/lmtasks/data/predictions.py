@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lmtasks.data.columns import as_text, choose_column, lookup
-from lmtasks.data.rows import SUFFIXES, Row, read_rows
+from lmtasks.data.columns import choose_column, lookup
+from lmtasks.data.files import SUFFIXES, has_columns, read_rows
+from lmtasks.data.printed import printed_kind, refuse_printed
+from lmtasks.data.rows import Row
+from lmtasks.data.streams import check_file, open_bytes, read_lines, suffixes
+from lmtasks.data.values import as_text, canonical_number, kind
 from lmtasks.errors import DataError
+from lmtasks.paths import user_path
 from lmtasks.task import Example
 
 PREDICTIONS = ("prediction", "hypothesis", "output", "completion", "generated")
 """Columns that outputs are known by, best first; none that inputs or references are known by too."""
 TABLES = (".csv", ".tsv")
+log = logging.getLogger("lmtasks.data")
 _NAMED = 3
 """Ids that a message lists."""
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
 
 
-def read_predictions(path: Path, examples: Sequence[Example], *, column: str | None = None) -> list[str]:
+def read_predictions(path: str | Path, examples: Sequence[Example], *, column: str | None = None) -> list[str]:
     """Return an output for each example, in their order.
 
     A JSONL, CSV, TSV or Parquet file is matched by its column "id"; any other file holds an output a line, in the
-    order of the examples, and an empty line is an empty output.
+    order of the examples, and an empty line is an empty output. All but Parquet may be compressed (.gz, .zst, ...).
 
     Args:
         path: of the file.
@@ -30,61 +40,99 @@ def read_predictions(path: Path, examples: Sequence[Example], *, column: str | N
 
     Raises:
         DataError: there are more or fewer outputs than examples, ids do not match, or the file cannot be read.
+        PathError: no file can have this name.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such file of predictions")
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise DataError(f"{path}: {what}; predictions are read from a file, so that its hash can be kept")
-    if path.suffix.lower() == ".json":
+    path = user_path(path, "file of predictions")
+    check_file(path, "file of predictions")
+    if suffixes(path)[0] == ".json":
         raise DataError(f'{path}: save it as .jsonl, a line {{"id": ..., "prediction": ...}} for each example')
-    if path.suffix.lower() not in SUFFIXES:
+    if not has_columns(path):
         if column:
             raise DataError(f'{path}: has lines and no column "{column}"; columns are read from {", ".join(SUFFIXES)}')
         return _by_line(path, examples)
-    return _by_id(path, list(read_rows(path)), examples, column)
+    rows = list(read_rows(path))
+    outputs = _outputs(path, rows, examples, column) if rows else {}
+    return _in_order(path, outputs, [example.id for example in examples])
 
 
 def _by_line(path: Path, examples: Sequence[Example]) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-    # Only "\n" ends a line: other separators of Unicode, which splitlines() knows, may stand within an output.
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
-    if len(lines) != len(examples):
+    outputs: list[str] = []
+    count = 0
+    with open_bytes(path) as stream:
+        # Only "\n" ends a line: other separators of Unicode, which splitlines() knows, may stand within an output.
+        for count, raw in enumerate(read_lines(path, stream), start=1):
+            if count > len(examples):
+                continue
+            try:
+                line = raw.decode("utf-8-sig" if count == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}, line {count}: not UTF-8; save the file as UTF-8") from error
+            outputs.append(as_text(line) or "")
+    if count != len(examples):
         raise DataError(
-            f"{path}: {len(lines)} lines, but the data has {len(examples)} examples; without ids each line answers the"
+            f"{path}: {count} lines, but the data has {len(examples)} examples; without ids each line answers the"
             " example at its place, so the counts must be equal"
         )
-    return lines
+    return outputs
 
 
-def _by_id(path: Path, rows: Sequence[Row], examples: Sequence[Example], column: str | None) -> list[str]:
-    found: dict[str, str] = {}
-    if rows:
-        chosen = choose_column(rows, "prediction", (column,) if column else PREDICTIONS)
+def _outputs(path: Path, rows: Sequence[Row], examples: Sequence[Example], column: str | None) -> dict[str, str]:
+    """Return the output of each id in a file."""
+    chosen = choose_column(rows, "prediction", (column,) if column else PREDICTIONS)
+    if not any(printed_kind(text) for example in examples for text in example.references):
+        refuse_printed(rows, chosen)
+    outputs: dict[str, str] = {}
     for row in rows:
         id = as_text(row.values.get("id"))
         if not id:
             raise DataError(f'{row.where}: no "id" to match it with an example; plain lines are matched by position')
-        if id in found:
+        if id in outputs:
             raise DataError(f'{row.where}: id "{id}" has a prediction already; ids must be unique')
         value = lookup(row.values, chosen)
         # Rows of a table lack their empty cells; in others only a null stands for nothing.
-        empty = value is None and (chosen in row.values or path.suffix.lower() in TABLES)
+        empty = value is None and (chosen in row.values or suffixes(path)[0] in TABLES)
         text = "" if empty else as_text(value)
         if text is None:
-            held = "is missing" if value is None else f"holds a {type(value).__name__}"
+            held = "is missing" if value is None else f"holds {kind(value)}"
             raise DataError(f'{row.where}: column "{chosen}" {held}, expected text')
-        found[id] = text
-    ids = [example.id for example in examples]
+        outputs[id] = text
+    return outputs
+
+
+def _in_order(path: Path, outputs: Mapping[str, str], ids: Sequence[str]) -> list[str]:
+    same = _same_numbers([id for id in ids if id not in outputs], outputs.keys() - set(ids))
+    if same:
+        first, other = next(iter(same.items()))
+        log.warning(
+            '%s: %d of %d ids are written otherwise than in the data and were matched by their number (first: "%s" is'
+            ' "%s" in the data)',
+            path,
+            len(same),
+            len(ids),
+            other,
+            first,
+        )
+    named = {id: same.get(id, id) for id in ids}
     for wrong, what, of in (
-        ([id for id in ids if id not in found], "no prediction for", f"{len(ids)} examples"),
-        (sorted(found.keys() - set(ids)), "the data has no example for", f"{len(found)} predictions"),
+        ([id for id in ids if named[id] not in outputs], "no prediction for", f"{len(ids)} examples"),
+        (sorted(outputs.keys() - set(named.values())), "the data has no example for", f"{len(outputs)} predictions"),
     ):
         if wrong:
             listed = ", ".join(wrong[:_NAMED]) + (", ..." if len(wrong) > _NAMED else "")
             raise DataError(f"{path}: {what} {listed} ({len(wrong)} of {of})")
-    return [found[id] for id in ids]
+    return [outputs[named[id]] for id in ids]
+
+
+def _same_numbers(wanted: Iterable[str], given: Iterable[str]) -> dict[str, str]:
+    """Return which given id is the same number as a wanted one, as "101" and "101.0" are, where only one of each is.
+
+    Tables and typed formats write a number in different ways.
+    """
+    by_number = _by_number(given)
+    return {id: by_number[number] for number, id in _by_number(wanted).items() if number in by_number}
+
+
+def _by_number(ids: Iterable[str]) -> dict[str, str]:
+    numbers = {id: canonical_number(id) for id in ids if _NUMBER.fullmatch(id)}
+    counts = Counter(numbers.values())
+    return {number: id for id, number in numbers.items() if counts[number] == 1}

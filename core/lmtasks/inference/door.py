@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lmtasks.chat_template import Tokenizer
 from lmtasks.model.adapter import Adapter
 from lmtasks.model.info import ModelInfo
-from lmtasks.prompts import Tokenizer
+from lmtasks.reasoning import ReasoningParser
 from lmtasks.task import Generation
 
 OnText = Callable[[str], None]
@@ -26,6 +27,8 @@ class Request:
     """How its answer is drawn; requests of one call may differ in it."""
     adapter: str | None = None
     """The `id` of an attached adapter that answers; None: the base model does."""
+    reasoning: ReasoningParser = ReasoningParser()
+    """Divides what is written into reasoning and answer; stop strings end the answer alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,14 @@ class Completion:
     """What a model wrote."""
 
     text: str
-    """Without end tokens and stop strings."""
+    """The answer, without end tokens and stop strings; "" where the reasoning has not ended."""
     tokens: int
-    """How many the model produced, end token included."""
+    """How many the model produced, those of its reasoning and the end token included."""
     finish: Literal["stop", "length"]
+    reasoning: str = ""
+    """What it wrote before its answer, without the markers of reasoning."""
+    reasoning_tokens: int = 0
+    """How many of `tokens` are reasoning, its markers included."""
 
 
 @dataclass(frozen=True, slots=True)

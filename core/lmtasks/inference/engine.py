@@ -14,7 +14,7 @@ from lmtasks.inference.cache import Budget, Slots
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
 from lmtasks.inference.lora import Routes
 from lmtasks.inference.sampling import choose, own_generator
-from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
+from lmtasks.inference.text import StopCheck, completion, decode, streamed
 from lmtasks.inference.under_way import (
     Answer,
     Found,
@@ -99,6 +99,8 @@ class Engine:
                 prefix,
                 generation=request.generation,
                 generator=own_generator(request.key, seed),
+                reasoning=request.reasoning,
+                stop_check=StopCheck(self.tokenizer, request.generation.stop, request.reasoning),
             )
             for place, (request, prefix) in enumerate(zip(requests, prefixes, strict=True))
         ]
@@ -333,16 +335,12 @@ class Engine:
         return done
 
     def _is_done(self, answer: Answer, on_text: OnText | None) -> bool:
-        stop, new = answer.generation.stop, answer.new
+        new = answer.new
         if on_text:
-            text = decode(self.tokenizer, new)
-            at = first_stop(text, stop)
-            on_text(settled(text, stop) if at is None else text[:at])
+            on_text(streamed(decode(self.tokenizer, new), answer.generation.stop, answer.reasoning))
         if new[-1] in self.end_ids or len(new) >= answer.generation.max_new_tokens:
             return True
-        if not stop:
-            return False
-        return first_stop(decode(self.tokenizer, new[-tail_length(stop) :]), stop) is not None
+        return answer.stop_check.is_met(new)
 
     def _leave(self, sequence: Growing, budget: Budget) -> None:
         slots, prefix = sequence.slots, sequence.prefix
@@ -378,4 +376,4 @@ class Engine:
         sequence.slots, sequence.slot = slots, slot
 
     def _completion(self, answer: Answer) -> Completion:
-        return completion(self.tokenizer, answer.new, answer.generation, self.end_ids)
+        return completion(self.tokenizer, answer.new, answer.generation, self.end_ids, answer.reasoning)

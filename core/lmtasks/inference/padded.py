@@ -10,10 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from lmtasks.inference.door import Completion, Continuation, OnText, Request
-from lmtasks.inference.sampling import Penalize, logits_processors, own_generator, sampling
-from lmtasks.inference.text import completion, decode, first_stop, settled, tail_length
+from lmtasks.inference.sampling import CheckFinite, Penalize, logits_processors, own_generator, sampling
+from lmtasks.inference.text import StopCheck, completion, decode, streamed
 from lmtasks.model.loading import LoadedModel
-from lmtasks.task import Generation
 
 BATCH_ROWS = 16
 """Rows at once, unless asked otherwise: measured best for short prompts on two CPU cores."""
@@ -101,11 +100,12 @@ class Padded:
         width = ids.shape[1]
         generations = [request.generation for request in batch]
         longest = max(generation.max_new_tokens for generation in generations)
-        watch = _TextWatch(loaded.tokenizer, width, generations, on_text)
+        watch = _TextWatch(loaded.tokenizer, width, batch, on_text)
         processors = logits_processors(generations[0], [own_generator(request.key, seed) for request in batch])
         if generations[0].repetition_penalty != 1:
             prompts = [request.token_ids for request in batch]
             processors.insert(0, Penalize(prompts, width, generations[0].repetition_penalty))
+        processors.insert(0, CheckFinite())
         with self._adapted([request.adapter for request in batch]) as (model, told):
             output = model.generate(
                 input_ids=ids,
@@ -118,8 +118,8 @@ class Padded:
             )
         rows = output[:, width:].tolist()
         return [
-            completion(loaded.tokenizer, row, generation, loaded.end_ids)
-            for row, generation in zip(rows, generations, strict=True)
+            completion(loaded.tokenizer, row, request.generation, loaded.end_ids, request.reasoning)
+            for row, request in zip(rows, batch, strict=True)
         ]
 
 
@@ -130,29 +130,27 @@ class _TextWatch(StoppingCriteria):
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompt_length: int,
-        generations: Sequence[Generation],
+        batch: Sequence[Request],
         on_text: OnText | None,
     ) -> None:
-        self.tokenizer, self.prompt_length, self.on_text = tokenizer, prompt_length, on_text
-        self.stops = [generation.stop for generation in generations]
-        self.limits = [generation.max_new_tokens for generation in generations]
-        self.tail = max(map(tail_length, self.stops))
+        self.tokenizer, self.prompt_length, self.batch, self.on_text = tokenizer, prompt_length, batch, on_text
+        self.checks = [StopCheck(tokenizer, request.generation.stop, request.reasoning) for request in batch]
+        self.limits = [request.generation.max_new_tokens for request in batch]
 
     @property
     def needed(self) -> bool:
-        return bool(any(self.stops) or self.on_text or len(set(self.limits)) > 1)
+        stops = any(request.generation.stop for request in self.batch)
+        return bool(stops or self.on_text or len(set(self.limits)) > 1)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
         new = input_ids[:, self.prompt_length :]
         done = [new.shape[1] >= limit for limit in self.limits]
-        if any(self.stops):
-            for row, tail in enumerate(new[:, -self.tail :].tolist()):
-                if self.stops[row] and not done[row]:
-                    done[row] = first_stop(decode(self.tokenizer, tail), self.stops[row]) is not None
+        for row, ids in enumerate(new.tolist()):
+            done[row] = done[row] or self.checks[row].is_met(ids)
         if self.on_text:
-            text, stop = decode(self.tokenizer, new[0].tolist()), self.stops[0]
-            at = first_stop(text, stop)
-            self.on_text(settled(text, stop) if at is None else text[:at])
+            request = self.batch[0]
+            text = decode(self.tokenizer, new[0].tolist())
+            self.on_text(streamed(text, request.generation.stop, request.reasoning))
         return torch.tensor(done, device=input_ids.device)
 
 

@@ -14,7 +14,21 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lmtasks.model.finite import check_finite
 from lmtasks.task import Generation
+
+
+class CheckFinite(LogitsProcessor):
+    """Refuses logits from which no token can be chosen."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return scores, shape [batch, vocabulary], as they are.
+
+        Raises:
+            NotFiniteError: the highest of a row is NaN or infinite.
+        """
+        check_finite(scores.amax(-1))
+        return scores
 
 
 class Draw(LogitsProcessor):
@@ -27,9 +41,14 @@ class Draw(LogitsProcessor):
         self.generators = generators
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return scores, shape [batch, vocabulary], that are 0 for the drawn token and -inf for all others."""
+        """Return scores, shape [batch, vocabulary], that are 0 for the drawn token and -inf for all others.
+
+        Raises:
+            NotFiniteError: those of a row make no probabilities.
+        """
         precise = torch.float32 if scores.device.type == "mps" else torch.float64  # mps has no float64
         cumulative = torch.softmax(scores.to(precise), dim=-1).cumsum(-1)
+        check_finite(cumulative[:, -1])
         uniform = torch.cat([torch.rand(1, generator=generator, dtype=precise) for generator in self.generators])
         threshold = uniform.to(scores.device).unsqueeze(-1) * cumulative[:, -1:]
         drawn = torch.searchsorted(cumulative, threshold, right=True).clamp_max(scores.shape[-1] - 1)
@@ -110,6 +129,9 @@ def choose(
         generations: how each row is drawn.
         generators: of each row.
         seen: tokens of each row so far, the prompt's first.
+
+    Raises:
+        NotFiniteError: the logits of a row are NaN or infinite, so that none is the highest.
     """
     logits = logits.float()  # of bfloat16, argmax on a CPU takes five times as long
     alike: dict[tuple[float, float, int, float], list[int]] = {}
@@ -122,6 +144,8 @@ def choose(
         if generation.repetition_penalty != 1:
             own = penalized(own, [seen[row] for row in rows], generation.repetition_penalty)
         processors = logits_processors(generation, [generators[row] for row in rows])
-        for row, token in zip(rows, processors(None, own).argmax(-1).tolist(), strict=True):
+        tokens = processors(None, own).argmax(-1)
+        check_finite(own.gather(-1, tokens[:, None]))  # NaN is the highest to argmax
+        for row, token in zip(rows, tokens.tolist(), strict=True):
             chosen[row] = token
     return chosen

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lmtasks.chat_template import chat_template_of
 from lmtasks.errors import AdapterError, ModelError
 from lmtasks.inference.calibration import SEEN
 from lmtasks.inference.door import Completion, Continuation, OnText, Request, Rounding
@@ -22,6 +24,8 @@ from lmtasks.inference.packed import Layout, Trial, packed_copy
 from lmtasks.inference.padded import Padded
 from lmtasks.model.adapter import Adapter, adapter_name
 from lmtasks.model.allocation import let_go
+from lmtasks.model.failures import said
+from lmtasks.model.finite import NotFiniteError
 from lmtasks.model.info import ModelInfo, Quantize
 from lmtasks.model.loading import LoadedModel
 from lmtasks.model.quiet import quiet
@@ -34,6 +38,8 @@ MEMORY_BYTES = 2**30
 """For keys and values, unless asked otherwise."""
 PROBE = "The ferry leaves the harbour at nine, and the last one returns at"
 """What an adapter is tried on."""
+CALIBRATION_DATE = date(2000, 1, 1)
+"""For chat templates that tell the date: what is calibrated must not depend on the day."""
 ROUNDED_TOKENS = 1024
 """Of prompts on which rounding is measured, at most."""
 MUCH = 0.05
@@ -95,8 +101,13 @@ class TransformersModel:
             module = self._loaded.module
             # What is rounded differs by more than a trial can allow: its loss is measured on prompts.
             layout: Layout = "packed" if self._quantize == "none" else "shared"
-            with self._adapted([None]) as (model, _):
-                trial = Trial(model)
+            try:
+                with self._adapted([None]) as (model, _):
+                    trial = Trial(model)
+            except Exception as error:  # what a config says may contradict itself in any way
+                raise ModelError(f"{self.info.name} cannot compute anything: {said(error)}") from error
+            if not trial.is_finite:
+                raise self._not_finite([])
             packed = packed_copy(module, layout=layout)
             self._bytes_per_token = trial.bytes_per_token(packed)
             if self._bytes_per_token is not None and layout == "packed":
@@ -112,7 +123,10 @@ class TransformersModel:
             with quiet(), torch.random.fork_rng(devices=[]):
                 self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
             words = self.tokenizer.encode(PROBE, add_special_tokens=False)
-            moved = effect(self._peft, adapter, words)
+            try:
+                moved = effect(self._peft, adapter, words)
+            except NotFiniteError as error:
+                raise self._not_finite([]) from error
             if not math.isfinite(moved):
                 raise AdapterError(f"{adapter.source}: with this adapter {self.info.name} computes what is no number")
             self._adapters[adapter.id] = adapter, moved
@@ -130,15 +144,19 @@ class TransformersModel:
         """Answer prompts as the door says."""
         for places in self._together([request.adapter for request in requests]):
             own = [requests[place] for place in places]
+            adapters = {request.adapter for request in own}
             if self.engine == "slots":
-                engine = self._engine({request.adapter for request in own})
+                engine = self._engine(adapters)
                 self._measure_rounding(engine, own)
                 most = batch_size or MOST_SEQUENCES
                 answered = engine.generate(own, seed=seed, most_sequences=most, on_text=on_text)
             else:
                 answered = self._padded.generate(own, seed=seed, batch_size=batch_size, on_text=on_text)
-            for finished in answered:
-                yield [(places[at], answer) for at, answer in finished]
+            try:
+                for finished in answered:
+                    yield [(places[at], answer) for at, answer in finished]
+            except NotFiniteError as error:
+                raise self._not_finite(adapters) from error
 
     def loglikelihood(
         self, continuations: Sequence[Continuation], *, batch_size: int | None = None
@@ -152,7 +170,19 @@ class TransformersModel:
             else:
                 measured = self._padded.measure(own, batch_size=batch_size)
             for finished in measured:
+                if any(math.isnan(logprob) for _, logprob in finished):
+                    raise self._not_finite({item.adapter for item in own})
                 yield [(places[at], logprob) for at, logprob in finished]
+
+    def _not_finite(self, adapters: Iterable[str | None]) -> ModelError:
+        """Return the error of a model whose logits are no numbers, with the adapters that it answered with."""
+        sources = [self._adapters[adapter][0].source for adapter in adapters if adapter is not None]
+        beside = f" with {' and '.join(sorted(sources))}" if sources else ""
+        dtype = self.info.dtype
+        way_out = "it overflows, or its weights are damaged: try --dtype float32"
+        if dtype == "float32":
+            way_out = "its weights are damaged, or too large: fetch or save it again"
+        return ModelError(f"{self.info.name}{beside} computes logits that are NaN or infinite in {dtype}; {way_out}")
 
     def _together(self, adapters: Sequence[str | None]) -> Iterator[list[int]]:
         """Yield the places of what can be computed together: all, but for adapters that must be alone."""
@@ -197,8 +227,9 @@ class TransformersModel:
     def _as_asked(self, text: str) -> list[int]:
         """Return a text as a prompt: the tokens that every one begins with have activations like no others."""
         if self.tokenizer.chat_template:
-            said = [{"role": "user", "content": text}]
-            text = str(self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+            template = chat_template_of(self.tokenizer, day=CALIBRATION_DATE)
+            if template:
+                text = template.render(self.tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _make_engine(self, packed: Any, routes: Routes | None = None) -> Engine:

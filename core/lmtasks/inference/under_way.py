@@ -13,6 +13,8 @@ import torch
 from lmtasks.inference.cache import MOST_WASTED, Slots
 from lmtasks.inference.lookup import Lookup
 from lmtasks.inference.prefixes import shared_prefixes
+from lmtasks.inference.text import StopCheck
+from lmtasks.reasoning import ReasoningParser
 from lmtasks.task import Generation
 
 APART = 8, 256
@@ -75,6 +77,8 @@ class Answer(Growing):
 
     generation: Generation = field(kw_only=True)
     generator: torch.Generator = field(kw_only=True)
+    reasoning: ReasoningParser = field(kw_only=True)
+    stop_check: StopCheck = field(kw_only=True)
     lookup: Lookup | None = None
     guessed: int = 0
     """Of the last tokens, how many nobody has chosen yet."""

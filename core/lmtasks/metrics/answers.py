@@ -15,8 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from lmtasks.characters import is_blank
 from lmtasks.languages import primary
-from lmtasks.metrics.language import is_unspaced
+from lmtasks.metrics.language import is_by_character
+from lmtasks.metrics.lcs import longest_common_run
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.text import tokens
 from lmtasks.task import Measurement, Sample, ScoreKind
@@ -24,7 +26,7 @@ from lmtasks.task import Measurement, Sample, ScoreKind
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-_CMRC_CHARACTER = re.compile(r"[\u4e00-\u9fa5]")
+_CMRC_CHARACTER = re.compile(r"([\u4e00-\u9fa5])")
 
 Compare = Callable[[str, str], float]
 """From prediction and reference to 0 to 1."""
@@ -55,7 +57,9 @@ class AnswerMetric:
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says."""
         unanswerable = [not any(sample.references) for sample in samples]
-        definition = _definition(primary(language), no_answers=any(unanswerable))
+        definition = _definition(
+            primary(language), by_character=is_by_character(samples, language), no_answers=any(unanswerable)
+        )
         compare: Compare = getattr(definition, self.name)
         values = np.array([self._value(sample, definition, compare) for sample in samples])
         refs = reference_count([len(sample.references) for sample in samples])
@@ -83,13 +87,13 @@ TOKEN_F1 = AnswerMetric("f1", "f1")
 
 
 @cache
-def _definition(language: str, *, no_answers: bool) -> Definition:
+def _definition(language: str, *, by_character: bool, no_answers: bool) -> Definition:
     if language == "zh":
         return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, lambda text: not _without_cmrc_punctuation(text))
-    if is_unspaced(language):
+    if by_character:
         # A text of marks alone is compared with its marks, or an empty answer would count as right.
         compare = _by_tokens(lambda text: tokens(text) or text.split(), of_nothing=1.0)
-        return Definition("chars1", *compare, lambda text: not text.strip())
+        return Definition("chars2", *compare, is_blank)
     name = "squad2.0" if no_answers else "squad1.1"
     return Definition(name, *_by_tokens(squad_tokens), lambda text: not squad_tokens(text), drops_empty=no_answers)
 
@@ -129,15 +133,11 @@ def cmrc_segments(text: str) -> list[str]:
     from nltk.tokenize import word_tokenize
 
     segments: list[str] = []
-    other = ""
-    for character in _without_cmrc_punctuation(text):
-        if _CMRC_CHARACTER.match(character):
-            segments += word_tokenize(other, preserve_line=True)
-            segments.append(character)
-            other = ""
-        else:
-            other += character
-    segments += word_tokenize(other, preserve_line=True)
+    for part in _CMRC_CHARACTER.split(_without_cmrc_punctuation(text)):
+        if _CMRC_CHARACTER.fullmatch(part):
+            segments.append(part)
+        elif part:
+            segments += word_tokenize(part, preserve_line=True)
     return segments
 
 
@@ -152,14 +152,5 @@ def _cmrc_exact_match(prediction: str, reference: str) -> float:
 def _cmrc_f1(prediction: str, reference: str) -> float:
     """Return the F1 of the longest run of segments that both have (Cui et al. 2019, section 4.2, and the script)."""
     predicted, wanted = cmrc_segments(prediction), cmrc_segments(reference)
-    longest = _longest_common_run(predicted, wanted)
+    longest = longest_common_run(predicted, wanted)
     return 2 * longest / (len(predicted) + len(wanted)) if longest else 0.0
-
-
-def _longest_common_run(first: Sequence[str], second: Sequence[str]) -> int:
-    longest = 0
-    ending = [0] * (len(second) + 1)  # lengths of the common runs that end here and there
-    for token in first:
-        ending = [0] + [ending[at] + 1 if token == other else 0 for at, other in enumerate(second)]
-        longest = max(longest, max(ending))
-    return longest

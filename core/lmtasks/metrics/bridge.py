@@ -1,4 +1,4 @@
-"""Metrics to and from the `evaluate` library: ours handed to its users, and its modules named by a task."""
+"""Metrics to and from the `evaluate` library: ours handed to its users, and its modules that users name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmtasks.errors import MetricError
+from lmtasks.foreign import foreign, one_line
 from lmtasks.metrics.scoring import score_samples
 from lmtasks.task import Measurement, Metric, Sample, ScoreKind
 
@@ -61,9 +62,11 @@ class EvaluateMetric:
         if not _takes_several(self.name, module):
             references = [texts[0] for texts in references]
         result = module.compute(predictions=[sample.prediction for sample in samples], references=references)
-        numbers = {key: float(value) for key, value in result.items() if isinstance(value, Real)}
+        if not isinstance(result, Mapping):
+            raise MetricError(f'metric "{self.name}" returned {type(result).__name__}, expected numbers by name')
+        numbers = {one_line(str(key)): float(value) for key, value in result.items() if isinstance(value, Real)}
         if not numbers:
-            raise MetricError(f'metric "{self.name}" returned no number, but {", ".join(result)}')
+            raise MetricError(f'metric "{self.name}" returned no number, but {one_line(", ".join(map(str, result)))}')
         code = f"module:{(module._hash or 'unknown')[:12]}|evaluate:{version('evaluate')}"
         kinds = [
             ScoreKind(
@@ -164,15 +167,10 @@ def _load(name: str) -> Any:
     path = name.removeprefix(PREFIX)
     if not path:
         raise MetricError(f'metric "{name}" names no module: write {PREFIX}ID or {PREFIX}PATH')
-    try:
-        return evaluate.load(path)
-    # Whatever a foreign module or the way to it raises.
-    except Exception as error:
-        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}"
-        raise MetricError(
-            f'metric "{name}" cannot be loaded: {cause}. An id needs the hub or its cache; a module on this machine is'
-            f" named by its folder: {PREFIX}PATH"
-        ) from error
+    what = f'metric "{name}" cannot be loaded (an id needs the hub or its cache, a folder is named {PREFIX}PATH)'
+    with foreign(what, MetricError):
+        module = evaluate.load(path)
+    return module
 
 
 def _takes_several(name: str, module: Any) -> bool:
@@ -181,11 +179,15 @@ def _takes_several(name: str, module: Any) -> bool:
     Raises:
         MetricError: it does not take texts as predictions and references.
     """
-    options: Sequence[Mapping[str, Any]] = module.features if isinstance(module.features, list) else [module.features]
     shapes = []
-    for features in options:
-        if set(features) == {"predictions", "references"} and getattr(features["predictions"], "dtype", "") == "string":
-            shapes.append(getattr(features["references"], "dtype", "list"))
-    if not any(shape in ("string", "list") for shape in shapes):
-        raise MetricError(f'metric "{name}" does not compare texts with references: it takes {module.features}')
+    with foreign(f'metric "{name}": what it takes cannot be read', MetricError):
+        given = module.features
+        options: Sequence[Mapping[str, Any]] = given if isinstance(given, list) else [given]
+        for features in options:
+            texts = getattr(features.get("predictions"), "dtype", "") == "string"
+            if set(features) == {"predictions", "references"} and texts:
+                shapes.append(getattr(features["references"], "dtype", "list"))
+        if not any(shape in ("string", "list") for shape in shapes):
+            takes = one_line(str(given))
+            raise MetricError(f'metric "{name}" does not compare texts with references: it takes {takes}')
     return "list" in shapes

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from lmtasks.errors import unknown_name
+from lmtasks.errors import MetricError, unknown_name
+from lmtasks.foreign import one_line
 from lmtasks.metrics.answers import EXACT_MATCH, TOKEN_F1
 from lmtasks.metrics.bridge import PREFIX, EvaluateMetric
 from lmtasks.metrics.likelihood import Likelihood
+from lmtasks.metrics.members import check_metric
 from lmtasks.metrics.rouge import Rouge
 from lmtasks.metrics.translation import bleu, chrf, ter
-from lmtasks.task import Example, Metric
+from lmtasks.task import Example, Measurement, Metric, Sample
 
 CORE: dict[str, Metric] = {
     metric.name: metric
@@ -24,6 +28,7 @@ CORE: dict[str, Metric] = {
         Rouge(),
         Rouge("rouge:nostem", stem=False),
         Rouge("rouge:jieba", jieba=True),
+        Rouge("rouge:char", char=True),
         EXACT_MATCH,
         TOKEN_F1,
         Likelihood("loglikelihood"),
@@ -37,21 +42,66 @@ def find_metrics(names: Iterable[str | Metric], from_plugin: Callable[[str], Met
     """Turn names into metrics.
 
     Args:
-        names: bare names of core's own, "<plugin>/<metric>", "evaluate:<path or id>", or metrics themselves.
+        names: bare names of core's own, "<plugin>/<metric>", "evaluate:<path or id>", or metrics themselves. The
+            last kind of name loads code: names that stand in a file pass `metrics_in_file` first.
         from_plugin: finds the second kind.
 
     Raises:
         UnknownNameError: there is no such metric.
-        MetricError: one needs a package that is not installed, or is a module that cannot be loaded.
+        MetricError: one needs a package that is not installed, or is a module that cannot or may not be loaded.
     """
     found: dict[str, Metric] = {}
     for name in names:
         metric = name if not isinstance(name, str) else _find(name, from_plugin)
-        check = getattr(metric, "check", None)
-        if check is not None:
-            check()
+        if not isinstance(metric, Metric):
+            raise MetricError(f"{one_line(repr(metric))} is neither the name of a metric nor an lmtasks.Metric")
+        check_metric(metric)
         found.setdefault(metric.name, metric)
     return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInFile:
+    """A module of `evaluate` that a file of data names: it is code, and is not loaded from there."""
+
+    name: str
+    """With the prefix."""
+    refusal: str
+    """Names the file, and says how to ask for the module."""
+
+    def check(self) -> None:
+        """Refuse.
+
+        Raises:
+            MetricError: always.
+        """
+        raise MetricError(self.refusal)
+
+    def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
+        """Refuse, as `check` does."""
+        raise MetricError(self.refusal)
+
+
+def metrics_in_file(names: Sequence[str], where: Callable[[int], str]) -> list[str | Metric]:
+    """Return metrics that a file of data names (a run folder, a YAML file), so that none of them loads code.
+
+    A module of `evaluate` becomes a metric that refuses to be used; whoever names other metrics never meets it.
+
+    Args:
+        names: as they stand in the file.
+        where: returns the place of a name, by its index, for messages: the file, and the line if it is known.
+    """
+    asked = shlex.quote(",".join(names))
+    return [
+        ModuleInFile(
+            name,
+            f"{where(index)}: {one_line(name)} is a module of Python code, which is never loaded because a file names"
+            f" it; if you trust it, name it yourself: --metrics {one_line(asked)}",
+        )
+        if name.startswith(PREFIX)
+        else name
+        for index, name in enumerate(names)
+    ]
 
 
 def check_references(metrics: Iterable[Metric], examples: Iterable[Example]) -> None:

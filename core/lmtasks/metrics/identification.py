@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
+
+log = logging.getLogger("lmtasks.metrics")
 
 SURE = 0.9
 """Below this probability a language is not told: names, numbers and a few words fit many."""
@@ -23,14 +26,17 @@ def identify_all(texts: Iterable[str]) -> str | None:
 
 
 def identify(text: str) -> str | None:
-    """Return the language that a text is in, a primary subtag, or None where that is not sure."""
+    """Return the language that a text is in, a primary subtag, or None where that is not sure or not possible."""
+    identifier = _identifier()
+    if identifier is None:
+        return None
     text = text[: 2 * LONGEST]
-    language, probability = _identifier().classify(text)
+    language, probability = identifier.classify(text)
     if probability >= SURE:
         return canonical(language) if language != "zxx" else None
     # What is divided among kin may be sure of all of them together; ranking takes twice as long.
     probabilities: Counter[str] = Counter()
-    for language, probability in _identifier().rank(text):
+    for language, probability in identifier.rank(text):
         probabilities[canonical(language)] += probability
     [(language, probability)] = probabilities.most_common(1)
     return language if probability >= SURE and language != "zxx" else None
@@ -38,7 +44,8 @@ def identify(text: str) -> str | None:
 
 def knows(language: str) -> bool:
     """Tell whether a language, by its primary subtag, is one that can be identified."""
-    return canonical(language) in _identifier().labels
+    identifier = _identifier()
+    return identifier is not None and canonical(language) in identifier.labels
 
 
 def canonical(language: str) -> str:
@@ -47,7 +54,18 @@ def canonical(language: str) -> str:
 
 
 @cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+def _identifier() -> Any | None:
+    """Return py3langid's identifier, or None where it cannot be loaded: it unpacks its model into a temporary file."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    # Whatever the package raises: what it would tell is a doubt, and no score is worth losing for it.
+    except Exception as error:
+        log.warning(
+            "languages cannot be identified (%s: %s): wrong_language is left out, and texts in ASCII letters that"
+            " nothing states the language of are taken for English",
+            type(error).__name__,
+            str(error).partition("\n")[0],
+        )
+        return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import regex
 
@@ -12,31 +14,62 @@ from lmtasks.metrics.identification import identify_all
 from lmtasks.task import Example, Sample
 
 UNSPACED = {
-    "zh": r"\p{Han}",
+    # Bopomofo too, which spells out Chinese.
+    "zh": r"\p{Han}\p{Bopomofo}",
     # The prolonged sound mark belongs to both kana, and to Unicode's script "Common".
     "ja": r"\p{Hiragana}\p{Katakana}ーｰ",
     "th": r"\p{Thai}",
     "lo": r"\p{Lao}",
     "my": r"\p{Myanmar}",
     "km": r"\p{Khmer}",
-}
-"""Languages written without spaces between words, with their characters: texts are compared one by one."""
+    **{
+        f"und-{script}": rf"\p{{Script={script}}}"
+        for script in (
+            "Tibt", "Yiii", "Java", "Bali", "Bugi", "Batk", "Cham", "Lana", "Talu", "Tale", "Tavt", "Ahom", "Gukh",
+            "Nshu", "Tang", "Brah", "Gran", "Tutg", "Kawi", "Maka", "Diak",
+        )
+    },
+}  # fmt: skip
+"""Scripts without spaces between words, with their characters: texts are compared one by one.
+
+They are those whose lines Unicode lets break elsewhere than at spaces: classes SA, ID, CJ, AK and AS of UAX #14, but
+not Hangul; and Tibetan, whose mark between syllables is no space, and Buginese and Makasar, which break at syllables
+too (Unicode Standard, chapter 17).
+"""
+LETTERS = {tag: UNSPACED[tag] for tag in UNSPACED if tag not in ("zh", "ja", "und-Yiii", "und-Nshu", "und-Tang")}
+"""Those of them whose characters are letters and marks, several to a syllable, and no words or syllables themselves."""
 SPACED = {
     "ko": "Hangul",
     **{
         f"und-{script}": script
         for script in (
             "Latn", "Cyrl", "Grek", "Arab", "Hebr", "Deva", "Beng", "Guru", "Gujr", "Orya", "Taml", "Telu", "Knda",
-            "Mlym", "Sinh", "Tibt", "Geor", "Armn", "Ethi", "Mong", "Cher", "Thaa", "Syrc", "Cans", "Tfng",
+            "Mlym", "Sinh", "Geor", "Armn", "Ethi", "Mong", "Cher", "Thaa", "Syrc", "Cans", "Tfng",
         )
     },
 }  # fmt: skip
-"""Scripts of spaced languages, by ISO 15924 code; all but Hangul serve many languages."""
+"""Scripts of spaced languages, by ISO 15924 code; all but Hangul serve many languages. Others are "und"."""
+_CHARACTERS = {**UNSPACED, **{tag: rf"\p{{Script={script}}}" for tag, script in SPACED.items()}}
+_KNOWN = "".join(_CHARACTERS.values())
+_OTHER = rf"(?V1)[\p{{L}}--[{_KNOWN}\p{{Common}}\p{{Inherited}}]]"
 # What is counted: characters of unspaced scripts, words of spaced ones, so that they weigh alike.
 _UNITS = {tag: regex.compile(rf"[{characters}]") for tag, characters in UNSPACED.items()} | {
-    tag: regex.compile(rf"\p{{Script={script}}}[\p{{Script={script}}}\p{{M}}]*+") for tag, script in SPACED.items()
+    tag: regex.compile(rf"{_CHARACTERS[tag]}[{_CHARACTERS[tag]}\p{{M}}]*+") for tag in SPACED
 }
-_OTHER_LETTERS = regex.compile(r"\p{L}")
+_UNITS["und"] = regex.compile(rf"{_OTHER}[\p{{L}}\p{{M}}--[{_KNOWN}]]*+")
+_LETTER = regex.compile(r"\p{L}")
+_UNSPACED_LETTER = regex.compile(rf"(?V1)[\p{{L}}&&[{''.join(UNSPACED.values())}]]")
+_BY_CHARACTER = {"zh": True, "ja": True, "ko": False}
+"""Languages that decide by themselves, in whatever script a set is: Korean writes spaces, even between Hanja."""
+
+_SCRIPT = re.compile(r"[-_]([A-Z][a-z]{3})(?![A-Za-z0-9])")
+_UNSPACED_SCRIPTS = frozenset(
+    ["Hani", "Hans", "Hant", "Jpan", "Hira", "Kana", "Hrkt", "Bopo", "Thai", "Laoo", "Mymr", "Khmr"]
+    + [tag.removeprefix("und-") for tag in UNSPACED if tag.startswith("und-")]
+)
+_UNSPACED_LANGUAGES = frozenset(["zh", "ja", "th", "lo", "my", "km", "bo", "dz", "ii"])
+_EITHER_LANGUAGES = frozenset(["jv", "su", "pi", "sa", "za"])
+"""Languages of two letters that are also written in a script without spaces."""
 
 STRAYS = 0.05
 """A script that fewer than this share of a set's references are in does not make it a mixed set by itself."""
@@ -44,9 +77,27 @@ NAME_WORDS = 5
 """Words that a name within a text of another script has at most; more are a sentence."""
 
 
-def is_unspaced(language: str) -> bool:
-    """Tell whether a primary language subtag is written without spaces between words."""
-    return language in UNSPACED
+def is_by_character(samples: Sequence[Example | Sample], language: str | None) -> bool:
+    """Return whether a corpus is compared by characters, as its words have no spaces between them.
+
+    Chinese, Japanese and Korean decide that by themselves. In any other language, stated or not, it is so where most
+    letters of the references are of a script without spaces; outputs have no say, so that all systems on the same
+    data share a tokenizer. References without any letter are as their language is usually written.
+
+    Args:
+        samples: a corpus in one language.
+        language: a BCP 47 tag, or None.
+    """
+    subtag = primary(language)
+    if subtag in _BY_CHARACTER:
+        return _BY_CHARACTER[subtag]
+    characters: Counter[str] = Counter()
+    for sample in samples:
+        for text in sample.references:
+            characters.update(text)
+    letters = sum(count for character, count in characters.items() if _LETTER.match(character))
+    unspaced = sum(count for character, count in characters.items() if _UNSPACED_LETTER.match(character))
+    return 2 * unspaced > letters if letters else bool(_states_no_spaces(language))
 
 
 def language_of(item: Example | Sample) -> str | None:
@@ -86,7 +137,7 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
     if read:
         most = max(read, key=lambda key: (read[key], str(key[0])))
         for key in read:
-            if key != most and not is_unspaced(primary(key[0])) and read[key] < STRAYS * sum(read.values()):
+            if key != most and key[0] not in UNSPACED and read[key] < STRAYS * sum(read.values()):
                 for sample in groups.pop(key):
                     strays = _script(sample.inputs.values()) == most[0] and _words(sample, key[0]) <= NAME_WORDS
                     groups.setdefault(most if strays else key, []).append(sample)
@@ -105,8 +156,8 @@ def doubt(groups: Mapping[tuple[str | None, bool], Sequence[Sample]]) -> str | N
     """
     for (language, stated), members in groups.items():
         script = _script(text for sample in members for text in sample.references)
-        # Text without any letter fits every language; Korean and Japanese may be all Chinese characters.
-        if stated and script and is_unspaced(script) != is_unspaced(primary(language)):
+        # Text without any letter fits every language; Japanese may be all Chinese characters.
+        if stated and script and _states_no_spaces(language) not in (None, script in UNSPACED):
             return (
                 f'the references are stated to be in "{language}", but look like {script.removeprefix("und-")}: are'
                 " their column and --language right?"
@@ -120,21 +171,39 @@ def doubt(groups: Mapping[tuple[str | None, bool], Sequence[Sample]]) -> str | N
     return None
 
 
+def _states_no_spaces(language: str | None) -> bool | None:
+    """Return whether a language tag stands for a script without spaces; None where it does not tell."""
+    if language and (script := _SCRIPT.search(language)):
+        return script[1] in _UNSPACED_SCRIPTS
+    subtag = primary(language)
+    if subtag in _UNSPACED_LANGUAGES:
+        return True
+    # Most languages of three letters are small; many of those in Asia write Burmese, Thai or Tibetan letters.
+    return None if subtag in _EITHER_LANGUAGES or len(subtag) != 2 else False
+
+
 def _words(item: Example | Sample, tag: str | None) -> int:
     """Return how many words of a script the longest reference has."""
-    pattern = _UNITS.get(tag or "", _OTHER_LETTERS)
+    pattern = _UNITS.get(tag or "", _LETTER)
     return max((len(pattern.findall(text)) for text in item.references), default=0)
 
 
 def _script(texts: Iterable[str]) -> str | None:
     joined = "\n".join(texts)
-    counts = Counter({tag: len(pattern.findall(joined)) for tag, pattern in _UNITS.items()})
-    if not counts.total():
-        return "und" if _OTHER_LETTERS.search(joined) else None
+    present = {_tag(character) for character in set(joined)}
+    counts = Counter({tag: len(pattern.findall(joined)) for tag, pattern in _UNITS.items() if tag in present})
+    if not counts:
+        return "und" if _LETTER.search(joined) else None
     # Japanese is written in Chinese characters and kana; Chinese may quote a kana or two.
     if counts["ja"] > 0.1 * (counts["ja"] + counts["zh"]):
         counts["ja"] += counts["zh"]
     return counts.most_common(1)[0][0]
+
+
+@lru_cache(maxsize=2**16)
+def _tag(character: str) -> str | None:
+    """Return the tag of the script that a character counts for; None where it counts for none."""
+    return next((tag for tag, pattern in _UNITS.items() if pattern.match(character)), None)
 
 
 def _looks_english(samples: Sequence[Sample]) -> bool:

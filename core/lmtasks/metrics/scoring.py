@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from lmtasks.errors import LmtasksError
 from lmtasks.foreign import foreign
+from lmtasks.metrics.checked import checked
 from lmtasks.metrics.health import measure_health
 from lmtasks.metrics.language import doubt, group_by_language
+from lmtasks.metrics.members import label_of
+from lmtasks.metrics.normalization import normalization_remark
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
-from lmtasks.task import Measurement, Metric, Sample, Score, ScoreKind
+from lmtasks.task import Measurement, Metric, Sample, Score
 
 log = logging.getLogger("lmtasks.metrics")
 
@@ -98,17 +99,18 @@ def measure_samples(
     """
     usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
     groups = group_by_language(usable)
-    if (complaint := doubt(groups)) is not None:
-        log.warning("%s", complaint)
     metrics = tuple(metrics)
+    for complaint in (doubt(groups), normalization_remark(usable) if metrics else None):
+        if complaint is not None:
+            log.warning("%s", complaint)
     found = []
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
         for metric in metrics:
-            label = getattr(metric, "label", f'metric "{metric.name}"')
+            label = label_of(metric)
             with _collected(failures):
                 with foreign(f"{label} failed"):
-                    measurement = _checked(metric.measure(_copies(members), language), len(members))
+                    measurement = checked(metric.measure(_copies(members), language), members)
                 found.append(
                     Measured(
                         metric=metric.name,
@@ -120,45 +122,6 @@ def measure_samples(
                     )
                 )
     return found
-
-
-def _checked(measurement: object, samples: int) -> Measurement:
-    """Return what a metric measured, if it is what it should be.
-
-    Raises:
-        TypeError: it is something else.
-        ValueError: it has another shape.
-    """
-    if not isinstance(measurement, Measurement):
-        raise TypeError(f"it returned {type(measurement).__name__}, expected lmtasks.Measurement")
-    statistics = np.asarray(measurement.statistics, dtype=np.float64)
-    if statistics.ndim != 2:
-        raise ValueError(f"statistics of shape {list(statistics.shape)}, expected [examples, statistics]")
-    if len(statistics) != samples:
-        raise ValueError(f"{len(statistics)} rows of statistics for {samples} samples")
-    if not measurement.kinds:
-        raise ValueError("it has no kinds, expected one or more lmtasks.ScoreKind")
-    kinds = tuple(_checked_kind(kind) for kind in measurement.kinds)
-    measured = replace(measurement, statistics=statistics, kinds=kinds)
-    values = np.asarray(corpus_values(measured))
-    if values.shape != (len(measured.kinds),):
-        raise ValueError(f"combine returns values of shape {list(values.shape)} for {len(measured.kinds)} kinds")
-    return measured
-
-
-def _checked_kind(kind: object) -> ScoreKind:
-    """Return a kind of score, if it can be recorded; numpy's numbers as Python's.
-
-    Raises:
-        TypeError: it is something else, or holds something else than it should.
-    """
-    if not isinstance(kind, ScoreKind):
-        raise TypeError(f"one of its kinds is {type(kind).__name__}, expected lmtasks.ScoreKind")
-    for name in ("name", "signature", "unit"):
-        if not isinstance(getattr(kind, name), str):
-            raise TypeError(f"{name} of one of its kinds is {type(getattr(kind, name)).__name__}, expected text")
-    better = None if kind.higher_is_better is None else bool(kind.higher_is_better)
-    return replace(kind, n=None if kind.n is None else int(kind.n), higher_is_better=better)
 
 
 def _copies(samples: Sequence[Sample]) -> list[Sample]:

@@ -62,7 +62,7 @@ def bootstrap_intervals(measurement: Measurement, *, resamples: int = RESAMPLES,
     Returns:
         Shape [kinds, 2]: low and high.
     """
-    values = measurement.combine(_bootstrap_sums(measurement.statistics, resamples, seed))
+    values = measurement.combine(bootstrap_sums(measurement.statistics, resamples, seed))
     return _percentiles(values)
 
 
@@ -88,7 +88,7 @@ def paired_test(
     if a.shape != b.shape:
         raise ValueError(f"statistics of shapes {a.shape} and {b.shape} cannot be paired")
     difference = corpus_values(second) - corpus_values(first)
-    drawn = second.combine(_bootstrap_sums(b, resamples, seed)) - first.combine(_bootstrap_sums(a, resamples, seed))
+    drawn = second.combine(bootstrap_sums(b, resamples, seed)) - first.combine(bootstrap_sums(a, resamples, seed))
     interval = _percentiles(drawn)
     exact = 2 ** len(a) <= trials
     swapped = _every_swap(b - a) if exact else _swapped_sums(b - a, trials, seed)
@@ -122,7 +122,7 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _bootstrap_sums(statistics: FloatArray, resamples: int, seed: int) -> FloatArray:
+def bootstrap_sums(statistics: FloatArray, resamples: int, seed: int) -> FloatArray:
     """Return the sums of resamples, shape [resamples, statistics]."""
     rng = np.random.default_rng(seed)
     n = len(statistics)

@@ -9,26 +9,50 @@ import regex
 from lmtasks.metrics.language import UNSPACED
 
 _UNSPACED = "".join(UNSPACED.values())
-# The joiners of Persian and Hindi (U+200C, U+200D) stand within words.
+_JOINERS = r"\u200c\u200d"
+_IN_WORDS = rf"[\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}]]"
+# The joiners of Persian and Hindi stand within words.
 _TOKEN = regex.compile(
     rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]"
-    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}\u200c\u200d]--[{_UNSPACED}]]*+"
+    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]](?:{_IN_WORDS}|[{_JOINERS}]++(?={_IN_WORDS}))*+"
 )
+# What is invisible neither parts nor makes words: soft hyphens, marks of direction, variation selectors, fillers. The
+# zero-width space too: where it parts words, in Khmer or Thai, each character is a token without it.
+_INVISIBLE = regex.compile(rf"(?V1)[\p{{Default_Ignorable_Code_Point}}--[{_JOINERS}]]+")
+# Joiners mean nothing in these scripts: a typesetter's hint against a ligature, or left behind by a web page.
+_WITHOUT_JOINERS = (
+    r"\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}\p{Ethiopic}\p{Hangul}\p{Han}\p{Hiragana}"
+    r"\p{Katakana}\p{Nd}"
+)
+_STRAY_JOINERS = regex.compile(rf"[{_WITHOUT_JOINERS}]\p{{M}}*+[{_JOINERS}][{_JOINERS}\p{{M}}]*+")
 
 _OPENING = r"\"'“‘„«»(\["
 _CLOSING = r"\"'”’“«»)\]」』）》】"
+# Without the scripts that tokens learnt of later: where sentences end is part of the signature of every language.
+_UNSPACED_FIRST = "".join(UNSPACED[tag] for tag in ("zh", "ja", "th", "lo", "my", "km"))
 _SENTENCE_END = regex.compile(
     # Chinese and Japanese marks end a sentence wherever they stand, but within a quotation; so do "!", "?" and
     # dots of omission that a character of such a script follows.
-    rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED}]))(?![{_CLOSING}])\s*+"
+    # A run of marks is tried from its first one alone (or from the end of the last match): a long run would otherwise
+    # be read once for each of its marks.
+    rf"(?:\G|(?<![。！？!?…]))"
+    rf"(?:(?=[!?…]*+[。！？])[。！？!?…]++|[!?…]++(?=[{_UNSPACED_FIRST}]))(?![{_CLOSING}])\s*+"
     # Other marks need space behind them, and something else than a small letter behind that.
-    rf"|[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
+    rf"|(?:\G|(?<![.!?…]))[.!?…]++(?:[{_CLOSING}]|\s»)*+\s++(?=[{_OPENING}]*+[^\p{{Ll}}\s])"
 )  # fmt: skip
 
 
 def normal(text: str) -> str:
-    """Return a text in lower case and normal width (NFKC), as tokens are compared."""
-    return unicodedata.normalize("NFKC", text.lower())
+    """Return a text as tokens are compared: of normal width (NFKC), in lower case, without invisible characters.
+
+    The result is its own normal form. Lower case comes second, for letters that only NFKC shows to be capitals
+    ("𝐓"), and NFKC once more for marks that lower case leaves in another order ("İ" with a mark below).
+    """
+    if text.isascii():
+        return text.lower()
+    wide = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    wide = _STRAY_JOINERS.sub(lambda found: found[0].replace("\u200c", "").replace("\u200d", ""), wide)
+    return unicodedata.normalize("NFKC", wide.lower())
 
 
 def tokens(text: str) -> list[str]:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmtasks.languages import primary
-from lmtasks.metrics.language import UNSPACED
+from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require
 from lmtasks.task import Measurement, Sample, ScoreKind
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
-BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "lo": "char", "my": "char", "km": "char"}
-"""By language; others take "13a", made for languages with spaces."""
+BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}
+"""By language. Others take "char" where their script has no spaces, else "13a", which is made for spaces."""
 MECAB = {"ja-mecab": ("ja", "MeCab", "'sacrebleu[ja]'"), "ko-mecab": ("ko", "mecab_ko", "'sacrebleu[ko]'")}
 """Tokenizers into words: their language, the module they need, and what installs it."""
 
@@ -32,13 +32,13 @@ class SacrebleuMetric:
     name: str
     label: str
     """What scores call it."""
-    make: Callable[[str], Any]
-    """From the primary language subtag to the metric of sacrebleu."""
+    make: Callable[[str, bool], Any]
+    """From the primary language subtag, and whether texts are compared by characters, to the metric of sacrebleu."""
     higher_is_better: bool = True
     needs: tuple[str, str] | None = None
     """A module that has to be installed, and what installs it."""
-    spread: frozenset[str] = frozenset()
-    """Languages whose characters are set apart by spaces first, for a metric that knows no better way."""
+    spread: bool = False
+    """Whether characters are set apart by spaces where texts are compared by them, for a metric that splits there."""
 
     def check(self) -> None:
         """See that what this needs is installed.
@@ -51,8 +51,9 @@ class SacrebleuMetric:
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure as the protocol says."""
-        metric = self.make(primary(language))
-        spread = primary(language) in self.spread
+        by_character = is_by_character(samples, language)
+        metric = self.make(primary(language), by_character)
+        spread = self.spread and by_character and primary(language) not in ASIAN_TER
         prepare = " ".join if spread else str
         # sacrebleu has no public way to its statistics per segment; a test pins that their sum gives its corpus
         # score, so a change of theirs cannot pass unseen.
@@ -86,11 +87,11 @@ def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
 def bleu(mecab: str | None = None) -> SacrebleuMetric:
     """Make corpus BLEU; `mecab` names a tokenizer of `MECAB`, which serves its own language alone."""
     if mecab is None:
-        return SacrebleuMetric("bleu", "BLEU", lambda language: _bleu(BLEU_TOKENIZERS.get(language, "13a")))
+        return SacrebleuMetric("bleu", "BLEU", _bleu)
     of_language, module, install = MECAB[mecab]
 
-    def make(language: str) -> Any:
-        return _bleu(mecab if language == of_language else BLEU_TOKENIZERS.get(language, "13a"))
+    def make(language: str, by_character: bool) -> Any:
+        return _sacrebleu(mecab) if language == of_language else _bleu(language, by_character)
 
     return SacrebleuMetric(f"bleu:{mecab}", f"BLEU:{mecab}", make, needs=(module, install))
 
@@ -98,7 +99,7 @@ def bleu(mecab: str | None = None) -> SacrebleuMetric:
 def chrf(*, word_order: int = 0) -> SacrebleuMetric:
     """Make chrF, which compares characters, or with word order 2 chrF++, which compares words too."""
 
-    def make(_: str) -> Any:
+    def make(language: str, by_character: bool) -> Any:
         from sacrebleu.metrics.chrf import CHRF
 
         return CHRF(word_order=word_order)
@@ -108,17 +109,21 @@ def chrf(*, word_order: int = 0) -> SacrebleuMetric:
 
 def ter() -> SacrebleuMetric:
     """Make the translation edit rate, in edits per 100 words of the reference; 0 is best."""
-    return SacrebleuMetric("ter", "TER", _ter, higher_is_better=False, spread=frozenset(UNSPACED) - ASIAN_TER)
+    return SacrebleuMetric("ter", "TER", _ter, higher_is_better=False, spread=True)
 
 
-def _bleu(tokenizer: str) -> Any:
+def _bleu(language: str, by_character: bool) -> Any:
+    return _sacrebleu(BLEU_TOKENIZERS.get(language, "char" if by_character else "13a"))
+
+
+def _sacrebleu(tokenizer: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
     # force: no warnings about outputs that look tokenized; a model may write what it likes.
     return BLEU(tokenize=tokenizer, force=True)
 
 
-def _ter(language: str) -> Any:
+def _ter(language: str, by_character: bool) -> Any:
     from sacrebleu.metrics.ter import TER
 
     asian = language in ASIAN_TER

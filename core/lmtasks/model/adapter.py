@@ -8,10 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from lmtasks.errors import AdapterError
+from lmtasks.model.adapter_record import AdapterUseRecord
 from lmtasks.model.info import ModelInfo
+from lmtasks.paths import user_path
+from lmtasks.shape import AtLeast, ShapeError, check_shape, parse_json, refuse_deep
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "lmtasks.json"
 NO_IDENTITY = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
@@ -21,6 +24,27 @@ SCHEMA = 1
 PREFIX = "adapter-"
 """Of the names that peft knows adapters by; peft finds weights by name, so that it must not be part of "lora_"."""
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+MOST_NAMES = 100_000
+"""Entries of a list or object of a config; the largest models have 50,000 linear layers."""
+
+
+class AdapterConfig(TypedDict):
+    """Of adapter_config.json, what is used here; `lmtasks.model.attach` refuses what else would count."""
+
+    r: NotRequired[Annotated[int, AtLeast(1)]]
+    lora_alpha: NotRequired[float]
+    target_modules: str | list[str]
+    exclude_modules: NotRequired[str | list[str] | None]
+    layers_to_transform: NotRequired[Annotated[int, AtLeast(0)] | list[Annotated[int, AtLeast(0)]] | None]
+    layers_pattern: NotRequired[str | list[str] | None]
+    rank_pattern: NotRequired[dict[str, Annotated[int, AtLeast(1)]] | None]
+    alpha_pattern: NotRequired[dict[str, float] | None]
+    use_rslora: NotRequired[bool | None]
+    use_dora: NotRequired[bool | None]
+    fan_in_fan_out: NotRequired[bool | None]
+    base_model_name_or_path: NotRequired[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +103,9 @@ def find_adapter(source: str | Path) -> Adapter:
 
     Raises:
         AdapterError: there is none, it is damaged, of another kind than LoRA, or pickled.
+        PathError: no file can have this name.
     """
-    path = Path(source).expanduser()
+    path = user_path(source, "adapter")
     if path.is_dir():
         return _read(str(source), path)
     hub = HUB_ID.fullmatch(str(source))
@@ -115,6 +140,7 @@ def _read(source: str, path: Path) -> Adapter:
         raise AdapterError(
             f"{path / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA adapters are used"
         )
+    _check_config(path / CONFIG, config)
     record = None
     if (path / RECORD).is_file():
         record = _json(path / RECORD)
@@ -123,8 +149,16 @@ def _read(source: str, path: Path) -> Adapter:
                 f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the"
                 " lmtasks that wrote it"
             )
-    with (path / WEIGHTS).open("rb") as weights:
-        sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+        try:
+            refuse_deep(record)
+            check_shape(record, AdapterUseRecord)
+        except ShapeError as error:
+            raise AdapterError(f"{path / RECORD}: damaged ({error})") from error
+    try:
+        with (path / WEIGHTS).open("rb") as weights:
+            sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+    except OSError as error:
+        raise AdapterError(f"{path / WEIGHTS}: cannot be read ({error.strerror})") from error
     if record and record["weights_sha256"] != sha256:
         raise AdapterError(
             f"{path / WEIGHTS}: damaged, or exchanged: its SHA-256 is {sha256[:12]}..., and {RECORD} says"
@@ -133,9 +167,20 @@ def _read(source: str, path: Path) -> Adapter:
     return Adapter(source=source, path=path, sha256=sha256, config=config, record=record)
 
 
+def _check_config(file: Path, config: dict[str, Any]) -> None:
+    try:
+        check_shape(config, AdapterConfig)
+    except ShapeError as error:
+        raise AdapterError(f"{file}: damaged ({error})") from error
+    for name in AdapterConfig.__annotations__:
+        value = config.get(name)
+        if isinstance(value, list | dict) and len(value) > MOST_NAMES:
+            raise AdapterError(f"{file}: damaged ({name}: expected names of modules, got {len(value):,} entries)")
+
+
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AdapterError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):

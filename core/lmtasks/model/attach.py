@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 import torch
 from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from lmtasks.errors import AdapterError
-from lmtasks.model.adapter import WEIGHTS, Adapter, adapter_name
+from lmtasks.errors import AdapterError, LmtasksError
+from lmtasks.model.adapter import CONFIG, WEIGHTS, Adapter, adapter_name
+from lmtasks.model.finite import check_finite
 from lmtasks.model.info import ModelInfo
+from lmtasks.model.targets import is_named, pattern, resolve
 
-NOT_SUPPORTED = ("modules_to_save", "layer_replication", "lora_bias", "target_parameters", "alora_invocation_tokens")
-"""Settings of peft's that change more than the layers that an adapter is on, or that batches cannot mix."""
+USED = (
+    *("r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out"),
+)
+"""Settings of peft's that are passed on to it, patterns replaced by names."""
+NO_EFFECT = (
+    *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "runtime_config", "lora_dropout", "megatron_core", "qalora_group_size"),
+    # How the weights began, which are then replaced by those of the file.
+    *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+)
+"""Settings that change nothing of what a trained adapter computes. All others must be as peft has them by default: they
+change more than the layers that an adapter is on, load code by its name, or cannot be mixed in a batch."""
+CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to begin that take a part of the base's weights away."""
 
 
 def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInfo) -> PeftModel:
@@ -41,14 +56,16 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
     try:
         weights = load_file(adapter.path / WEIGHTS)
         _check_kind(adapter, weights)
-        config = LoraConfig.from_pretrained(str(adapter.path))
-        config.inference_mode = True
+        config = _config(adapter, module, weights)
         if isinstance(model, PeftModel):
             model.add_adapter(name, config)
         else:
             model = PeftModelForCausalLM(model, config, adapter_name=name)
         model.load_adapter(adapter.path, name, torch_device=str(model.device))
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
+    except LmtasksError:
+        _take_off(model, name, beside=beside)
+        raise
+    except Exception as error:  # what peft and safetensors raise about a file is of many families
         _take_off(model, name, beside=beside)
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {' '.join(str(error).split())[:300]}"
@@ -73,17 +90,64 @@ def _check_kind(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> None:
             f"{adapter.source}: holds weights beside those of LoRA (first: {beside}), which cannot be switched off for"
             " others; merge it into its base with peft, and use that as the model"
         )
-    named = [name for name in NOT_SUPPORTED if config.get(name)]
-    if config.get("bias", "none") != "none":
-        named.append("bias")
-    # Those change the weights of the base when they begin.
-    if str(config.get("init_lora_weights")).startswith(("pissa", "olora", "corda", "loftq")):
+    other = next((name for name, weight in weights.items() if not weight.is_floating_point()), None)
+    if other:
+        raise AdapterError(
+            f"{adapter.source}: its weight {other} is of type {str(weights[other].dtype).removeprefix('torch.')};"
+            " expected floating-point numbers"
+        )
+    defaults = {each.name: each.default for each in fields(LoraConfig)}
+    named = [
+        name
+        for name, default in defaults.items()
+        if name not in (*USED, *NO_EFFECT) and config.get(name) and config[name] != default
+    ]
+    if str(config.get("init_lora_weights")).lower().startswith(CHANGING_THE_BASE):
         named.append("init_lora_weights")
     if named:
         raise AdapterError(
             f"{adapter.source}: its {named[0]} is not supported; merge it into its base with peft, and use that as the"
             " model"
         )
+
+
+def _config(adapter: Adapter, module: PreTrainedModel | PeftModel, weights: Mapping[str, torch.Tensor]) -> LoraConfig:
+    """Return peft's config of an adapter, in which modules stand by their names.
+
+    Raises:
+        AdapterError: a pattern cannot be used, or a rank is not that of the weights.
+    """
+    where = str(adapter.path / CONFIG)
+    targets = resolve(adapter.config, _module_names(module), where=where)
+    # Before any memory is taken for them.
+    stored = {len(weight) for name, weight in weights.items() if "lora_A" in name or "lora_embedding_A" in name}
+    wrong = sorted(targets.ranks_in_use(adapter.rank) - stored)
+    if wrong:
+        raise AdapterError(
+            f"{where}: says rank {wrong[0]}, and {WEIGHTS} holds matrices of rank"
+            f" {', '.join(map(str, sorted(stored))) or 'none'}"
+        )
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type] # peft takes any number
+        target_modules=targets.modules,
+        exclude_modules=targets.exclude,
+        layers_to_transform=targets.layers,
+        rank_pattern=pattern(targets.ranks),
+        alpha_pattern=pattern(targets.alphas),
+        use_rslora=bool(adapter.config.get("use_rslora")),
+        use_dora=bool(adapter.config.get("use_dora")),
+        fan_in_fan_out=bool(adapter.config.get("fan_in_fan_out")),
+    )
+
+
+def _module_names(module: PreTrainedModel | PeftModel) -> list[str]:
+    """Return the names of all modules of the base, without those of adapters that are on it."""
+    base = module.get_base_model() if isinstance(module, PeftModel) else module
+    within = tuple(f"{name}." for name, layer in base.named_modules() if hasattr(layer, "lora_A"))
+    return [name for name, _ in base.named_modules() if name and not name.startswith(within)]
 
 
 def _take_off(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) -> None:
@@ -100,14 +164,31 @@ def _take_off(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) ->
 def effect(model: PeftModel, adapter: Adapter, token_ids: list[int]) -> float:
     """Return by how much an adapter changes what a model says: the largest difference of logits behind some tokens.
 
-    0 means that it changes nothing.
+    0 means that it changes nothing; what is not finite, that with it the logits are no numbers.
+
+    Raises:
+        NotFiniteError: they are none without it.
     """
     ids = torch.tensor([token_ids], device=next(model.parameters()).device)
     model.set_adapter(adapter_name(adapter), inference_mode=True)
     changed = model(input_ids=ids, use_cache=False).logits
     with model.disable_adapter():
         plain = model(input_ids=ids, use_cache=False).logits
-    return float((changed.float() - plain.float()).abs().max())
+    check_finite(plain.amax(-1))
+    # Equal ones may be -inf: of tokens that a model masks.
+    return float(torch.where(changed == plain, 0, changed.float() - plain.float()).abs().max())
+
+
+def changes_embeddings(module: PreTrainedModel, adapter: Adapter) -> bool:
+    """Return whether an adapter is for the input or the output embeddings of a base.
+
+    Raises:
+        AdapterError: a pattern of its config cannot be used.
+    """
+    targets = resolve(adapter.config, _module_names(module), where=str(adapter.path / CONFIG)).modules
+    embeddings = (module.get_input_embeddings(), module.get_output_embeddings())
+    names = [name for name, layer in module.named_modules() if layer in embeddings]
+    return not isinstance(targets, str) and any(is_named(name, targets) for name in names)
 
 
 def merged(model: PeftModel, adapter: Adapter) -> PreTrainedModel:

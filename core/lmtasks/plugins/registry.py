@@ -58,6 +58,12 @@ class PluginMetric:
         """Measure samples as the plugin does."""
         return self._metric.measure(samples, language)
 
+    def check(self) -> None:
+        """Check as the plugin does; the caller isolates it, as it does `measure`."""
+        check = getattr(self._metric, "check", None)
+        if check is not None:
+            check()
+
 
 def load_plugin(found: FoundPlugin) -> LoadedPlugin:
     """Import a plugin and ask it for its tasks and metrics.
@@ -187,12 +193,24 @@ class Registry:
             UnknownNameError: there is no such task.
             PluginError: the plugin that would have it cannot be loaded, or a file that was named cannot.
         """
+        if not is_plugin_file(name):
+            return self.task_of_plugin(name)
         self._refuse_broken_files()
-        if is_plugin_file(name):
-            plugin = self._add_file(Path(name))
-            if not plugin.tasks:
-                raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin")
-            return next(iter(plugin.tasks.values())), plugin
+        plugin = self._add_file(Path(name))
+        if not plugin.tasks:
+            raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin")
+        return next(iter(plugin.tasks.values())), plugin
+
+    def task_of_plugin(self, name: str) -> tuple[Task, LoadedPlugin]:
+        """Return the task of that name and its plugin; unlike `task`, take no name for that of a file.
+
+        For names that stand in a file of data: only plugins that are installed, or that the user named, are imported.
+
+        Raises:
+            UnknownNameError: there is no such task.
+            PluginError: the plugin that would have it cannot be loaded.
+        """
+        self._refuse_broken_files()
         plugin_name = name.partition("/")[0]
         if plugin_name not in self.found and plugin_name not in self.disabled:
             raise unknown_name("task", name, self._known_tasks())

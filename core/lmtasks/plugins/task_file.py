@@ -17,6 +17,10 @@ def _listed(given: Any) -> Any:
 Names = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
+MetricName = Annotated[str, Field(json_schema_extra={"not": {"pattern": "^evaluate:"}})]
+Metrics = Annotated[list[MetricName], BeforeValidator(_listed, json_schema_input_type=MetricName | list[MetricName])]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
@@ -125,8 +129,8 @@ class TaskFile(_Part):
     """Ways to ask, by name; the first is the default."""
     datasets: Annotated[dict[str, DataOrPath], Field(min_length=1)]
     """Where examples come from, by name; the first is the demo."""
-    metrics: Names
-    """Such as rouge, bleu, chrf, exact_match, f1, PLUGIN/METRIC or evaluate:MODULE."""
+    metrics: Metrics
+    """Such as rouge, bleu, chrf, exact_match, f1, PLUGIN/METRIC; modules of evaluate go with `--metrics` alone."""
     parse: str = Field("strip", json_schema_extra={"enum": list(PARSERS)})
     """From what the model wrote to the prediction."""
     generation: GenerationPart = GenerationPart()

@@ -12,11 +12,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lmtasks import task as words
-from lmtasks.errors import PluginError, unknown_name
+from lmtasks.errors import PathError, PluginError, unknown_name
 from lmtasks.hookspecs import hookimpl
-from lmtasks.metrics import CORE
+from lmtasks.metrics import CORE, metrics_in_file
 from lmtasks.metrics.bridge import PREFIX
 from lmtasks.parsers import PARSERS
+from lmtasks.paths import user_path
 from lmtasks.plugins.task_file import DataPart, FieldPart, GenerationPart, ParameterPart, PromptPart, TaskFile
 
 Made = TypeVar("Made")
@@ -159,7 +160,7 @@ class _Reader:
                 for name, part in found.prompts.items()
             },
             datasets={name: self._source(name, part) for name, part in found.datasets.items()},
-            metrics=found.metrics,
+            metrics=metrics_in_file(found.metrics, lambda place: f"{self.path}, line {self._line(('metrics', place))}"),
             parse=parse,
             generation=self._built(("generation",), words.Generation, generation),
             language=found.language,
@@ -196,7 +197,10 @@ class _Reader:
         for key in ("revision", "config"):
             if getattr(part, key) is not None:
                 raise self._error(("datasets", name, key), f"{key} belongs to a hub set, and this is a file")
-        path = self.path.parent / Path(str(part.path)).expanduser()
+        try:
+            path = self.path.parent / user_path(str(part.path), "data file")
+        except PathError as error:
+            raise self._error(("datasets", name, "path"), str(error)) from error
         return words.DataFile(path=path, columns=part.columns, license=part.license, language=part.language)
 
     def _decoded(self, content: bytes) -> str:

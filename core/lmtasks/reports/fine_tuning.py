@@ -16,7 +16,7 @@ def fine_tuning_sections(record: Mapping[str, Any]) -> list[str]:
     sections = ["## Before and after fine-tuning"]
     if record["scores"]:
         told = [score for score in record["health"] if score["first"] or score["second"]]
-        names = {score["name"]: HEALTH[score["name"]] for score in told}
+        names = {score["name"]: HEALTH.get(score["name"], score["name"]) for score in told}
         sections += [
             f"The base scored in {markdown.code(record['before'])}, the adapter here, on the same examples."
             " p: paired approximate randomisation; corrected by Holm. Interval of the difference: paired bootstrap.",

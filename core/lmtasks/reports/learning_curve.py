@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import RunError
+from lmtasks.files import write_whole
 
 
 def write_learning_curve(file: Path, training: Mapping[str, Any]) -> None:
@@ -51,7 +53,9 @@ def write_learning_curve(file: Path, training: Mapping[str, Any]) -> None:
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
         if learned or validated:
             axes.legend(frameon=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None})
         try:
-            figure.savefig(file, format="svg", metadata={"Date": None})
+            write_whole(file, picture.getvalue())
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error})") from error

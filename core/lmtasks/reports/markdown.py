@@ -7,6 +7,7 @@ from typing import Any
 
 from lmtasks import markdown
 from lmtasks.errors import RunError
+from lmtasks.files import write_whole
 from lmtasks.reports.fine_tuning import CURVE, fine_tuning_sections
 from lmtasks.reports.learning_curve import write_learning_curve
 from lmtasks.reports.values import HEALTH, interval, number, rounding_loss
@@ -34,7 +35,7 @@ def write_report(run: Run) -> None:
     if training := run.record.get("training"):
         write_learning_curve(run.path / CURVE, training["training"])
     try:
-        (run.path / FILE).write_text(report, encoding="utf-8", errors="replace")
+        write_whole(run.path / FILE, report.encode("utf-8", "replace"))
     except OSError as error:
         raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 
@@ -89,7 +90,7 @@ def score_table(scores: Sequence[Score]) -> str:
 def _health_table(scores: Sequence[Score]) -> str:
     rows = [
         (
-            HEALTH[score.name],
+            HEALTH.get(score.name, score.name),
             number(score.value, score.unit) + ("%" if score.unit == "0-100" else ""),
             interval(score.low, score.high, score.unit),
             _better(score),
@@ -123,6 +124,7 @@ def _outputs(record: Mapping[str, Any]) -> str:
         "unparsed": "outputs could not be read by the task; they count as empty",
         "empty": "outputs are empty; they count in every score",
         "unfinished": "outputs were ended by the limit of new tokens",
+        "unanswered": "outputs are reasoning without an answer; they are empty",
         "cut": "prompts lost text to fit the model",
         "skipped": "examples were skipped as too long, and are in no score",
         "reused": "samples were taken over from an interrupted run",
@@ -139,6 +141,8 @@ def _outputs(record: Mapping[str, Any]) -> str:
             f"- {seconds:.1f} s of generation: {made / seconds:.2f} examples/s,"
             f" {tokens['completion'] / seconds:.1f} new tokens/s after {tokens['prompt']} prompt tokens"
         )
+    if reasoning := tokens.get("reasoning"):
+        lines.append(f"- {reasoning} of {tokens['completion']} new tokens are reasoning, which no score sees")
     if record["peak_memory_bytes"]:
         lines.append(f"- {record['peak_memory_bytes'] / 2**30:.2f} GiB peak memory of the process")
     return "\n".join(lines)
@@ -175,12 +179,20 @@ def _made_by_model(record: Mapping[str, Any]) -> dict[str, object]:
         "computed in": f"{model['dtype']} on {model['device']}{_rounding(record)}",
         "answered by": ENGINES.get(str(record.get("engine"))),
         "prompts": f"SHA-256 {prompt['sha256']} of all as rendered",
+        "chat template": _chat_template(prompt.get("chat_template")),
         "few-shot": fewshot
         and f"{len(fewshot['ids'])} of {fewshot['data']} ({fewshot['split']}): {', '.join(fewshot['ids'])}",
         "generation": ", ".join(f"{name} {value!r}" for name, value in record["generation"].items()),
         "seed": record["seed"],
         "remote code": "allowed" if model["remote_code"] else None,
     }
+
+
+def _chat_template(settings: Mapping[str, Any] | None) -> str:
+    if not settings:
+        return ""
+    told = {**settings["kwargs"], **({"date": settings["date"]} if settings["date"] else {})}
+    return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
 def _rounding(record: Mapping[str, Any]) -> str:
@@ -209,6 +221,8 @@ def _samples(samples: Sequence[Sample]) -> list[str]:
         parts.append(f"### {markdown.code(sample.id)}")
         parts += [f"{markdown.paragraph(name)}:\n\n{_quote(text)}" for name, text in sample.inputs.items()]
         ended = "" if sample.finish == "unknown" else f" ({markdown.inline(sample.finish)})"
+        if sample.reasoning:
+            parts.append(f"reasoning ({sample.reasoning_tokens} tokens):\n\n{_quote(sample.reasoning)}")
         parts.append(f"prediction{ended}:\n\n{_quote(sample.prediction)}")
         parts += [f"reference:\n\n{_quote(text)}" for text in sample.references[:1]]
     return parts

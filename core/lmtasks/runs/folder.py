@@ -1,39 +1,47 @@
-"""The run folder: run.json and samples.jsonl, written so that an interruption loses nothing that was finished."""
+"""The run folder: run.json, what it says of a run, and how it is written."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import filelock
+from typing import Any
 
 from lmtasks.errors import RunError
-from lmtasks.task import LogLikelihood, Sample, Score
+from lmtasks.files import write_whole
+from lmtasks.paths import user_path
+from lmtasks.runs.sample_file import ESCAPED, SAMPLES, read_samples
+from lmtasks.runs.schema import check_record
+from lmtasks.shape import parse_json
+from lmtasks.task import Sample, Score
 
 SCHEMA = 1
 """Of run.json and samples.jsonl; raised when a field changes its meaning or goes."""
-ESCAPED = "backslashreplace"
-"""What becomes of half a surrogate pair, wherever it comes from: an escape of JSON."""
-RECORD, SAMPLES, LOCK = "run.json", "samples.jsonl", ".lock"
+RECORD = "run.json"
+LARGEST_RECORD = 2**26
+"""Bytes of run.json at most; the largest part is a training's losses, some 100 bytes a step."""
+
+
+class OtherVersionError(RunError):
+    """A run.json that was written by another version of lmtasks, or by something else."""
 
 
 class Run:
     """A run folder, read: what was asked, what came out, what it scored."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path, record: dict[str, Any] | None = None) -> None:
         """Read the record of a run.
 
+        Args:
+            path: the run folder.
+            record: what run.json is about to hold; None: read it.
+
         Raises:
-            RunError: it is no run folder, or one of a newer lmtasks.
+            PathError: no folder can have this name.
+            RunError: it is no run folder, its record is damaged, or one of a newer lmtasks.
         """
-        self.path = path
-        self.record = read_record(path)
+        self.path = user_path(path, "run folder")
+        self.record = read_record(self.path) if record is None else record
 
     @property
     def status(self) -> str:
@@ -65,191 +73,67 @@ class Run:
         """The samples, in the order of the data.
 
         Raises:
-            RunError: the file is damaged, or a finished run lacks some.
+            RunError: a line is damaged or of no example of the data, or a finished run lacks some.
         """
-        samples = sorted(read_samples(self.path), key=lambda sample: sample.index)
         expected = self.record["data"]["count"]
-        if self.status == "finished" and len({sample.id for sample in samples}) != expected:
-            raise RunError(f"{self.path / SAMPLES}: damaged (it holds {len(samples)} samples of {expected})")
+        samples = read_samples(self.path, count=expected)
+        if self.status == "finished" and len(samples) != expected:
+            raise RunError(
+                f"{self.path / SAMPLES}: damaged (it holds {len(samples)} samples of {expected}); run it again"
+            )
         return samples
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the content of run.json.
+    """Return the content of run.json, checked.
 
     Raises:
         RunError: there is none, it is damaged, or written by a newer lmtasks.
     """
     file = path / RECORD
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if file.exists() and not file.is_file():
+            raise RunError(f"{file}: not a file")
+        if file.stat().st_size > LARGEST_RECORD:
+            raise RunError(f"{file}: damaged (larger than {LARGEST_RECORD >> 20} MiB)")
+        text = file.read_text(encoding="utf-8")
     except NotADirectoryError:
         raise RunError(f"{path}: no run folder but a file; name the folder that it is in") from None
     except FileNotFoundError:
         raise RunError(f"{path}: no run folder (it has no {RECORD})") from None
     except OSError as error:
         raise RunError(f"{file}: cannot be read ({error})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RunError(f"{file}: damaged ({error})") from error
+    try:
+        record = parse_json(text)
+    except ValueError as error:
         raise RunError(f"{file}: damaged ({error})") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
-        raise RunError(f"{file}: schema {found}, but this lmtasks reads schema {SCHEMA}; use the lmtasks that wrote it")
+        raise OtherVersionError(
+            f"{file}: schema {found}, but this lmtasks reads schema {SCHEMA}; use the lmtasks that wrote it"
+        )
+    try:
+        check_record(record)
+    except ValueError as error:
+        raise RunError(f"{file}: damaged ({error})") from error
     return record
 
 
-def write_record(path: Path, record: Mapping[str, object]) -> None:
+def write_record(path: Path, record: Mapping[str, object], *, sync: bool = True) -> None:
     """Write run.json, whole or not at all.
 
+    Args:
+        path: the run folder.
+        record: what it will hold.
+        sync: as for `write_whole`.
+
     Raises:
         RunError: the disk is full or not to be written.
     """
-    aside = path / f"{RECORD}.tmp"
-    with _writing(path):
-        text = json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-        aside.write_text(text, encoding="utf-8", errors=ESCAPED)
-        os.replace(aside, path / RECORD)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
+    text = json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     try:
-        yield
+        write_whole(path / RECORD, text.encode("utf-8", ESCAPED), sync=sync)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error}); what was finished before is kept") from error
-
-
-def read_samples(path: Path) -> Iterator[Sample]:
-    """Yield the samples of a run in the order they were finished.
-
-    Raises:
-        RunError: a line is damaged; names file and line.
-    """
-    file = path / SAMPLES
-    if not file.is_file():
-        return
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = json.loads(line.decode("utf-8"))
-                values["references"] = tuple(values["references"])
-                values["loglikelihoods"] = tuple(LogLikelihood(**item) for item in values.get("loglikelihoods", ()))
-                yield Sample(**values)
-            except (ValueError, TypeError, KeyError) as error:  # ValueError: no JSON, or no UTF-8
-                raise RunError(f"{file}, line {number}: damaged ({error})") from error
-
-
-def mend_samples(path: Path) -> None:
-    """Cut off a last line that was only half written when the process was killed."""
-    file = path / SAMPLES
-    if not file.is_file():
-        return
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with file.open("r+b") as samples:
-            samples.truncate(whole)
-
-
-def append_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Add finished samples to samples.jsonl.
-
-    Raises:
-        RunError: the disk is full or not to be written.
-    """
-    with _writing(path):
-        _write_lines(path / SAMPLES, "a", samples)
-
-
-def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Write samples.jsonl anew, whole or not at all.
-
-    Raises:
-        RunError: the disk is full or not to be written.
-    """
-    aside = path / f"{SAMPLES}.tmp"
-    with _writing(path):
-        _write_lines(aside, "w", samples)
-        os.replace(aside, path / SAMPLES)
-
-
-def _write_lines(file: Path, mode: Literal["a", "w"], samples: Iterable[Sample]) -> None:
-    with file.open(mode, encoding="utf-8", errors=ESCAPED) as lines:
-        for sample in samples:
-            values = {field.name: getattr(sample, field.name) for field in fields(sample)}
-            for name in ("inputs", "meta", "cut"):
-                values[name] = dict(values[name])
-            values["loglikelihoods"] = [asdict(item) for item in sample.loglikelihoods]
-            lines.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def claim_folder(output_dir: Path, name: str, key: str | None) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """Give the folder for a run: an unfinished one with the same key and its record, or else a new one and None.
-
-    While the folder is in use it is locked, so that another process with the same run takes a folder of its own.
-
-    Args:
-        output_dir: holds run folders; it is made if it is not there.
-        name: of the run: task and model.
-        key: of everything that could change an output; None: nothing is continued.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for path in _unfinished(output_dir, key) if key else ():
-            lock = filelock.FileLock(path / LOCK)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                continue
-            # Whoever held the lock until now may have finished the run since we looked.
-            before = _read(path)
-            if before and before["status"] != "finished":
-                break
-            lock.release()
-        else:
-            path, before = _new_folder(output_dir, name), None
-            lock = filelock.FileLock(path / LOCK)
-            lock.acquire(timeout=0)
-    except OSError as error:
-        raise RunError(
-            f"{output_dir}: cannot write run folders here ({error}); choose another with --output-dir"
-        ) from error
-    try:
-        yield path, before
-    finally:
-        if (record := _read(path)) and record["status"] == "finished":
-            # Still held: nobody can come between. A folder that may be continued keeps its lock file.
-            with suppress(OSError):  # Windows removes no open file
-                (path / LOCK).unlink()
-        lock.release()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return the record of a run; None for a folder of another version, or not ours: nothing to continue."""
-    try:
-        return read_record(path)
-    except RunError:
-        return None
-
-
-def _unfinished(output_dir: Path, key: str) -> Iterator[Path]:
-    for file in sorted(output_dir.glob(f"*/{RECORD}"), reverse=True):
-        record = _read(file.parent)
-        if record and record.get("key") == key and record.get("status") != "finished":
-            yield file.parent
-
-
-def _new_folder(output_dir: Path, name: str) -> Path:
-    stem = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{name.replace('/', '-')}"
-    number = 1
-    while True:
-        path = output_dir / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path

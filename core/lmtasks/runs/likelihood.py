@@ -29,6 +29,7 @@ def measure_likelihoods(
     model: LanguageModel,
     answers: Mapping[str, Sequence[int]],
     *,
+    answer_start: Sequence[int],
     adapter: str | None,
     batch_size: int | None,
 ) -> list[tuple[LogLikelihood, ...]]:
@@ -39,6 +40,7 @@ def measure_likelihoods(
         asked: examples with their rendered prompts.
         model: measures.
         answers: what `render_answers` returned; empty: nothing is measured.
+        answer_start: what stands between prompt and answer, as of the renderer; it is not measured.
         adapter: that measures, as in Continuation.
         batch_size: texts at once, as in `LanguageModel.loglikelihood`.
 
@@ -48,7 +50,9 @@ def measure_likelihoods(
     texts = [likely_texts(task, example) if answers else () for example, _ in asked]
     places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
     measured: dict[tuple[int, str], float] = {}
-    continuations = [Continuation(asked[at][1].token_ids, answers[text], adapter) for at, text in places]
+    continuations = [
+        Continuation([*asked[at][1].token_ids, *answer_start], answers[text], adapter) for at, text in places
+    ]
     for together in model.loglikelihood(continuations, batch_size=batch_size) if continuations else ():
         for place, logprob in together:
             if not math.isfinite(logprob):

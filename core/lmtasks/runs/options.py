@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import date
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, get_args
@@ -37,6 +38,11 @@ class RunOptions:
     """One of the task's prompts, by name."""
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Settings of the task, by name; as text, or of the type that the task gives them."""
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    """Variables of the model's chat template, such as {"enable_thinking": True}; thinking is off by default."""
+    chat_template_date: str | None = None
+    """What a chat template that tells the date takes for today, as 2026-11-28; None: the adapter's date, the date of
+    the run that is resumed, or today."""
     metrics: tuple[str, ...] | None = None
     loglikelihood: bool = False
     """Measure how likely the model finds the references too."""
@@ -86,7 +92,9 @@ class RunOptions:
                     raise UsageError(f"{name} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
         check_counts(self, limit=1, batch_size=1, num_fewshot=0)
-        check_paths(self, "data", "fewshot_data", "adapter")
+        check_paths(self, "data", "fewshot_data", "adapter", "output_dir")
+        if self.output_dir is None:
+            raise UsageError("output_dir must be a name or a path, not None")
         choices = {"on_overlong": OnOverlong, "device": Device, "dtype": Dtype, "quantize": Quantize}
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
@@ -94,6 +102,7 @@ class RunOptions:
         if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float)) or not self.memory > 0:
             raise UsageError(f"memory must be a number of GiB above 0, not {self.memory!r}")
         check_language(self.language)
+        check_chat_template(self.chat_template_kwargs, self.chat_template_date)
         if self.fewshot_data is not None and not self.num_fewshot:
             raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
 
@@ -158,6 +167,25 @@ def check_paths(options: object, *names: str) -> None:
         value = getattr(options, name)
         if not isinstance(value, (str, Path, NoneType)):
             raise UsageError(f"{name} must be a name or a path, not {type(value).__name__}")
+
+
+def check_chat_template(kwargs: object, day: object) -> None:
+    """Refuse settings of a chat template that are not values by name, and a date that is none.
+
+    Raises:
+        UsageError: names the setting and what is expected.
+    """
+    plain = (str, int, float, bool, NoneType)
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise UsageError(f"chat_template_kwargs must be values by name, not {kwargs!r}")
+    for name, value in kwargs.items():
+        if not isinstance(value, plain):
+            raise UsageError(f"chat_template_kwargs: {name} must be text, a number, true, false or null, not {value!r}")
+    if day is not None:
+        try:
+            date.fromisoformat(str(day))
+        except ValueError:
+            raise UsageError(f'chat_template_date must be a date such as "2026-11-28", not {day!r}') from None
 
 
 def check_language(language: str | None) -> None:

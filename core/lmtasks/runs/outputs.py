@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, file_sha256
-from lmtasks.errors import LmtasksError, RunError, UsageError
+from lmtasks.errors import LmtasksError, UsageError
 from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin
+from lmtasks.runs.claim import claim_folder
 from lmtasks.runs.environment import environment
-from lmtasks.runs.folder import SCHEMA, Run, append_samples, claim_folder, write_record
+from lmtasks.runs.folder import SCHEMA, Run, write_record
 from lmtasks.runs.options import check_counts, check_language, check_paths
 from lmtasks.runs.record import data_record, now, scores_record, task_record, totals_record
+from lmtasks.runs.sample_file import append_samples, sync_samples
 from lmtasks.runs.samples import unanswered
 from lmtasks.task import Metric, Sample, Score, Task, names
 
@@ -91,6 +93,7 @@ def score_predictions(
     metrics: Sequence[Metric],
     options: ScoreOptions,
     failures: list[LmtasksError] | None = None,
+    on_end: Callable[[Run], None] = lambda _: None,
 ) -> Scored:
     """Score outputs that were made elsewhere.
 
@@ -102,6 +105,8 @@ def score_predictions(
         metrics: to be computed.
         options: the file that the outputs come from, the bootstrap, and where to leave a run folder.
         failures: gets what goes wrong with a metric, which costs its scores alone; None: it is raised.
+        on_end: hears of the run folder, if one was asked for, before run.json is written: a folder that has one has
+            everything.
 
     Raises:
         LmtasksError: a metric failed, or the run folder cannot be written.
@@ -110,7 +115,7 @@ def score_predictions(
         replace(unanswered(task, index, example), completion=prediction, prediction=prediction, finish="unknown")
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
-    source = Path(str(options.predictions)).expanduser()
+    source = user_path(str(options.predictions), "file of predictions")
     columns = {name: column for name, column in options.columns.items() if name != "prediction"}
     record: dict[str, Any] = {
         "schema": SCHEMA,
@@ -129,13 +134,11 @@ def score_predictions(
     }
     path = None
     if options.output_dir is not None:
-        with claim_folder(Path(options.output_dir), f"{task.name}-{source.stem}", key=None) as (path, _):
-            try:
-                append_samples(path, samples)
-                write_record(path, record)
-            except RunError:
-                shutil.rmtree(path, ignore_errors=True)
-                raise
+        with claim_folder(options.output_dir, (task.name, source.stem), key=None) as (path, _):
+            append_samples(path, samples)
+            sync_samples(path)
+            on_end(Run(path, record))
+            write_record(path, record)
     return Scored(record=record, samples=samples, path=path)
 
 

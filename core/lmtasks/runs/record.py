@@ -19,29 +19,23 @@ from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import SCHEMA
 from lmtasks.runs.plan import Plan
+from lmtasks.runs.sample_file import ESCAPED
 from lmtasks.task import Generation, Metric, Sample, Task
 
 MEASURING = ("generate_seconds", "loglikelihood_seconds")
 """What a run uses its model for."""
 
 
-def run_record(
-    plan: Plan,
-    renderer: Renderer,
-    model: LanguageModel,
-    generation: Generation,
-    prompts: Sequence[RenderedPrompt | None],
-    adapter: dict[str, Any] | None,
+def run_settings(
+    plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation, adapter: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return run.json as it stands before the first sample."""
-    rendered = hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode())
+    """Return what decides the outputs of a run, but for its rendered prompts."""
     options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
-    decisive: dict[str, object] = {
+    return {
         "task": task_record(plan.task, plan.plugin),
         "prompt": {
             "name": renderer.name,
             "form": "chat" if renderer.chat else "plain",
-            "sha256": rendered.hexdigest(),
             "on_overlong": options.on_overlong,
             "fewshot": fewshot
             and {
@@ -50,6 +44,7 @@ def run_record(
                 "sha256": fewshot.pool.sha256,
                 "ids": [example.id for example in fewshot.examples],
             },
+            "chat_template": renderer.template and renderer.template.record,
         },
         "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
         "model": asdict(model.info),
@@ -60,29 +55,55 @@ def run_record(
         "batch_size": options.batch_size,
         "loglikelihood": options.loglikelihood,
     }
+
+
+def run_key(settings: Mapping[str, Any], task: Task, prompts: Sequence[RenderedPrompt | None]) -> str:
+    """Return the hash of everything that could change an output, but for the date that a chat template tells.
+
+    Args:
+        settings: as `run_settings` returns them.
+        task: of the run.
+        prompts: rendered with a date that is the same for all runs.
+    """
+    adapter, prompt = settings["adapter"], settings["prompt"]
+    template = prompt["chat_template"]
+    decisive = {
+        **settings,
+        "prompt": {**prompt, "sha256": prompts_sha256(prompts), "chat_template": template and template["kwargs"]},
+        # Not which release of the plugin: all else that it decides is here, and its parser reads all anew.
+        "task": {"name": task.name, "version": task.version, "parameters": task.settings},
+        "adapter": adapter and adapter["id"],
+        "packages": package_versions(),
+    }
+    text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", ESCAPED)).hexdigest()  # a file's name may hold half a surrogate pair
+
+
+def prompts_sha256(prompts: Sequence[RenderedPrompt | None]) -> str:
+    """Return the hash of all rendered prompts of a run, skipped ones included."""
+    return hashlib.sha256("".join(prompt.sha256 if prompt else "-" for prompt in prompts).encode()).hexdigest()
+
+
+def run_record(
+    settings: Mapping[str, Any], prompts: Sequence[RenderedPrompt | None], key: str, metrics: Sequence[Metric]
+) -> dict[str, Any]:
+    """Return run.json as it stands before the first sample."""
     return {
         "schema": SCHEMA,
         "status": "running",
         "error": None,
-        "key": _key(
-            {
-                **decisive,
-                # Not which release of the plugin: all else that it decides is here, and its parser reads all anew.
-                "task": {"name": plan.task.name, "version": plan.task.version, "parameters": plan.task.settings},
-                "adapter": adapter and adapter["id"],
-                "packages": package_versions(),
-            }
-        ),
+        "key": key,
         "started": now(),
         "finished": None,
-        **decisive,
+        **settings,
+        "prompt": {**settings["prompt"], "sha256": prompts_sha256(prompts)},
         "environment": environment(),
         "timings": {**dict.fromkeys(MEASURING, 0.0), "total_seconds": 0.0},
-        "tokens": {"prompt": 0, "completion": 0},
+        "tokens": {"prompt": 0, "completion": 0, "reasoning": 0},
         "rounding": None,
         "peak_memory_bytes": None,
         "counts": {},
-        "metrics": [metric.name for metric in plan.metrics],
+        "metrics": [metric.name for metric in metrics],
         "scores": [],
         "health": [],
     }
@@ -169,11 +190,13 @@ def totals_record(samples: Sequence[Sample], reused: Collection[str] = ()) -> di
             "empty": sum(is_empty(sample) for sample in ran),
             "cut": sum(bool(sample.cut) for sample in ran),
             "unfinished": sum(sample.finish == "length" for sample in ran),
+            "unanswered": sum(bool(sample.reasoning_tokens) and not sample.completion.strip() for sample in ran),
             "reused": sum(sample.id in reused for sample in ran),
         },
         "tokens": {
             "prompt": sum(sample.prompt_tokens for sample in ran),
             "completion": sum(sample.completion_tokens for sample in ran),
+            "reasoning": sum(sample.reasoning_tokens for sample in ran),
         },
     }
 
@@ -181,8 +204,3 @@ def totals_record(samples: Sequence[Sample], reused: Collection[str] = ()) -> di
 def now() -> str:
     """Return the time, with its zone, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _key(decisive: Mapping[str, object]) -> str:
-    """Return the hash of everything that could change an output."""
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Sequence
 
 from lmtasks.errors import RunError, UnknownNameError
-from lmtasks.metrics import find_metrics
+from lmtasks.metrics import find_metrics, metrics_in_file
 from lmtasks.plugins import Registry
-from lmtasks.runs.folder import Run
+from lmtasks.runs.folder import RECORD, Run
 from lmtasks.task import Metric, names
 
 log = logging.getLogger("lmtasks.runs")
@@ -16,6 +17,8 @@ log = logging.getLogger("lmtasks.runs")
 
 def metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: Registry) -> tuple[Metric, ...]:
     """Return the metrics that are asked for, or those that all the runs were scored with.
+
+    What a run folder names is data: it loads no module of `evaluate` and no file of a plugin.
 
     Args:
         runs: at least one.
@@ -25,6 +28,7 @@ def metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: 
     Raises:
         RunError: the runs have no metric in common.
         UnknownNameError: there is no such metric.
+        MetricError: a run was scored with a module of `evaluate`, and it was not asked for.
     """
     if asked:
         return find_metrics(names(asked), registry.metric)
@@ -39,7 +43,7 @@ def metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: 
         used = "; ".join(f"{run.path}: {', '.join(own) or 'none'}" for run, own in zip(runs, recorded, strict=True))
         raise RunError(f"no metric in common ({used}); name some with --metrics, and all are scored alike")
     try:
-        return find_metrics(common, registry.metric)
+        return find_metrics(metrics_in_file(common, lambda _: str(runs[0].path / RECORD)), registry.metric)
     except UnknownNameError as error:
         raise UnknownNameError(
             f"{runs[0].path}: {error} The run was scored from Python; name others with --metrics"
@@ -47,8 +51,13 @@ def metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: 
 
 
 def _recorded_metrics(run: Run, registry: Registry) -> list[str]:
-    recorded: list[str] | None = run.record.get("metrics")
+    recorded = run.record.get("metrics")
     if recorded is None:  # runs of the first version do not say
-        task, _ = registry.task(run.record["task"]["name"])
-        recorded = [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
+        task, _ = registry.task_of_plugin(str(run.record["task"]["name"]))
+        return [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
+    if not isinstance(recorded, list) or not all(isinstance(name, str) and name.isprintable() for name in recorded):
+        raise RunError(
+            f'{run.path / RECORD}: "metrics" must be a list of names, not {reprlib.repr(recorded)}; name some with'
+            " --metrics"
+        )
     return recorded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,25 +14,23 @@ from lmtasks.errors import LmtasksError, PluginError
 from lmtasks.inference import Completion, LanguageModel, Request
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.model.adapter import Adapter
+from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.runs.adapters import adapter_record, put_on
+from lmtasks.runs.claim import claim_folder
 from lmtasks.runs.environment import peak_memory_bytes
-from lmtasks.runs.folder import (
-    Run,
-    append_samples,
-    claim_folder,
-    mend_samples,
-    read_samples,
-    rewrite_samples,
-    write_record,
-)
+from lmtasks.runs.folder import Run, write_record
 from lmtasks.runs.likelihood import measure_likelihoods, render_answers
 from lmtasks.runs.plan import Plan, render_prompts, stopping, warn_of_language
-from lmtasks.runs.record import MEASURING, now, run_record, scores_record, totals_record
-from lmtasks.runs.samples import unanswered, with_answer, with_prediction
-from lmtasks.task import Generation, Task
+from lmtasks.runs.record import MEASURING, now, run_key, run_record, run_settings, scores_record, totals_record
+from lmtasks.runs.rendering import KEY_DATE, date_to_resume, dated_key, make_renderer, stated_date
+from lmtasks.runs.resume import take_over
+from lmtasks.runs.sample_file import append_samples, read_samples, sync_samples
+from lmtasks.runs.samples import unanswered, with_answer
+from lmtasks.task import Generation
 
+OnEnd = Callable[[Run], None]
 OnFailure = Callable[[LmtasksError], None]
 log = logging.getLogger("lmtasks.runs")
 
@@ -44,6 +42,7 @@ class _Job:
     plan: Plan
     adapter: Adapter | None
     generation: Generation
+    renderer: Renderer
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
     record: dict[str, Any]
@@ -58,9 +57,11 @@ class _Job:
         return self.adapter.id if self.adapter else None
 
 
-def run_plan(
-    plan: Plan, model: LanguageModel, *, on_progress: OnProgress, on_end: Callable[[Path], None] = lambda _: None
-) -> Run:
+_Asked = tuple[_Job, int, RenderedPrompt]
+"""A prompt that has no answer yet: its run, the index of its example, and the prompt."""
+
+
+def run_plan(plan: Plan, model: LanguageModel, *, on_progress: OnProgress, on_end: OnEnd = lambda _: None) -> Run:
     """Run a task with a model, into a run folder; see `run_plans`."""
     return run_plans([plan], model, on_progress=on_progress, on_end=on_end)[0]
 
@@ -70,7 +71,7 @@ def run_plans(
     model: LanguageModel,
     *,
     on_progress: OnProgress,
-    on_end: Callable[[Path], None] = lambda _: None,
+    on_end: OnEnd = lambda _: None,
     on_failure: OnFailure | None = None,
 ) -> list[Run]:
     """Run tasks with a model and an adapter each, into a run folder each; their examples share batches.
@@ -78,10 +79,11 @@ def run_plans(
     An unfinished run of the same plan in the same output folder is continued: its samples are not made again.
 
     Args:
-        plans: what was checked before; of one seed and batch size.
+        plans: what was checked before. Those of one seed and batch size share batches.
         model: answers the prompts.
         on_progress: hears how far it is.
-        on_end: hears of each run folder when its run has ended, in whatever way.
+        on_end: hears of each run that has ended, in whatever way, before run.json says so: what it writes into the
+            folder is there once the run is "finished".
         on_failure: hears of each run whose parser or metric failed, which costs it examples or scores, and the others
             nothing; None: the first one is raised when all have ended.
 
@@ -101,8 +103,8 @@ def run_plans(
         ending: list[_Job] = []
         try:
             for job in jobs:
-                name = f"{job.plan.task.name}-{source.name or source.resolve().name}"
-                claimed = claim_folder(Path(job.plan.options.output_dir), name, str(job.record["key"]))
+                names = (job.plan.task.name, source.name or source.resolve().name)
+                claimed = claim_folder(job.plan.options.output_dir, names, str(job.record["key"]))
                 job.path, before = folders.enter_context(claimed)
                 ending.append(job)
                 if before:
@@ -110,12 +112,13 @@ def run_plans(
                     job.record["timings"] |= {name: before["timings"].get(name, 0.0) for name in MEASURING}
                 write_record(job.path, job.record)
             for job in jobs:
-                job.reused = _take_over(job.plan.task, job.path)
+                job.reused = take_over(job.plan, job.prompts, job.path)
             _generate(jobs, model, on_progress)
             failed: list[LmtasksError] = []
             while ending:
                 failed += _score(ending[0])
-                _close(ending.pop(0), started, on_end)
+                _close(ending[0], started, on_end)
+                del ending[0]
             for error in failed:
                 if on_failure is None:
                     raise error
@@ -128,7 +131,8 @@ def run_plans(
                 try:
                     _close(job, started, on_end)
                 except LmtasksError as further:
-                    log.warning("%s", further)  # what went wrong first is what has to be told
+                    if str(further) not in str(error):  # what went wrong first is what has to be told
+                        log.warning("%s", further)
             raise
     return [Run(job.path) for job in jobs]
 
@@ -136,19 +140,38 @@ def run_plans(
 def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     """Render the prompts of a run, and say what will be recorded of it."""
     fewshot = plan.fewshot.examples if plan.fewshot else ()
-    renderer = Renderer(plan.task, model.tokenizer, prompt=plan.options.prompt, fewshot=fewshot)
+    renderer = make_renderer(plan.task, model, plan.options, fewshot=fewshot, choice=plan.adapter)
     adapter = put_on(plan.adapter, model, plan.task, renderer)
     generation = stopping(plan.generation, renderer, adapter)
     answers = render_answers(plan.task, plan.dataset.examples, renderer) if plan.options.loglikelihood else {}
-    prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
+    used = adapter_record(adapter, model)
+    settings = run_settings(plan, renderer, model, generation, used)
+    prompts = render_prompts(plan, renderer.on(KEY_DATE), model, generation, answers, on_progress)
+    key = run_key(settings, plan.task, prompts)
+    if renderer.template and renderer.template.day:
+        # The prompts tell the date: a run that is resumed on another day keeps its own.
+        if stated_date(plan.options, plan.adapter, model) is None:
+            renderer = renderer.on(
+                date_to_resume(user_path(plan.options.output_dir, "output folder"), key) or renderer.template.day
+            )
+        settings = run_settings(plan, renderer, model, generation, used)
+        key = dated_key(key, settings["prompt"]["chat_template"]["date"])
+        prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
     warn_of_language(plan, model, adapter)
-    record = run_record(plan, renderer, model, generation, prompts, adapter_record(adapter, model))
-    return _Job(plan=plan, adapter=adapter, generation=generation, prompts=prompts, answers=answers, record=record)
+    return _Job(
+        plan=plan,
+        adapter=adapter,
+        generation=generation,
+        renderer=renderer,
+        prompts=prompts,
+        answers=answers,
+        record=run_record(settings, prompts, key, plan.metrics),
+    )
 
 
 def _score(job: _Job) -> list[LmtasksError]:
     """Score a run whose samples are all there; return what its task or metrics failed at, in one error."""
-    samples = sorted(read_samples(job.path), key=lambda sample: sample.index)
+    samples = read_samples(job.path, count=len(job.prompts))
     failures: list[LmtasksError] = []
     job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED, failures=failures)
     if unread := [sample.error for sample in samples if sample.error]:
@@ -164,34 +187,27 @@ def _score(job: _Job) -> list[LmtasksError]:
     return [error]
 
 
-def _close(job: _Job, started: float, on_end: Callable[[Path], None]) -> None:
-    """Complete the record of a run that has ended, and tell of it."""
+def _close(job: _Job, started: float, on_end: OnEnd) -> None:
+    """Complete the record of a run that has ended, tell of it, and write it last.
+
+    A run that says "finished" therefore has everything; what a kill or a full disk stops before is done again from its
+    samples, without the model.
+    """
     path, record = job.path, job.record
     record["finished"] = now()
     record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
     record["peak_memory_bytes"] = peak_memory_bytes()
-    write_record(path, record)  # how it ended is kept, even if its samples cannot be read
-    record |= totals_record(list(read_samples(path)), job.reused)
+    if record["status"] != "finished":
+        write_record(path, record)  # how it ended is kept, even if its samples cannot be read
+    record |= totals_record(read_samples(path, count=len(job.prompts)), job.reused)
+    sync_samples(path)
+    on_end(Run(path, record))
     write_record(path, record)
-    on_end(path)
-
-
-def _take_over(task: Task, path: Path) -> set[str]:
-    """Make the samples of an interrupted run ours, and return their ids.
-
-    They are parsed again: what interrupted the run may have been the parser, mended since.
-    """
-    mend_samples(path)
-    samples = list(read_samples(path))
-    parsed = [with_prediction(task, sample) if sample.finish != "skipped" else sample for sample in samples]
-    if parsed != samples:
-        rewrite_samples(path, parsed)
-    return {sample.id for sample in samples}
 
 
 def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgress) -> None:
     """Answer all prompts that are left, and keep each sample as it finishes."""
-    todo: list[tuple[_Job, int, RenderedPrompt]] = []
+    todo: list[_Asked] = []
     for job in jobs:
         examples = job.plan.dataset.examples
         left = [index for index, example in enumerate(examples) if example.id not in job.reused]
@@ -200,26 +216,50 @@ def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgres
         own = [(job, index, prompt) for index in left if (prompt := job.prompts[index]) is not None]
         job.finished = len(examples) - len(own)
         todo += own
-    options = jobs[0].plan.options
-    requests = [
-        Request(job.plan.dataset.examples[index].id, prompt.token_ids, job.generation, job.adapter_id)
-        for job, index, prompt in todo
-    ]
     what = f"running {', '.join(job.plan.task.name for job in jobs)}"
     total = sum(len(job.prompts) for job in jobs)
     on_progress(what, total - len(todo), total)
+    for alike in _by_sampling(todo):
+        for answered in _answers(alike, model):
+            for job in jobs:
+                if own_answers := [answer for answer in answered if answer[0] is job]:
+                    _keep(job, [answer[1:] for answer in own_answers], model)
+            on_progress(what, sum(job.finished for job in jobs), total)
+
+
+def _by_sampling(todo: Sequence[_Asked]) -> list[list[_Asked]]:
+    """Divide prompts into those of one seed and batch size."""
+    groups: dict[tuple[int, int | None], list[_Asked]] = {}
+    for asked in todo:
+        options = asked[0].plan.options
+        groups.setdefault((options.seed, options.batch_size), []).append(asked)
+    return list(groups.values())
+
+
+def _answers(
+    todo: Sequence[_Asked], model: LanguageModel
+) -> Iterator[list[tuple[_Job, int, RenderedPrompt, Completion]]]:
+    """Answer prompts of one seed and batch size, and yield those that finished together, with their completions."""
+    options = todo[0][0].plan.options
+    requests = [
+        Request(
+            job.plan.dataset.examples[index].id,
+            prompt.token_ids,
+            job.generation,
+            job.adapter_id,
+            job.renderer.reasoning_parser,
+        )
+        for job, index, prompt in todo
+    ]
     begun = time.perf_counter()
     for together in model.generate(requests, seed=options.seed, batch_size=options.batch_size):
-        if model.rounding:
-            for job in jobs:
-                job.record["rounding"] = asdict(model.rounding)
         seconds = (time.perf_counter() - begun) / len(together)
-        for job in jobs:
-            own_places = [(at, completion) for at, completion in together if todo[at][0] is job]
-            if own_places:
-                _add_seconds(job, "generate_seconds", seconds * len(own_places))
-                _keep(job, [(*todo[at][1:], completion) for at, completion in own_places], model)
-        on_progress(what, sum(job.finished for job in jobs), total)
+        for place, _ in together:
+            _add_seconds(todo[place][0], "generate_seconds", seconds)
+        if model.rounding:
+            for job, _, _ in todo:
+                job.record["rounding"] = asdict(model.rounding)
+        yield [(*todo[place], completion) for place, completion in together]
         begun = time.perf_counter()
 
 
@@ -232,6 +272,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         [(examples[index], prompt) for index, prompt, _ in answered],
         model,
         job.answers,
+        answer_start=job.renderer.answer_start,
         adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )
@@ -244,7 +285,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         ],
     )
     job.finished += len(answered)
-    write_record(job.path, job.record)  # a kill must not lose the time that these samples took
+    write_record(job.path, job.record, sync=False)  # a kill must not lose the time that these samples took
 
 
 def _add_seconds(job: _Job, name: str, seconds: float) -> None:

@@ -48,6 +48,8 @@ def with_answer(
             completion=completion.text,
             finish=completion.finish,
             completion_tokens=completion.tokens,
+            reasoning=completion.reasoning,
+            reasoning_tokens=completion.reasoning_tokens,
             loglikelihoods=loglikelihoods,
         ),
     )

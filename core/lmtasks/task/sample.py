@@ -66,9 +66,13 @@ class Sample:
     cut: Mapping[str, int] = field(default_factory=dict)
     """Characters that each field lost to fit the model."""
     completion: str = ""
-    """The raw text of the model."""
+    """The text of the model, behind its reasoning."""
     finish: Finish = "stop"
     completion_tokens: int = 0
+    """How many tokens the model produced, those of its reasoning included."""
+    reasoning: str = ""
+    """What the model wrote before its answer, without the markers of reasoning; no score sees it."""
+    reasoning_tokens: int = 0
     loglikelihoods: tuple[LogLikelihood, ...] = ()
     """Of the references under the model, in their order, where they were asked for."""
     error: str | None = None

@@ -60,12 +60,16 @@ class Measurement:
     alone: they have no interval and no test."""
     kinds: tuple[ScoreKind, ...]
     combine: Callable[[FloatArray], FloatArray]
-    """From sums of statistics, shape [..., statistics], to values, shape [..., kinds]."""
+    """From sums of statistics, shape [..., statistics], to values, shape [..., kinds], each row by itself."""
 
 
 @runtime_checkable
 class Metric(Protocol):
-    """Scores a corpus."""
+    """Scores a corpus.
+
+    A metric may also have a method `check()`, without arguments, which raises where it cannot be computed (a package is
+    missing); it is called before a model is loaded.
+    """
 
     @property
     def name(self) -> str:

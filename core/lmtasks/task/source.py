@@ -11,7 +11,10 @@ from lmtasks.task.sample import Example
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFile:
-    """A data set in a file: JSONL, CSV, TSV or Parquet. A column "split" divides it, where it has one."""
+    """A data set in a file: JSONL, CSV, TSV or Parquet. A column "split" divides it, where it has one.
+
+    All but Parquet may be compressed, with .gz, .zst, .bz2 or .xz at the end of the name.
+    """
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)

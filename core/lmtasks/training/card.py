@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from lmtasks import markdown
 from lmtasks.errors import TrainingError
 from lmtasks.escaping import one_line
+from lmtasks.files import write_whole
 from lmtasks.model.adapter import RECORD
 
 CARD = "README.md"
@@ -140,10 +140,8 @@ def _probability(score: Mapping[str, Any]) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    aside = file.with_name(f".{file.name}.part")
     try:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's escape.
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(aside, file)
+        write_whole(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise TrainingError(f"{file}: cannot be written ({error}); go on with --resume") from error

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 
 from safetensors import SafetensorError
 
 from lmtasks.errors import TrainingError
+from lmtasks.shape import AtLeast, check_shape
 
 PREFIX = "checkpoint-"
 """As transformers calls them."""
@@ -29,6 +32,50 @@ def checkpoints(folder: Path) -> dict[int, Path]:
         if path.name.removeprefix(PREFIX).isdigit()
     }
     return dict(sorted(found.items()))
+
+
+class ControlRecord(TypedDict):
+    """What Trainer keeps of its callback "TrainerControl"."""
+
+    args: NotRequired[dict[str, object]]
+
+
+class CallbacksRecord(TypedDict):
+    """What Trainer keeps of its callbacks, by their name."""
+
+    TrainerControl: NotRequired[ControlRecord]
+
+
+class LoggedRecord(TypedDict):
+    """What is logged after a step."""
+
+    step: float
+    loss: NotRequired[float]
+    eval_loss: NotRequired[float]
+    learning_rate: NotRequired[float]
+    seconds: NotRequired[float]
+
+
+class TrainerRecord(TypedDict):
+    """Of trainer_state.json, what is used here."""
+
+    global_step: Annotated[int, AtLeast(1)]
+    max_steps: Annotated[int, AtLeast(1)]
+    best_global_step: NotRequired[Annotated[int, AtLeast(0)] | None]
+    best_metric: NotRequired[float | None]
+    log_history: list[LoggedRecord]
+    stateful_callbacks: CallbacksRecord
+
+
+def check_trainer_state(file: Path) -> None:
+    """Refuse a checkpoint's trainer_state.json that is damaged.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or not what Trainer writes; says where.
+    """
+    # Trainer itself writes NaN, for the norm of gradients that was not measured.
+    check_shape(json.loads(file.read_text(encoding="utf-8")), TrainerRecord)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from lmtasks.errors import UsageError
 from lmtasks.model.info import Device, Dtype
 from lmtasks.prompts import OnOverlong
-from lmtasks.runs.options import RunOptions, check_counts, check_language, check_paths
+from lmtasks.runs.options import RunOptions, check_chat_template, check_counts, check_language, check_paths
 from lmtasks.task import names
 
 Optimizer = Literal["adamw", "adam", "rmsprop", "adafactor", "sgd"]
@@ -37,6 +37,11 @@ class TrainOptions:
     prompt: str | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Settings of the task, as in RunOptions."""
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    """Variables of the model's chat template, as in RunOptions; the adapter keeps them."""
+    chat_template_date: str | None = None
+    """What a chat template that tells the date takes for today; the adapter keeps it. None: the date of the training
+    that is resumed, or today."""
     metrics: tuple[str, ...] | None = None
     max_new_tokens: int | None = None
     """Of the answers that are scored."""
@@ -123,6 +128,7 @@ class TrainOptions:
             raise UsageError(f"seed must be below {2**32}, not {self.seed}")
         check_paths(self, "data", "eval_data", "output_dir")
         check_language(self.language)
+        check_chat_template(self.chat_template_kwargs, self.chat_template_date)
         for name, low, high in (
             ("alpha", 0.0, math.inf),
             ("learning_rate", 0.0, math.inf),
@@ -184,6 +190,8 @@ class TrainOptions:
             language=self.language,
             prompt=self.prompt,
             parameters=self.parameters,
+            chat_template_kwargs=self.chat_template_kwargs,
+            chat_template_date=self.chat_template_date,
             metrics=self.metrics,
             max_new_tokens=self.max_new_tokens,
             on_overlong="cut" if self.on_overlong == "skip" else self.on_overlong,

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lmtasks.data import DataRequest, Dataset, load_dataset
-from lmtasks.data.load import SCORED, NoSplitError
+from lmtasks.data import SCORED, DataRequest, Dataset, NoSplitError, identity, load_dataset
 from lmtasks.errors import DataError, UsageError
 from lmtasks.plugins import FoundPlugin
 from lmtasks.task import Example, Task
@@ -124,16 +123,11 @@ def _evaluation(task: Task, data: Dataset, options: TrainOptions) -> Dataset | N
     return None
 
 
-def _asked(example: Example) -> tuple[tuple[str, str], ...]:
-    """Return what an example asks, by which it is known again; space and case do not count."""
-    return tuple(sorted((name, " ".join(text.split()).casefold()) for name, text in example.inputs.items()))
-
-
 def _hold_out(examples: tuple[Example, ...], count: int, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Divide examples into those that stay and about `count` that are held out; what asks the same stays together."""
     alike: dict[object, list[int]] = {}
     for place, example in enumerate(examples):
-        alike.setdefault(_asked(example), []).append(place)
+        alike.setdefault(identity(example), []).append(place)
     groups = list(alike.values())
     random.Random(seed).shuffle(groups)  # noqa: S311 - a draw to repeat, not a secret
     chosen: set[int] = set()
@@ -175,8 +169,8 @@ def _without_leaks(data: Dataset, evaluation: Dataset) -> tuple[tuple[Example, .
             f"{data.name}: {len(both)} examples are in {evaluation.name} too, which is to be scored (first: {shown});"
             " scores of what was learned by heart mean nothing: take them out of one of the two"
         )
-    alike = {_asked(example) for example in evaluation.examples}
-    kept = tuple(example for example in data.examples if _asked(example) not in alike)
+    alike = {identity(example) for example in evaluation.examples}
+    kept = tuple(example for example in data.examples if identity(example) not in alike)
     return kept, len(data.examples) - len(kept)
 
 

@@ -20,7 +20,7 @@ from lmtasks.model.loading import LoadedModel
 from lmtasks.model.quiet import quiet
 from lmtasks.progress import OnProgress
 from lmtasks.training.base import adapter_on, attending, enough_memory
-from lmtasks.training.checkpoints import checkpoint, checkpoints, remove_old
+from lmtasks.training.checkpoints import check_trainer_state, checkpoint, checkpoints, remove_old
 from lmtasks.training.packing import Batch, collate
 from lmtasks.training.plan import TrainingPlan
 from lmtasks.training.prepare import Prepared
@@ -163,8 +163,9 @@ def _run(
 
 def _state(path: Path) -> TrainerState:
     try:
+        check_trainer_state(path / STATE)
         return TrainerState.load_from_json(str(path / STATE))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
@@ -176,11 +177,12 @@ def _damaged(path: Path, error: Exception) -> TrainingError:
 def _history(state: TrainerState) -> list[dict[str, float]]:
     """Return the losses by step; what is no number has no place in JSON."""
     names = ("step", "loss", "eval_loss", "learning_rate", "grad_norm")
-    return [
-        {name: entry[name] for name in names if name in entry and math.isfinite(entry[name])}
-        for entry in state.log_history
-        if "loss" in entry or "eval_loss" in entry
-    ]
+    losses = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
+    return [{name: value for name in names if _is_number(value := entry.get(name))} for entry in losses]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
 
 
 def _only(batches: Sequence[Batch]) -> Batch:

@@ -8,15 +8,33 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import filelock
 
 from lmtasks.errors import TrainingError
+from lmtasks.files import write_whole
 from lmtasks.model.adapter import RECORD
+from lmtasks.model.adapter_record import AdapterRecord
+from lmtasks.shape import AtLeast, check_shape, parse_json, refuse_deep
 
 FOLDER, STATE, LOCK = "training", "state.json", ".lock"
 SCHEMA = 1
+
+
+class StateRecord(TypedDict):
+    """state.json: how far a training is."""
+
+    schema: int
+    decisive: dict[str, object]
+    """What its result depends on."""
+    steps: Annotated[int, AtLeast(1)]
+    before: str | None
+    """The run that scored the base."""
+    trained: AdapterRecord | None
+    """lmtasks.json, once the weights are there."""
+    after: NotRequired[str | None]
+    """The run that scored the adapter."""
 
 
 def can_resume(adapter: Path) -> bool:
@@ -38,10 +56,9 @@ class Work:
             TrainingError: the folder cannot be written.
         """
         self.state |= changes
-        aside = self.folder / f"{STATE}.part"
+        text = json.dumps(self.state, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
         try:
-            aside.write_text(json.dumps(self.state, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            os.replace(aside, self.folder / STATE)
+            write_whole(self.folder / STATE, text.encode("utf-8"))
         except OSError as error:
             raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
 
@@ -77,6 +94,12 @@ def planned_steps(adapter: Path) -> int | None:
     """Return how many steps the unfinished training of a folder has planned; None: there is none."""
     state = _read(adapter / FOLDER)
     return state["steps"] if state else None
+
+
+def planned_date(adapter: Path) -> str | None:
+    """Return the date that the unfinished training of a folder tells its model; None: it tells none."""
+    state = _read(adapter / FOLDER)
+    return state["decisive"]["settings"]["chat_template_date"] if state else None
 
 
 def check_target(adapter: Path, *, resume: bool) -> None:
@@ -120,12 +143,12 @@ def working_in(adapter: Path, decisive: Mapping[str, Any], *, steps: int) -> Ite
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise TrainingError(f"{adapter}: another process trains in this folder") from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # filelock raises the latter where a file system cannot lock
         raise TrainingError(f"{adapter}: cannot be written ({error}); name another folder with -o") from error
     try:
         # As it is read back, so that tuples and lists compare.
         wanted = json.loads(json.dumps(decisive))
-        begun = {"schema": SCHEMA, "decisive": wanted, "steps": steps, "before": None, "trained": None}
+        begun = {"schema": SCHEMA, "decisive": wanted, "steps": steps, **dict.fromkeys(("before", "trained", "after"))}
         work = Work(adapter, _read(folder) or begun)
         other = sorted(_differences(work.state["decisive"], wanted))
         if other:
@@ -143,12 +166,14 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        state = parse_json(file.read_text(encoding="utf-8"))
+        if isinstance(state, dict) and state.get("schema") != SCHEMA:
+            raise TrainingError(f"{file}: written by another version of lmtasks; finish it with that one")
+        refuse_deep(state)
+        check_shape(state, StateRecord)
     except (OSError, ValueError) as error:
         raise TrainingError(f"{file}: damaged ({error}); remove the folder {folder.parent} and begin anew") from error
-    if state.get("schema") != SCHEMA:
-        raise TrainingError(f"{file}: written by another version of lmtasks; finish it with that one")
-    return state
+    return dict(state)
 
 
 def _differences(before: object, now: object, name: str = "") -> Iterator[str]:

@@ -1,0 +1,78 @@
+"""`lmtasks data check FILE`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmtasks.cli import options
+from lmtasks.cli.completion import complete_tasks
+from lmtasks.cli.terminal import FAILED, table
+
+if TYPE_CHECKING:
+    from lmtasks.api.data_check import DataCheck
+
+
+@click.group("data")
+def command() -> None:
+    """Check data files."""
+
+
+@command.command("check")
+@click.argument("file", metavar="FILE")
+@click.option("--task", required=True, metavar="TASK", shell_complete=complete_tasks, help="What the data is for.")
+@click.option("--split", metavar="NAME", help="Check the rows of one split.  [default: all]")
+@options.map_option
+@options.language_option
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@options.json_option
+@options.plugin_options
+def check(file: str, task: str, strict: bool, as_json: bool, **settings: Any) -> int:
+    """Say everything that `run`, `score` and `train` would say about a file, all at once; no model is loaded.
+
+    Exit code 1 if they would refuse it.
+
+    \b
+    lmtasks data check tickets.jsonl --task qa
+    lmtasks data check tickets.csv --task qa --map context=body --strict
+    """
+    from lmtasks import api
+
+    checked = api.check_data(file, task, **settings)
+    click.echo(json.dumps(_as_json(checked), ensure_ascii=False, indent=2) if as_json else _as_text(checked))
+    bad = ("error", "warning") if strict else ("error",)
+    return FAILED if any(remark.level in bad for remark in checked.remarks) else 0
+
+
+def _as_json(checked: DataCheck) -> dict[str, Any]:
+    return {"ok": checked.ok, **asdict(checked)}
+
+
+def _as_text(checked: DataCheck) -> str:
+    errors = sum(remark.count for remark in checked.remarks if remark.level == "error")
+    verdict = "it can be used" if checked.ok else f"{errors} error{'s' if errors > 1 else ''}: it would be refused"
+    parts = [f"{checked.data} for {checked.task}: {checked.examples} good examples in {checked.rows} rows; {verdict}"]
+    if checked.fields:
+        rows = [
+            (name, found.column or "-", found.filled, found.shortest, found.median, found.longest)
+            for name, found in checked.fields.items()
+        ]
+        header = ("field", "column", "filled", "shortest", "median", "longest (characters)")
+        parts.append(table(header, rows, right=(2, 3, 4, 5)))
+    facts = {
+        "splits": _counts(checked.splits),
+        "languages": _counts(checked.languages),
+        "references": ", ".join(f"{count} with {number}" for number, count in checked.references.items()),
+        "no answer": str(checked.no_answer) if checked.no_answer else "",
+        "not used": ", ".join(checked.other_columns),
+    }
+    parts.append("\n".join(f"{name:<11} {value}" for name, value in facts.items() if value))
+    parts.append("\n".join(f"{remark.level:<8} {remark.message}" for remark in checked.remarks))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _counts(counted: Any) -> str:
+    return ", ".join(f"{name or '(none)'} {count}" for name, count in counted.items())

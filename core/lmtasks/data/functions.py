@@ -1,0 +1,92 @@
+"""Data sets that a plugin's function makes, checked like those from files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lmtasks.characters import as_utf8, is_blank
+from lmtasks.data.examples import right_answers
+from lmtasks.data.request import DataRequest, NoSplitError
+from lmtasks.errors import DataError
+from lmtasks.foreign import foreign
+from lmtasks.task import DataFunction, Example, Task
+
+
+def read_function(task: Task, name: str, source: DataFunction, request: DataRequest) -> tuple[str, tuple[Example, ...]]:
+    """Return the split that a function has of those asked for, and its examples.
+
+    Raises:
+        DataError: the function failed or returned something wrong; names the task, the set and the example.
+        NoSplitError: it has none of the splits.
+    """
+    if request.columns and not request.lenient:
+        raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
+    for split in [request.split] if request.split else request.prefer:
+        examples = _checked(task, name, source, split, request.limit)
+        if examples:
+            if request.language is not None:
+                examples = tuple(replace(example, language=request.language) for example in examples)
+            return split, examples
+    wanted = f'in split "{request.split}"' if request.split else f"in any of {', '.join(request.prefer)}"
+    raise NoSplitError(f'task "{task.name}": its data set "{name}" has no examples {wanted}')
+
+
+def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int | None) -> tuple[Example, ...]:
+    checked: dict[str, Example] = {}
+    with foreign(f'{task.label}: reading its data set "{name}" failed', DataError):
+        found = list(itertools.islice(source.read(split), limit))
+    for example in found:
+        if not isinstance(example, Example):
+            raise DataError(
+                f'{task.label}: its data set "{name}" yields {type(example).__name__}, expected lmtasks.Example'
+            )
+        where = f'{task.label}, data set "{name}", example "{example.id}"'
+        if (problem := _problem(task, example)) is not None:
+            raise DataError(f"{where}: {problem}")
+        example = _cleaned(example)
+        if example.id in checked:
+            raise DataError(f"{where}: ids must be unique")
+        checked[example.id] = example
+    return tuple(checked.values())
+
+
+def _problem(task: Task, example: Example) -> str | None:
+    """Return what is wrong with an example that a function made; None: nothing."""
+    if not isinstance(example.id, str):
+        return "id must be text"
+    if is_blank(example.id):
+        return "id is empty"
+    for part in ("inputs", "meta"):
+        held = getattr(example, part)
+        if not isinstance(held, Mapping) or not all(isinstance(text, str) for pair in held.items() for text in pair):
+            return f"{part} must be text by name"
+    if isinstance(example.references, str) or not isinstance(example.references, Sequence):
+        return "references must be a tuple of texts"
+    if not all(isinstance(text, str) for text in example.references):
+        return "references must be text"
+    for part in ("target", "language"):
+        if not isinstance(getattr(example, part), str | None):
+            return f"{part} must be text or None"
+    missing = [name for name, field in task.fields.items() if field.required and is_blank(example.inputs.get(name, ""))]
+    if missing:
+        return f'field "{missing[0]}" is missing'
+    unknown = sorted(set(example.inputs) - set(task.fields))
+    if unknown:
+        return f'"{unknown[0]}" is no field of the task; it has {", ".join(task.fields)}'
+    return None
+
+
+def _cleaned(example: Example) -> Example:
+    """Return an example as data from files is: as UTF-8 can hold it, no empty alternative beside right answers."""
+    references = [as_utf8(text) for text in example.references]
+    target = None if example.target is None or is_blank(example.target) else as_utf8(example.target)
+    return replace(
+        example,
+        id=as_utf8(example.id),
+        inputs={name: as_utf8(text) for name, text in example.inputs.items() if not is_blank(text)},
+        references=right_answers(["" if is_blank(text) else text for text in references]) if references else (),
+        target=target,
+        meta={as_utf8(name): as_utf8(text) for name, text in example.meta.items()},
+    )

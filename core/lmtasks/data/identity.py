@@ -1,0 +1,20 @@
+"""When two examples are the same: one definition for all that must not see what is scored."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from lmtasks.task import Example
+
+
+def identity(example: Example) -> tuple[tuple[str, str], ...]:
+    """Return what an example asks, equal for examples that ask the same.
+
+    Space, case and the form in which Unicode composes characters do not count: public sets hold copies that differ in
+    nothing else.
+    """
+    return tuple(sorted((name, _folded(text)) for name, text in example.inputs.items()))
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(text.split()).casefold())

@@ -1,0 +1,304 @@
+"""Adapters whose files are damaged, wrong or hostile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import lmtasks
+from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks.errors import AdapterError
+from lmtasks.inference import LanguageModel, Request
+from lmtasks.model import targets
+from lmtasks.model.adapter import find_adapter
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ON_CPU = RunOptions(device="cpu", dtype="float32")
+ENDLESS = r"((a|b|[a-z_.0-9]+)+)+(?<=\d)q_proj"
+"""Matches module names by trying every way to divide them."""
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> LanguageModel:
+    return lmtasks.load_model(tiny_folder, ON_CPU)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """An adapter of peft's on two kinds of layers."""
+    folder = tmp_path_factory.mktemp("adapters") / "adapter"
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        peft = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_folder), config)
+        for name, weight in peft.named_parameters():
+            if "lora_B" in name:
+                weight.data = torch.randn_like(weight) * 0.5
+    peft.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no longer than needed for what does not end anyway."""
+    monkeypatch.setattr(targets, "SECONDS", 1)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, written: Path) -> Path:
+    """A copy of it to be spoilt."""
+    return Path(shutil.copytree(written, tmp_path / "adapter"))
+
+
+def spoil(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def said_by(model: LanguageModel, adapter: str | None) -> str:
+    ids = tuple(model.tokenizer.encode("ferry at nine", add_special_tokens=False))
+    [[(_, answer)]] = model.generate([Request("a", ids, Generation(max_new_tokens=8), adapter)], seed=0)
+    return answer.text
+
+
+def refused(model: LanguageModel, folder: Path, *said: object) -> None:
+    before = said_by(model, None)
+    with pytest.raises(AdapterError) as error:
+        model.attach(find_adapter(folder))
+    text = str(error.value)
+    assert "\n" not in text
+    for part in said:
+        assert str(part) in text
+    assert said_by(model, None) == before
+
+
+# Patterns
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target_modules", ENDLESS),
+        ("exclude_modules", ENDLESS),
+        ("rank_pattern", {ENDLESS: 4}),
+        ("alpha_pattern", {ENDLESS: 4}),
+        ("alpha_pattern", {"q_proj": 8, "((((a{0,60000}){0,60000}){0,60000}){0,60000})*x|" * 20000: 4}),
+    ],
+)
+def test_a_pattern_that_does_not_end_is_refused(model, adapter, hurry, field, value):
+    spoil(adapter / CONFIG, **{field: value})
+    refused(model, adapter, adapter / CONFIG, f'"{field}"', "names of the modules instead")
+
+
+def test_a_pattern_for_the_number_of_layers_that_does_not_end_is_refused(model, adapter, hurry):
+    spoil(adapter / CONFIG, layers_to_transform=[0, 1], layers_pattern=["layers", r"((\w|[a-z.])+)+(?<=\d)layers"])
+    refused(model, adapter, '"layers_pattern"')
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target_modules", "q_proj("),
+        ("exclude_modules", "[z-a]"),
+        ("rank_pattern", {"*": 4}),
+        ("alpha_pattern", {"a{99999999999999}": 4}),
+        ("alpha_pattern", {"(" * 5000 + ")" * 5000: 4}),
+    ],
+)
+def test_what_is_no_regular_expression_is_refused(model, adapter, field, value):
+    spoil(adapter / CONFIG, **{field: value})
+    refused(model, adapter, adapter / CONFIG, f'"{field}"', "no valid regular expression")
+
+
+def test_merging_ends_too(adapter, hurry, tiny_folder, tmp_path):
+    spoil(adapter / CONFIG, target_modules=ENDLESS)
+    with pytest.raises(AdapterError, match="longer than 1 s"):
+        lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=tiny_folder)
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target_modules": r".*\.(q|v)_proj"},
+        {"target_modules": r"(?i)model\.layers\.\d+\.self_attn\.[QV]_proj"},
+        {"target_modules": r".*_proj", "exclude_modules": r".*(k|o|up|down|gate)_proj"},
+        {"target_modules": ["q_proj", "k_proj", "v_proj"], "exclude_modules": r".*\.k_proj"},
+        {"layers_to_transform": [0, 1], "layers_pattern": "la[xy]ers"},
+        {"layers_to_transform": [0, 1]},
+        {"r": 64, "rank_pattern": {"[qv]_proj": 4}},
+        {"lora_alpha": 64, "alpha_pattern": {r"layers\.\d+\.self_attn\.q_proj": 8, "._proj": 8}},
+    ],
+    ids=str,
+)
+def test_patterns_mean_what_they_mean_to_peft(model, adapter, written, change):
+    model.attach(find_adapter(written))
+    spoil(adapter / CONFIG, **change)
+    model.attach(find_adapter(adapter))
+    assert said_by(model, find_adapter(adapter).id) == said_by(model, find_adapter(written).id) != said_by(model, None)
+
+
+def test_the_strength_of_single_layers_counts(model, adapter, written):
+    spoil(adapter / CONFIG, alpha_pattern={r".*\.1\..*": 80})
+    model.attach(find_adapter(written))
+    model.attach(find_adapter(adapter))
+    assert said_by(model, find_adapter(adapter).id) != said_by(model, find_adapter(written).id)
+
+
+def test_a_pattern_for_tied_embeddings_is_not_merged(adapter, tiny_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "tied"))
+    spoil(folder / "config.json", tie_word_embeddings=True)
+    spoil(adapter / CONFIG, target_modules=r".*\.q_proj|lm_.*")
+    with pytest.raises(AdapterError, match="cannot be merged"):
+        lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=folder)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("r", None, "a whole number, got None"),
+        ("r", 0, "a number of at least 1, got 0"),
+        ("r", -4, "a number of at least 1, got -4"),
+        ("r", True, "a whole number, got True"),
+        ("r", "4", "a whole number, got '4'"),
+        ("r", 10**300, "a whole number, got 1000"),
+        ("lora_alpha", "eight", "a number, got 'eight'"),
+        ("lora_alpha", None, "a number, got None"),
+        ("target_modules", None, "text or a list, got None"),
+        ("target_modules", [["q_proj"]], "text, got ['q_proj']"),
+        ("target_modules", {"q_proj": 1}, "text or a list"),
+        ("target_modules", ["q_proj"] * 100_001, "100,001 entries"),
+        ("rank_pattern", ["q_proj"], "an object or null"),
+        ("rank_pattern", {"q_proj": None}, "a whole number, got None"),
+        ("alpha_pattern", {"q_proj": "1"}, "a number, got '1'"),
+        ("layers_to_transform", "all", "a whole number or a list or null"),
+        ("layers_to_transform", [-1], "a number of at least 0, got -1"),
+        ("use_dora", "yes", "true or false or null, got 'yes'"),
+        ("base_model_name_or_path", 7, "text or null, got 7"),
+    ],
+)
+def test_settings_of_wrong_types_are_refused_by_their_name(adapter, field, value, expected):
+    spoil(adapter / CONFIG, **{field: value})
+    with pytest.raises(AdapterError) as error:
+        find_adapter(adapter)
+    assert str(error.value).startswith(f"{adapter / CONFIG}: damaged ({field}")
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_rank_that_the_weights_do_not_have_takes_no_memory(model, adapter):
+    spoil(adapter / CONFIG, r=10**12)
+    refused(model, adapter, adapter / CONFIG, "says rank 1000000000000", "matrices of rank 4")
+    spoil(adapter / CONFIG, r=4, rank_pattern={"q_proj": 10**12})
+    refused(model, adapter, "says rank 1000000000000")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"use_qalora": True},
+        {"megatron_config": {"a": 1}, "megatron_core": "antigravity"},
+        {"trainable_token_indices": [1]},
+        {"kasa_config": {"beta": 1.0}},
+        {"modules_to_save": ["(a+)+b"]},
+        {"init_lora_weights": "lora_ga"},
+        {"init_lora_weights": "OLoRA"},
+    ],
+    ids=str,
+)
+def test_settings_that_change_more_than_layers_are_refused(model, adapter, setting):
+    spoil(adapter / CONFIG, **setting)
+    refused(model, adapter, "is not supported")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[1]", b"{", b"[" * 100_000, b"\xff\xfe", b'{"r": 1e999}', b'{"r": NaN}']
+)
+def test_files_that_are_no_json_objects_are_refused(adapter, content):
+    (adapter / CONFIG).write_bytes(content)
+    with pytest.raises(AdapterError) as error:
+        find_adapter(adapter)
+    assert str(adapter / CONFIG) in str(error.value) and "\n" not in str(error.value)
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def with_a_long_header(content: bytes) -> bytes:
+    return (2**60).to_bytes(8, "little") + content[8:]
+
+
+def with_a_wrong_offset(content: bytes) -> bytes:
+    return content.replace(b'"data_offsets":[0,', b'"data_offsets":[9,', 1)
+
+
+def without_anything(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, with_a_long_header, with_a_wrong_offset, without_anything])
+def test_damaged_weights_are_refused(model, adapter, damage):
+    content = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).write_bytes(damage(content))
+    assert (adapter / WEIGHTS).read_bytes() != content
+    refused(model, adapter, "does not fit")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_kind_of_number_do_no_harm(model, adapter, dtype):
+    save_file({name: weight.to(dtype) for name, weight in load_file(adapter / WEIGHTS).items()}, adapter / WEIGHTS)
+    refused(model, adapter, "expected floating-point numbers")
+
+
+# Brought by a task
+
+
+def test_an_adapter_that_a_task_brings_is_checked_likewise(adapter, model, tmp_path):
+    spoil(adapter / CONFIG, r=None)
+    task = Task(
+        name="echo",
+        version=1,
+        summary="Echo.",
+        fields=("text",),
+        prompts={"plain": "Say $text"},
+        datasets={"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
+        metrics=("exact_match",),
+        adapter=str(adapter),
+    )
+    with pytest.raises(AdapterError, match='task "echo" brings an adapter: .*damaged .r: expected a whole number'):
+        lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path / "runs")
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~nosuchuser/adapter", "a\0b", ""], ids=["long", "user", "NUL", "empty"])
+def test_names_that_no_folder_can_have_are_one_line(name):
+    with pytest.raises(lmtasks.errors.LmtasksError) as error:
+        lmtasks.api.show_adapter(name)
+    assert "adapter" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_command_with_an_endless_pattern_is_one_line(adapter, tiny_folder):
+    spoil(adapter / CONFIG, target_modules=ENDLESS)
+    command = ["adapters", "merge", adapter, "-o", adapter.parent / "merged", "--model", tiny_folder]
+    done = subprocess.run(
+        [sys.executable, "-c", "from lmtasks.cli.main import main; main()", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]  # behind the progress
+    assert said.startswith("lmtasks: ") and '"target_modules"' in said and "Traceback" not in done.stderr

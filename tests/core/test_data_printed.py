@@ -1,0 +1,119 @@
+"""Lists and objects that were printed into cells are refused, and texts in brackets are not."""
+
+import json
+from pathlib import Path
+
+import pytest
+from data_files import examples, load, refusal, write
+
+from lmtasks import Example
+from lmtasks.data import read_predictions
+from lmtasks.errors import DataError
+
+PRINTED = [
+    ("{'text': array(['1931'], dtype=object), 'answer_start': array([5], dtype=int32)}", "a dict"),
+    ("{'text': ['1931'], 'answer_start': [5]}", "a dict"),
+    ("['seven', 'seven arches']", "a list"),
+    ("['seven' 'seven arches']", "a list"),
+    ("['seven'\n 'seven arches']", "a list"),
+    ('["it\'s", \'a "list"\']', "a list"),
+    ("['a', nan]", "a list"),
+    ("['a', None, -1.5e3, True]", "a list"),
+    ("[1 2 3]", "a list"),
+    ("[np.str_('a'), np.float64(1.0)]", "a list"),
+    ("[Timestamp('2020-01-01 00:00:00')]", "a list"),
+    ("['a' ... 'b']", "a list"),
+    ("('a', 'b')", "a tuple"),
+    ("('a',)", "a tuple"),
+    ("array(['x', 'y'], dtype='<U4')", "a numpy array"),
+    ("array([1, 2])", "a numpy array"),
+    ('["a", "b"]', "a JSON list"),
+    ("[]", "a JSON list"),
+    ('[{"text": "a", "start": null}]', "a JSON list"),
+    ('{"text": ["a"]}', "a JSON object"),
+    ("[" * 500 + "1" + "]" * 500, "a JSON list"),
+    ("[" * 100_000 + "1" + "]" * 100_000, "a list"),
+]
+TEXTS = [
+    "[sic] he said",
+    "[Applause]",
+    "(A)",
+    "(3)",
+    "{name}",
+    "{0}",
+    "[...]",
+    "[, ]",
+    "[12-14]",
+    "[00:12:03]",
+    "[1/2]",
+    "(1) or (2)",
+    "[1], [2]",
+    "[1, 2",
+    "1, 2]",
+    "[1, 2)",
+    "['a'] and",
+    "[x for x in y]",
+    "f('a')",
+    "{a: 1}",
+    "'a', 'b'",
+    "-" * 100_000 + "[1]",
+    "[" * 300_000,
+    "['" * 100_000 + "]",
+    "[" + "-" * 100_000 + "1]",
+]
+
+
+@pytest.mark.parametrize(("cell", "kind"), PRINTED)
+@pytest.mark.parametrize("name", ["data.csv", "data.jsonl"])
+def test_column_of_printed_answers_is_refused_with_what_to_do(tmp_path: Path, name: str, cell: str, kind: str):
+    empty = {"data.csv": "", "data.jsonl": None}[name]
+    path = write(tmp_path / name, [{"document": "a", "summary": empty}, {"document": "b", "summary": cell}])
+    message = refusal(path)
+    row = ", line " if name == "data.csv" else ", line 2"
+    assert message.startswith(f"{path}{row}")
+    assert f'column "summary" holds {kind} written as text' in message
+    assert 'df.to_json("data.jsonl", orient="records", lines=True)' in message
+    assert len(message) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("cell", TEXTS)
+def test_text_in_brackets_is_a_text(tmp_path: Path, cell: str):
+    [example] = examples(write(tmp_path / "data.csv", [{"document": cell, "summary": cell}]))
+    assert (example.inputs, example.references) == ({"document": cell}, (cell,))
+
+
+def test_one_text_among_printed_lists_makes_them_texts(tmp_path: Path):
+    rows = [{"document": "a", "summary": "['x']"}, {"document": "b", "summary": "a list: ['x']"}]
+    assert [example.references for example in examples(write(tmp_path / "data.csv", rows))] == [
+        ("['x']",),
+        ("a list: ['x']",),
+    ]
+
+
+def test_column_of_printed_inputs_is_refused_but_json_objects_may_be_put_into_words(tmp_path: Path):
+    path = write(tmp_path / "data.csv", [{"document": "['a', 'b']", "summary": "s"}])
+    assert 'column "document" holds a list written as text' in refusal(path)
+    record = '{"name": "The Mill", "food": ["fish", "bread"]}'
+    [example] = examples(write(tmp_path / "data.csv", [{"document": record, "summary": "s"}]))
+    assert example.inputs == {"document": record}
+
+
+def test_printed_list_in_a_column_that_nobody_needs_is_meta(tmp_path: Path):
+    [example] = examples(write(tmp_path / "data.csv", [{"document": "a", "tags": "['x', 'y']"}]))
+    assert example.meta == {"tags": "['x', 'y']"}
+
+
+def test_text_that_looks_like_a_list_may_be_given_in_a_real_list(tmp_path: Path):
+    [example] = examples(write(tmp_path / "data.jsonl", [{"document": "a", "summary": ['["x"]']}]))
+    assert example.references == ('["x"]',)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_printed_predictions_are_refused_unless_references_look_so_too(tmp_path: Path, name: str):
+    path = write(tmp_path / name, [{"id": "1", "prediction": "['x']"}, {"id": "2", "prediction": "[]"}])
+    data = [{"id": id, "document": "a", "summary": ["x"]} for id in ("1", "2")]
+    dataset = load(write(tmp_path / "data.jsonl", data))
+    with pytest.raises(DataError, match='column "prediction" holds a list written as text'):
+        read_predictions(path, dataset.examples)
+    lists = [Example(id=id, inputs={}, references=(json.dumps(["x"]),)) for id in ("1", "2")]
+    assert read_predictions(path, lists) == ["['x']", "[]"]

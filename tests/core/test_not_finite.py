@@ -1,0 +1,194 @@
+"""Models and adapters that compute what is no number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import lmtasks
+from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks.errors import AdapterError, ModelError
+from lmtasks.inference import Continuation, LanguageModel, Request
+from lmtasks.model.adapter import find_adapter
+from lmtasks.testing import save_tiny_model
+
+ON_CPU = RunOptions(device="cpu", dtype="float32")
+GREEDY = Generation(max_new_tokens=4)
+SAMPLING = {
+    "temperature": Generation(max_new_tokens=4, temperature=0.7),
+    "top_k": Generation(max_new_tokens=4, temperature=0.7, top_k=5),
+    "top_p": Generation(max_new_tokens=4, temperature=0.7, top_p=0.8),
+    "repetition penalty": Generation(max_new_tokens=4, temperature=0.7, repetition_penalty=1.3),
+}
+WAYS = {"greedy": GREEDY, "greedy with a penalty": Generation(max_new_tokens=4, repetition_penalty=1.3), **SAMPLING}
+TASK = Task(
+    name="echo",
+    version=1,
+    summary="Echo.",
+    fields=("text",),
+    prompts={"plain": "Say $text"},
+    datasets={"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
+    metrics=("exact_match",),
+    generation=GREEDY,
+)
+
+
+def spoil(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> Path:
+    """Change the weights of a model that have a part of a name."""
+    file = folder / "model.safetensors"
+    weights = {key: change(weight) if name in key else weight for key, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    return folder
+
+
+def make(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> LanguageModel:
+    save_tiny_model(folder)
+    return lmtasks.load_model(spoil(folder, change, name), ON_CPU)
+
+
+def nan(weight: torch.Tensor) -> torch.Tensor:
+    return weight * math.nan
+
+
+def infinite(weight: torch.Tensor) -> torch.Tensor:
+    return weight * math.inf
+
+
+def huge(weight: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(weight, 3e38)
+
+
+def row_of(token: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Spoil the embedding of a single token."""
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        weight = weight.clone()
+        weight[token] = math.nan
+        return weight
+
+    return change
+
+
+def answer(model: LanguageModel, generation: Generation = GREEDY, adapter: str | None = None, text: str = "ferry"):
+    ids = tuple(model.tokenizer.encode(text, add_special_tokens=False))
+    return list(model.generate([Request("a", ids, generation, adapter)], seed=0))
+
+
+def refused(model: LanguageModel, what: Callable[[], object], *said: str) -> None:
+    with pytest.raises(ModelError) as error:
+        what()
+    for part in (model.info.name, "float32", "NaN or infinite", *said):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("generation", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("change", "name"), [(nan, "layers.1"), (infinite, "lm_head"), (huge, "lm_head")], ids=["NaN", "infinite", "huge"]
+)
+def test_no_token_is_chosen_from_logits_that_are_no_numbers(tmp_path, change, name, generation):
+    model = make(tmp_path / "model", change, name)
+    refused(model, lambda: answer(model, generation))
+
+
+@pytest.mark.parametrize("generation", WAYS.values(), ids=WAYS)
+def test_a_single_bad_token_is_found_by_the_engine_that_is_used(tmp_path, tiny_folder, generation):
+    token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
+    model = make(tmp_path / "model", row_of(token), "embed_tokens")
+    # Prompts without that token are answered as ever.
+    assert answer(model, generation)
+    refused(model, lambda: answer(model, generation, text="ferry at nine"))
+
+
+@pytest.mark.parametrize("generation", WAYS.values(), ids=WAYS)
+def test_generate_of_transformers_is_watched_likewise(tmp_path, tiny_folder, monkeypatch, generation):
+    monkeypatch.setattr("lmtasks.inference.packed.Trial.bytes_per_token", lambda *_: None)
+    token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
+    model = make(tmp_path / "model", row_of(token), "embed_tokens")
+    assert model.engine == "generate"
+    assert answer(model, generation)
+    refused(model, lambda: answer(model, generation, text="ferry at nine"))
+
+
+@pytest.mark.parametrize("engine", ["slots", "generate"])
+def test_likelihoods_that_are_no_numbers_are_refused(tmp_path, tiny_folder, monkeypatch, engine):
+    if engine == "generate":
+        monkeypatch.setattr("lmtasks.inference.packed.Trial.bytes_per_token", lambda *_: None)
+    token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
+    model = make(tmp_path / "model", row_of(token), "embed_tokens")
+    assert model.engine == engine
+    refused(model, lambda: list(model.loglikelihood([Continuation([5, token], [6, 7])])))
+
+
+def test_a_run_fails_and_says_so(tmp_path):
+    model = make(tmp_path / "model", nan, "layers.1")
+    refused(model, lambda: lmtasks.run(TASK, ON_CPU, model=model, output_dir=tmp_path / "runs"))
+    refused(model, lambda: lmtasks.ask(TASK, "nine", ON_CPU, model=model))
+
+
+def test_a_run_fails_after_the_first_batch_that_is_no_number(tmp_path, tiny_folder):
+    token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
+    model = make(tmp_path / "model", row_of(token), "embed_tokens")
+    refused(model, lambda: lmtasks.run(TASK, ON_CPU, model=model, output_dir=tmp_path / "runs"))
+    [folder] = (tmp_path / "runs").iterdir()
+    assert lmtasks.Run(folder).status == "failed"
+    assert "NaN" in lmtasks.Run(folder).record["error"]
+
+
+def test_tokens_that_a_model_masks_do_no_harm(tmp_path):
+    """Logits of -inf are how models say that a token must not be written."""
+    save_tiny_model(tmp_path / "model", "gpt_neox")
+    model = lmtasks.load_model(tmp_path / "model", ON_CPU)
+    module = model._loaded.module
+    head = torch.nn.Linear(48, module.get_output_embeddings().weight.shape[0], bias=True)
+    head.weight.data = module.get_output_embeddings().weight.data
+    head.bias.data.zero_()
+    head.bias.data[7:] = -math.inf
+    module.set_output_embeddings(head.eval())
+    assert model.engine == "slots"
+    for generation in WAYS.values():
+        [[(_, said)]] = answer(model, generation)
+        assert all(token < 7 for token in model.tokenizer.encode(said.text)) or not said.text
+    [[(_, logprob)]] = model.loglikelihood([Continuation([5], [3])])
+    assert math.isfinite(logprob)
+
+
+# Adapters
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, tiny_folder: Path) -> Path:
+    config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_folder), config).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_a_base_that_is_no_number_is_blamed_and_not_the_adapter(tmp_path, adapter):
+    model = make(tmp_path / "model", nan, "layers.1")
+    refused(model, lambda: model.attach(find_adapter(adapter)))
+
+
+def test_a_base_with_bad_weights_is_not_merged(tmp_path, adapter):
+    save_tiny_model(tmp_path / "model")
+    spoil(tmp_path / "model", nan, "layers.1.mlp.up_proj")
+    with pytest.raises(ModelError, match=r"its weight model\.layers\.1\.mlp\.up_proj\.weight is NaN or infinite"):
+        lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=tmp_path / "model")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_adapter_with_bad_weights_is_not_merged(tmp_path, tiny_folder, adapter, dtype):
+    file = adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    value = math.nan if dtype == "float32" else 1e3  # float16 overflows, where float32 does not
+    save_file({name: torch.full_like(weight, value) for name, weight in weights.items()}, file)
+    with pytest.raises(AdapterError, match=f"q_proj.* is NaN or infinite in {dtype}; nothing was written"):
+        lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=tiny_folder, dtype=dtype)
+    assert not any("merged" in entry.name for entry in tmp_path.iterdir())

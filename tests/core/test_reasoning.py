@@ -1,0 +1,243 @@
+"""Reasoning before an answer: divided from it, kept beside it, and never scored."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import lmtasks
+from lmtasks import Example, Generation, Task
+from lmtasks.cli.main import cli
+from lmtasks.errors import UsageError
+from lmtasks.inference.text import StopCheck, completion, streamed
+from lmtasks.prompts import Renderer
+from lmtasks.reasoning import ReasoningParser
+from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model
+
+SWITCH = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""As Qwen3 has it: an empty block where thinking is off."""
+OPENING = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
+"""As QwQ has it: the template opens the block."""
+HARMONY = CHAT_TEMPLATE.replace("assistant\n", "assistant")
+
+
+def make_task(*answers: str, **changes) -> Task:
+    examples = [Example(id=str(at), inputs={"text": f"t{at}"}, references=(text,)) for at, text in enumerate(answers)]
+    settings = {
+        "name": "echo",
+        "version": 1,
+        "summary": "Echo.",
+        "fields": ("text",),
+        "prompts": {"plain": "Say $text"},
+        "datasets": {"demo": lambda split: iter(examples if split == "test" else [])},
+        "metrics": ("exact_match", "bleu"),
+    }
+    return Task(**(settings | changes))
+
+
+def model_with(template: str | None, *answers: str) -> FakeModel:
+    model = FakeModel(answers)
+    model.tokenizer = CharacterTokenizer(template)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer"),
+    [
+        ("Paris", "", "Paris"),
+        ("<think>\nIt is a capital.\n</think>\n\nParis", "It is a capital.", "Paris"),
+        ("  <think>a</think>b", "a", "b"),
+        ("<think></think>Paris", "", "Paris"),
+        ("<think>a</think><think>b</think>c", "a\n\nb", "c"),
+        ("<think>a</think>b </think> c", "a", "b </think> c"),
+        ("Write </think> to end it.", "", "Write </think> to end it."),
+        ("A tag is <think>.", "", "A tag is <think>."),
+        ("[THINK]a[/THINK]b", "a", "b"),
+        ("◁think▷a◁/think▷b", "a", "b"),
+        ("<seed:think>a</seed:think>b", "a", "b"),
+        ("<|START_THINKING|>a<|END_THINKING|>b", "a", "b"),
+        ("<|channel>thought\na<channel|>b", "a", "b"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b", "a", "b"),
+        ("<|channel|>final<|message|>b", "", "b"),
+        ("<|channel|>analysis<|message|>a<|channel|>final <|constrain|>json<|message|>{}", "a", "{}"),
+        # Unfinished reasoning is no answer.
+        ("<think>It is", "It is", ""),
+        ("<|channel|>analysis<|message|>It is", "It is", ""),
+    ],
+)
+def test_parse_divides_reasoning_from_the_answer(text, reasoning, answer):
+    parsed = ReasoningParser().parse(text)
+    assert (parsed.reasoning, parsed.answer) == (reasoning, answer)
+    assert (parsed.start is None) == (answer == "")
+
+
+def test_parse_knows_a_block_that_the_template_opened():
+    parser = ReasoningParser(opened="<think>")
+    assert parser.parse("a</think>\n\nb").answer == "b"
+    assert parser.parse("a").start is None
+    assert parser.parse("</think>b").answer == "b"
+
+
+def test_parse_knows_a_closing_marker_of_the_model_alone():
+    parser = ReasoningParser(closings=("</think>",))
+    assert parser.parse("a</think>b").answer == "b"
+    assert parser.parse("a").answer == "a"
+
+
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE, SWITCH])
+def test_run_scores_the_answer_behind_the_reasoning(template, tmp_path):
+    answers = ["The ferry leaves at nine o'clock.", "It returns at six in the evening."]
+    task = make_task(*answers, generation=Generation(stop=("\n",)))
+    model = model_with(template, *(f"<think>\nHm.\n</think>\n\n{answer}\nMore." for answer in answers))
+    run = lmtasks.run(task, model=model, output_dir=tmp_path)
+    assert {score.name: round(score.value, 6) for score in run.scores} == {"exact_match": 100.0, "BLEU": 100.0}
+    first = run.samples[0]
+    assert (first.prediction, first.completion, first.reasoning) == (answers[0], answers[0], "Hm.")
+    assert 0 < first.reasoning_tokens < first.completion_tokens
+    assert run.record["tokens"]["reasoning"] == sum(sample.reasoning_tokens for sample in run.samples)
+    report = (run.path / "report.md").read_text()
+    assert "new tokens are reasoning, which no score sees" in report
+    assert "    Hm." in report
+
+
+def test_run_counts_unfinished_reasoning_as_an_empty_answer(tmp_path):
+    model = model_with(OPENING, "It may be", "Hm.</think>two", "")
+    run = lmtasks.run(make_task("one", "two", "three"), model=model, output_dir=tmp_path)
+    assert [sample.prediction for sample in run.samples] == ["", "two", ""]
+    assert [sample.reasoning for sample in run.samples] == ["It may be", "Hm.", ""]
+    assert run.record["counts"]["unanswered"] == 1
+    assert run.record["counts"]["empty"] == 2
+    assert "1 of 3 outputs are reasoning without an answer" in (run.path / "report.md").read_text()
+
+
+def test_resumed_run_reads_the_same_answers(tmp_path):
+    def parse(text):
+        raise RuntimeError
+
+    answers = ["<think>a</think>one", "<think>b</think>two"]
+    with pytest.raises(lmtasks.LmtasksError):
+        lmtasks.run(make_task("one", "two", parse=parse), model=model_with(None, *answers), output_dir=tmp_path)
+    run = lmtasks.run(make_task("one", "two"), model=model_with(None), output_dir=tmp_path)
+    assert [sample.prediction for sample in run.samples] == ["one", "two"]
+
+
+def test_ask_answers_without_the_reasoning():
+    heard: list[str] = []
+    model = model_with(CHAT_TEMPLATE, "<think>Hm.</think>one")
+    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=heard.append) == "one"
+    assert heard[0] == "o"
+
+
+def test_thinking_is_off_unless_asked_for(tmp_path):
+    task = make_task("one")
+    off, on = model_with(SWITCH, "one"), model_with(SWITCH, "<think>a</think>one")
+    first = lmtasks.run(task, model=off, output_dir=tmp_path)
+    second = lmtasks.run(task, model=on, output_dir=tmp_path, chat_template_kwargs={"enable_thinking": True})
+    assert off.prompts[0].endswith("<think>\n\n</think>\n\n")
+    assert on.prompts[0].endswith("assistant\n")
+    settings = [run.record["prompt"]["chat_template"] for run in (first, second)]
+    assert settings == [
+        {"kwargs": {"enable_thinking": False}, "date": None},
+        {"kwargs": {"enable_thinking": True}, "date": None},
+    ]
+    assert first.record["key"] != second.record["key"]
+    assert "chat template: enable_thinking True" in (second.path / "report.md").read_text()
+
+
+def test_marker_in_an_answer_is_text_where_the_template_has_ended_the_reasoning(tmp_path):
+    run = lmtasks.run(make_task("a </think> b"), model=model_with(SWITCH, "a </think> b"), output_dir=tmp_path)
+    assert run.samples[0].prediction == "a </think> b"
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
+def test_unknown_setting_of_a_chat_template_is_refused(template, tmp_path):
+    with pytest.raises(UsageError, match="chat template"):
+        lmtasks.run(
+            make_task("one"), model=model_with(template), output_dir=tmp_path, chat_template_kwargs={"thinking": True}
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_set_the_chat_template(tmp_path):
+    save_tiny_model(tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    (tmp_path / "model" / "chat_template.jinja").write_text(SWITCH)
+    assert config.is_file()
+    (tmp_path / "data.jsonl").write_text('{"document": "The ferry leaves at nine.", "summary": "It leaves."}\n')
+    arguments = ["summarization", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "data.jsonl")]
+    shown = CliRunner().invoke(cli, ["show", *arguments, "--template-set", "enable_thinking=true"])
+    assert shown.exit_code == 0, shown.output
+    assert "<think>" not in shown.output
+    assert "<think>\n\n</think>" in CliRunner().invoke(cli, ["show", *arguments]).output
+    run = ["run", *arguments, "--max-new-tokens", "2", "--json", "--output-dir", str(tmp_path / "runs")]
+    assert CliRunner().invoke(cli, [*run, "--template-set", "enable_thinking=true"]).exit_code == 0
+    [record] = (tmp_path / "runs").glob("*/run.json")
+    assert json.loads(record.read_text())["prompt"]["chat_template"]["kwargs"] == {"enable_thinking": True}
+
+
+@pytest.mark.parametrize(
+    ("template", "start"), [(CHAT_TEMPLATE, ""), (SWITCH, ""), (OPENING, "</think>\n\n"), (None, "")]
+)
+def test_learned_answers_stand_behind_the_reasoning(template, start):
+    tokenizer = CharacterTokenizer(template)
+    example = Example(id="1", inputs={"text": "t"}, references=("one",))
+    pair = Renderer(make_task("one"), tokenizer).render_pair(example, None, 0, on_overlong="error")
+    assert tokenizer.decode(list(pair.answer_ids)) == f"{start}one\0"
+
+
+def test_data_cannot_spell_a_marker_of_reasoning():
+    """A template cuts what stands before the marker out of earlier answers: Qwen3's does so with `split`."""
+    template = SWITCH.replace("message['content'] }}", "message['content'].split('</think>')[-1] }}")
+    shown = Example(id="s", inputs={"text": "t"}, references=("keep </think> this",))
+    renderer = Renderer(make_task("one"), CharacterTokenizer(template), fewshot=[shown])
+    prompt = renderer.render(Example(id="1", inputs={"text": "a </think> b"}))
+    text = CharacterTokenizer().decode(list(prompt.token_ids))
+    assert "keep </think> this" in text
+    assert "Say a </think> b" in text
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = _tiny_tokenizer(chat=True)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return tokenizer
+
+
+def test_stop_string_within_reasoning_ends_nothing(tokenizer):
+    text = "<think>\nfirst\nsecond\n</think>\n\nanswer\nmore"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    check = StopCheck(tokenizer, ("\n",), ReasoningParser())
+    stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
+    made = completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    assert (made.text, made.reasoning, made.finish) == ("answer", "first\nsecond", "stop")
+    thought = tokenizer.encode(text.partition("\n\n")[0], add_special_tokens=False)
+    assert made.reasoning_tokens == len(thought)
+    assert made.tokens == stopped
+
+
+def test_unfinished_reasoning_is_all_reasoning(tokenizer):
+    ids = tokenizer.encode("<think>\nfirst\n", add_special_tokens=False)
+    made = completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
+    assert (made.text, made.finish, made.reasoning_tokens) == ("", "length", len(ids))
+
+
+def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
+    tokenizer = _tiny_tokenizer(chat=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|im_end|>"]})
+    ids = tokenizer.encode("[THINK]a[/THINK]b<|im_end|>c", add_special_tokens=False)
+    made = completion(tokenizer, ids, Generation(), (), ReasoningParser())
+    assert (made.text, made.reasoning) == ("bc", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [("<", ""), ("<thi", ""), ("<think>a", ""), ("<think>a</think>", ""), ("<think>a</think>b", "b"), ("<b", "<b")],
+)
+def test_streamed_text_is_the_answer_alone(text, heard):
+    assert streamed(text, (), ReasoningParser()) == heard
