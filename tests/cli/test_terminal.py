@@ -214,6 +214,21 @@ main(["list"])
     assert done.stderr == "lmtasks: a\\nlmtasks: b\\u001b[5n\n"
 
 
+def test_bytes_do_not_lead_around(tmp_path):
+    script = "import sys\nfrom lmtasks.cli.streams import standard_streams\nimport click\nwith standard_streams():\n"
+    script += f"    click.echo({STEERING!r}.encode()); sys.stderr.buffer.write(b'\\x1b[5n\\xff.'); sys.stderr.flush()\n"
+    _, output = on_terminal(tmp_path, script=script)
+    assert output == f"{SHOWN}\n\\u001b[5n\\xff."
+
+
+def test_terminal_of_ascii_alone_gets_no_control_character(nasty, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")  # click makes a writer of its own for such streams
+    code, output = on_terminal(nasty, "score", STEERING)
+    assert code == 2
+    assert SHOWN in output
+    assert steering(output) == set()
+
+
 # Where nothing can be written
 
 

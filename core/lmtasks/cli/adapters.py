@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmtasks.cli import options
+from lmtasks.cli import arguments, options
 from lmtasks.cli.terminal import facts, progress, table
 from lmtasks.escaping import one_line
 
@@ -45,7 +45,7 @@ def show_adapter(adapter: str, as_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=arguments.UserPath(file_okay=False),
     required=True,
     metavar="FOLDER",
     help="Of the merged model; it is made.",

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lmtasks.cli import options
+from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import progress
 from lmtasks.errors import PathError
@@ -23,7 +23,7 @@ from lmtasks.paths import user_path
     "--input",
     "inputs",
     multiple=True,
-    callback=options.pairs,
+    callback=arguments.pairs,
     metavar="FIELD=TEXT",
     help="Another field of the task; FIELD=@FILE reads a file, @@ stands for @ itself. Repeatable.",
 )

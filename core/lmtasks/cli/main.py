@@ -12,9 +12,8 @@ from importlib.metadata import version
 import click
 
 from lmtasks.cli.streams import standard_streams
-from lmtasks.cli.terminal import FAILED, complain, say
+from lmtasks.cli.terminal import FAILED, complain, message, say
 from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
-from lmtasks.escaping import one_line
 
 COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
@@ -65,7 +64,7 @@ class OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the message."""
-        return one_line(super().formatMessage(record))
+        return message(super().formatMessage(record))
 
 
 # With color, click leaves escape sequences of an answer alone where it is piped; for terminals, see streams.py.
@@ -93,7 +92,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = cli.main(args=arguments, prog_name="lmtasks", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.message = one_line(error.message)  # type: ignore[misc]  # Final, but what else does `show` write?
+        error.message = message(error.message)  # type: ignore[misc]  # Final, but what else does `show` write?
         error.show()
         return error.exit_code
     except LmtasksError as error:

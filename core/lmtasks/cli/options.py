@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from lmtasks.cli import arguments
 from lmtasks.cli.completion import complete_models, complete_plugins
 from lmtasks.model.catalogue import DEFAULT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        logging.getLogger("lmtasks").setLevel(logging.DEBUG)
-
-
-def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Read NAME=VALUE, given any number of times."""
-    pairs = {}
-    for value in values:
-        name, equals, text = value.partition("=")
-        if not (name and equals and text):
-            raise click.BadParameter(f'"{value}": expected NAME=VALUE', param=parameter)
-        if name in pairs:
-            raise click.BadParameter(f'"{name}" is given twice', param=parameter)
-        pairs[name] = text
-    return pairs
-
-
-def names(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Read names, separated by commas."""
-    if value is None:
-        return None
-    listed = tuple(name.strip() for name in value.split(",") if name.strip())
-    if not listed:
-        raise click.BadParameter("expected names, separated by commas", param=parameter)
-    return listed
-
-
-def _stops(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    return tuple(value.replace("\\n", "\n").replace("\\t", "\t") for value in values) or None
 
 
 def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -60,40 +26,8 @@ def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command
     return decorate
 
 
-def _add_to(variable: str, separator: str, ctx: click.Context, values: tuple[str, ...]) -> None:
-    """Add names to an environment variable as long as the command runs, for this process and those it starts."""
-    if not values:
-        return
-    before = os.environ.get(variable)
-    os.environ[variable] = separator.join([*([before] if before else []), *values])
-
-    def put_back() -> None:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-    ctx.call_on_close(put_back)
-
-
-def _plugin_files(ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> None:
-    from lmtasks.plugins import FILES
-
-    _add_to(FILES, os.pathsep, ctx, values)
-
-
-def _plugins_off(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
-    from lmtasks.errors import unknown_name
-    from lmtasks.plugins import DISABLED, find_plugins
-
-    for name in values:
-        if name not in (known := find_plugins()):
-            raise click.BadParameter(str(unknown_name("plugin", name, known)), param=parameter)
-    _add_to(DISABLED, ",", ctx, values)
-
-
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Tell more; show tracebacks."
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=arguments.verbose, help="Tell more; show tracebacks."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 
@@ -102,7 +36,7 @@ plugin_options = group(
         "--plugin",
         multiple=True,
         expose_value=False,
-        callback=_plugin_files,
+        callback=arguments.plugin_files,
         metavar="FILE",
         help="Take a plugin from a Python or YAML file. Repeatable.",
     ),
@@ -110,7 +44,7 @@ plugin_options = group(
         "--no-plugin",
         multiple=True,
         expose_value=False,
-        callback=_plugins_off,
+        callback=arguments.plugins_off,
         metavar="NAME",
         shell_complete=complete_plugins,
         help="Leave an installed plugin out. Repeatable.",
@@ -169,7 +103,7 @@ map_option = click.option(
     "--map",
     "columns",
     multiple=True,
-    callback=pairs,
+    callback=arguments.text_pairs,
     metavar="FIELD=COLUMN",
     help="The data's column for a field, or for references, id or language. Repeatable.",
 )
@@ -189,7 +123,7 @@ data_options = group(
         "--map",
         "columns",
         multiple=True,
-        callback=pairs,
+        callback=arguments.text_pairs,
         metavar="FIELD=COLUMN",
         help="The data's column for a field, or for references, id or language; `score` also takes prediction=COLUMN,"
         " of the outputs. Repeatable.",
@@ -201,23 +135,10 @@ set_option = click.option(
     "--set",
     "parameters",
     multiple=True,
-    callback=pairs,
+    callback=arguments.text_pairs,
     metavar="NAME=VALUE",
     help="Set a parameter of the task (see `lmtasks show`). Repeatable.",
 )
-
-
-def _template_values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
-    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON has them."""
-
-    def read(text: str) -> object:
-        try:
-            value: object = json.loads(text)
-        except ValueError:
-            return text
-        return text if isinstance(value, (list, dict)) else value
-
-    return {name: read(text) for name, text in pairs(ctx, parameter, values).items()}
 
 
 template_options = group(
@@ -225,7 +146,7 @@ template_options = group(
         "--template-set",
         "chat_template_kwargs",
         multiple=True,
-        callback=_template_values,
+        callback=arguments.template_values,
         metavar="NAME=VALUE",
         help="Set a variable of the model's chat template, such as enable_thinking=true. Repeatable.  [default: no"
         " thinking]",
@@ -279,7 +200,7 @@ generation_options = group(
     click.option(
         "--stop",
         multiple=True,
-        callback=_stops,
+        callback=arguments.stops,
         metavar="TEXT",
         help="Ends an answer, instead of the task's own. Repeatable.",
     ),
@@ -293,7 +214,7 @@ def metrics_option(default: str) -> Callable[[Command], Command]:
     """Return the option that names metrics; `default` says which are taken without it."""
     return click.option(
         "--metrics",
-        callback=names,
+        callback=arguments.names,
         metavar="NAME,...",
         help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba, rouge:char),"
         f" exact_match, f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
@@ -317,7 +238,7 @@ def resampling_options(least: int) -> Callable[[Command], Command]:
 
 output_dir_option = click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=arguments.UserPath(file_okay=False),
     default=Path("runs"),
     show_default=True,
     help="Holds run folders.",

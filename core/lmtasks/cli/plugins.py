@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lmtasks.cli import options
+from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_plugins
-from lmtasks.cli.terminal import FAILED, SLOW, complain, show_traceback, table
+from lmtasks.cli.terminal import FAILED, SLOW, complain, message, show_traceback, table
 from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
@@ -115,14 +116,14 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
 @click.option("--metric", is_flag=True, help="With a metric of its own.")
 @click.option(
     "--adapter",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=arguments.UserPath(exists=True, file_okay=False),
     metavar="FOLDER",
     help="With a LoRA adapter that `lmtasks train` made; it is copied into the package.",
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=arguments.UserPath(file_okay=False),
     metavar="FOLDER",
     help="Where to write it.  [default: lmtasks-NAME]",
 )
@@ -158,10 +159,10 @@ def new_plugin(
     )
     folder = output or Path(plan.distribution)
     written = write_plugin(plan, folder)
-    click.echo("\n".join(str(folder / file) for file in written))
-    click.echo(
-        f"\nNow: pip install -e '{folder}[test]' && pytest {folder} && lmtasks plugins check {plan.name}", err=True
-    )
+    click.echo("\n".join(one_line(str(folder / file)) for file in written))
+    install, test = shlex.quote(f"{folder}[test]"), shlex.quote(str(folder))
+    now = one_line(f"Now: pip install -e {install} && pytest {test} && lmtasks plugins check {plan.name}")
+    click.echo(f"\n{now}", err=True)
 
 
 @command.command("schema")
@@ -183,8 +184,8 @@ def _as_text(checks: list[Check]) -> str:
     lines, task = [], None
     for check in checks:
         if check.task != task:
-            lines += [*([""] if task else []), one_line(check.task)]
+            lines += [*([""] if task else []), message(check.task)]
             task = check.task
         said = f": {check.said}" if check.said else ""
-        lines.append(one_line(f"  {marks[check.status]} {check.promise}{said}"))
+        lines.append(message(f"  {marks[check.status]} {check.promise}{said}"))
     return "\n".join(lines)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmtasks.cli import options
+from lmtasks.cli import arguments, options
 from lmtasks.cli.results import examples, remarks_line, score_lines
 from lmtasks.cli.terminal import FAILED, complain
 from lmtasks.escaping import one_line
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 @options.resampling_options(least=0)
 @click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=arguments.UserPath(file_okay=False),
     help="Leave a run folder here, for `lmtasks compare`.  [default: none]",
 )
 @options.json_option

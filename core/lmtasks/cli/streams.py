@@ -7,15 +7,19 @@ without control characters; what cannot be written there is lost, for nobody is 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from lmtasks.errors import OutputError
 from lmtasks.escaping import visible
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _OF_TQDM = re.compile(r"\r|(\x1b\[A)+\Z")
 """To the beginning of the line; up, from one bar to another."""
@@ -28,15 +32,18 @@ class _Stream:
         self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the stream has, but not the way for bytes: it would lead around `write`."""
-        if name == "buffer":
-            raise AttributeError(name)
+        """Return what else the stream has."""
         return getattr(self.stream, name)
 
-    def write(self, text: str | bytes) -> int:
-        """Write text; click gives its completions for a shell as bytes of UTF-8."""
+    @property
+    def buffer(self) -> _Bytes:
+        """The way for bytes, which does not lead around `write`."""
+        return _Bytes(self)
+
+    def write(self, text: str) -> int:
+        """Write text."""
         try:
-            self.stream.write(self.shown(text.decode("utf-8") if isinstance(text, bytes) else text))
+            self.stream.write(self.shown(text))
         except OSError as error:
             self.fail(error)
         return len(text)
@@ -66,6 +73,27 @@ class _Stream:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, number)
         os.close(nowhere)
+
+
+class _Bytes(io.BufferedIOBase):
+    """Takes UTF-8, and writes it as text."""
+
+    def __init__(self, text: _Stream) -> None:
+        self._text = text
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write bytes; what is not UTF-8 is escaped."""
+        content = bytes(data)
+        self._text.write(content.decode("utf-8", "backslashreplace"))
+        return len(content)
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        self._text.flush()
 
 
 class Results(_Stream):

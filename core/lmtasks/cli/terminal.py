@@ -21,6 +21,8 @@ FAILED = 1
 """The exit code of a command that did not do all that was asked."""
 SLOW = 2.0
 """Seconds from which on the import of a plugin is told: whoever lists tasks waits for it."""
+LONGEST_MESSAGE = 2000
+"""Characters of a message; the known names of tasks, which some list, are 600."""
 PLAIN_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
 
@@ -98,9 +100,18 @@ def _amount(done: int, total: int, note: str) -> str:
     return ", ".join(part for part in (f"{done}/{total}" if total else "", note) if part)
 
 
+def message(text: str) -> str:
+    """Return a message in one line of bounded length: a file's column may have a name of a megabyte."""
+    line = one_line(text)
+    if len(line) <= LONGEST_MESSAGE:
+        return line
+    half = LONGEST_MESSAGE // 2
+    return f"{line[:half]} [...] {line[-half:]}"
+
+
 def say(text: str) -> None:
     """Write a line to stderr."""
-    click.echo(f"lmtasks: {one_line(text)}", err=True)
+    click.echo(message(f"lmtasks: {text}"), err=True)
 
 
 def complain(errors: Iterable[LmtasksError]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lmtasks.cli import options
+from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_models, complete_tasks
 from lmtasks.cli.results import compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import facts, progress, say
@@ -20,7 +20,9 @@ from lmtasks.model.catalogue import DEFAULT
 
 @click.command("train")
 @click.argument("task", shell_complete=complete_tasks)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="ADAPTER", help="The adapter's folder.")
+@click.option(
+    "-o", "--output", type=arguments.UserPath(file_okay=False), metavar="ADAPTER", help="The adapter's folder."
+)
 @click.option(
     "--model",
     metavar="MODEL",
@@ -30,7 +32,7 @@ from lmtasks.model.catalogue import DEFAULT
 @training_options
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=arguments.UserPath(dir_okay=False),
     metavar="FILE",
     help="YAML with the same settings (learning_rate: 3e-4); flags win.",
 )

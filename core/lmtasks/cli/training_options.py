@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from lmtasks.cli.options import group, language_option, map_option, metrics_option, names, set_option, template_options
+from lmtasks.cli import arguments
+from lmtasks.cli.options import group, language_option, map_option, metrics_option, set_option, template_options
 
 training_options = group(
     click.option("--data", metavar="DATA", help="What is learned, as for `run`.  [default: the task's own]"),
@@ -38,7 +37,7 @@ training_options = group(
     click.option("--dropout", type=float, metavar="P", help="Of the adapter's inputs; costs memory.  [default: 0]"),
     click.option(
         "--target-modules",
-        callback=names,
+        callback=arguments.names,
         metavar="NAME,...",
         help="Layers that get an adapter.  [default: all-linear, all but the head]",
     ),
@@ -96,13 +95,13 @@ training_options = group(
     click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
     click.option(
         "--report-to",
-        callback=names,
+        callback=arguments.names,
         metavar="NAME,...",
         help="tensorboard, wandb, mlflow or trackio, installed by you.  [default: none]",
     ),
     click.option(
         "--output-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=arguments.UserPath(file_okay=False),
         help="Holds the run folders of the scores.  [default: runs]",
     ),
 )

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from pathlib import Path
 
-from lmtasks.errors import PluginError
+from lmtasks.errors import PathError, PluginError
 from lmtasks.hookspecs import PROJECT
+from lmtasks.paths import user_path
 
 log = logging.getLogger("lmtasks.plugins")
 FILES = "LMTASKS_PLUGINS"
@@ -102,7 +103,10 @@ def find_file(path: Path) -> FoundPlugin:
     Raises:
         PluginError: there is no such file, or it is of another kind.
     """
-    path = path.expanduser()
+    try:
+        path = user_path(path, "plugin file")
+    except PathError as error:
+        raise PluginError(str(error)) from error
     if not is_plugin_file(path.name):
         raise PluginError(f"{path}: a plugin's file ends in {', '.join(SUFFIXES)}")
     try:

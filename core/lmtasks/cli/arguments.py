@@ -1,0 +1,139 @@
+"""What flags take: how a value is read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from lmtasks.errors import PathError
+from lmtasks.paths import user_path
+
+
+class UserPath(click.Path):
+    """A path that a file can have; "~" is the home folder."""
+
+    def __init__(self, **what: bool) -> None:
+        """Take what click.Path takes of how the path must be."""
+        super().__init__(path_type=Path, **what)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path."""
+        return super().convert(user_path_of(value, self.name, param), param, ctx)
+
+
+def user_path_of(value: str | os.PathLike[str], what: str, parameter: click.Parameter | None) -> Path:
+    """Return the path that a parameter names.
+
+    Raises:
+        click.BadParameter: no file can have it.
+    """
+    try:
+        return user_path(value, what)
+    except PathError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
+
+
+def verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    """Tell more, from now on."""
+    if value:
+        logging.getLogger("lmtasks").setLevel(logging.DEBUG)
+
+
+def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read NAME=VALUE, given any number of times."""
+    pairs = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not (name and equals and text):
+            raise click.BadParameter(f'"{value}": expected NAME=VALUE', param=parameter)
+        if name in pairs:
+            raise click.BadParameter(f'"{name}" is given twice', param=parameter)
+        pairs[name] = text
+    return pairs
+
+
+def text_pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read NAME=VALUE, given any number of times, where the value is a text and no file."""
+    for value in values:
+        _check_utf8(value, parameter)
+    return pairs(ctx, parameter, values)
+
+
+def template_values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
+    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON has them."""
+
+    def read(text: str) -> object:
+        try:
+            value: object = json.loads(text, parse_constant=str)  # NaN is no JSON, and stays text
+        except (ValueError, RecursionError):
+            return text
+        return text if isinstance(value, (list, dict)) else value
+
+    return {name: read(text) for name, text in text_pairs(ctx, parameter, values).items()}
+
+
+def _check_utf8(value: str, parameter: click.Parameter) -> None:
+    """Refuse bytes that are no UTF-8, which Python keeps as halves of surrogate pairs: no record can hold them."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(f'"{value}" is not UTF-8', param=parameter) from error
+
+
+def names(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read names, separated by commas."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise click.BadParameter("expected names, separated by commas", param=parameter)
+    return names
+
+
+def stops(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Read texts in which `\\n` and `\\t` stand for a new line and a tab."""
+    for value in values:
+        _check_utf8(value, parameter)
+    return tuple(value.replace("\\n", "\n").replace("\\t", "\t") for value in values) or None
+
+
+def _add_to(variable: str, separator: str, ctx: click.Context, values: tuple[str, ...]) -> None:
+    """Add names to an environment variable as long as the command runs, for this process and those it starts."""
+    if not values:
+        return
+    before = os.environ.get(variable)
+    os.environ[variable] = separator.join([*([before] if before else []), *values])
+
+    def put_back() -> None:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+    ctx.call_on_close(put_back)
+
+
+def plugin_files(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    """Take plugins from these files as long as the command runs."""
+    from lmtasks.plugins import FILES
+
+    for value in values:
+        user_path_of(value, "plugin file", parameter)
+    _add_to(FILES, os.pathsep, ctx, values)
+
+
+def plugins_off(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
+    """Leave these plugins out as long as the command runs."""
+    from lmtasks.errors import unknown_name
+    from lmtasks.plugins import DISABLED, find_plugins
+
+    for name in values:
+        if name not in (known := find_plugins()):
+            raise click.BadParameter(str(unknown_name("plugin", name, known)), param=parameter)
+    _add_to(DISABLED, ",", ctx, values)
