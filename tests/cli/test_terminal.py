@@ -73,7 +73,8 @@ def nasty(tmp_path: Path) -> Path:
     write("body.jsonl", {"id": STEERING, "text": STEERING, "references": ["x"]})
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"never read")
-    write("adapter/adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": STEERING, "r": 8})
+    settings = {"peft_type": "LORA", "base_model_name_or_path": STEERING, "r": 8, "target_modules": [STEERING]}
+    write("adapter/adapter_config.json", settings)
     (tmp_path / "evil.yaml").write_text(
         "name: evil\nversion: 1\n"
         f"summary: {json.dumps('Summary ' + STEERING)}\n"
@@ -90,6 +91,8 @@ def nasty(tmp_path: Path) -> Path:
         pytest.param(("score", "qa", "--data", "keys.jsonl", "--references", "x", "--predictions", "x"), id="columns"),
         pytest.param(("score", "qa", "--data", "twice.jsonl", "--predictions", "predictions.jsonl"), id="ids"),
         pytest.param(("score", "qa", "--data", f"{STEERING}[red].jsonl", "--predictions", STEERING), id="file"),
+        pytest.param(("data", "check", "keys.jsonl", "--task", "qa"), id="data-check"),
+        pytest.param(("data", "check", f"{STEERING}[red].jsonl", "--task", "qa", "--json"), id="data-check-json"),
         pytest.param(("score", STEERING), id="score"),
         pytest.param(("list", "--plugin", "evil.yaml", "--plugin", "broken.py", "--plugin", "warns.py"), id="list"),
         pytest.param(("plugins", "list", "--plugin", "evil.yaml", "--plugin", "broken.py"), id="plugins-list"),
@@ -198,8 +201,8 @@ def test_pipe_gets_the_exact_answer(nasty):
 
 def test_errors_are_one_line_where_stderr_is_no_terminal(call, nasty, monkeypatch):
     monkeypatch.chdir(nasty)
-    line = one_line(call("run", STEERING + "\nlmtasks: all is fine"))
-    assert line.startswith(f'lmtasks: no task is called "{SHOWN}\\nlmtasks: all is fine"')
+    line = one_line(call("score", "qa", "--predictions", "x", "--data", STEERING + "\nlmtasks: all is fine.jsonl"))
+    assert f"{SHOWN}\\nlmtasks: all is fine.jsonl" in line
 
 
 def test_warnings_are_one_line(tmp_path):

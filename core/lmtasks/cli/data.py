@@ -10,7 +10,7 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
-from lmtasks.cli.terminal import FAILED, table
+from lmtasks.cli.terminal import FAILED, facts, message, table
 
 if TYPE_CHECKING:
     from lmtasks.api.data_check import DataCheck
@@ -54,7 +54,11 @@ def _as_json(checked: DataCheck) -> dict[str, Any]:
 def _as_text(checked: DataCheck) -> str:
     errors = sum(remark.count for remark in checked.remarks if remark.level == "error")
     verdict = "it can be used" if checked.ok else f"{errors} error{'s' if errors > 1 else ''}: it would be refused"
-    parts = [f"{checked.data} for {checked.task}: {checked.examples} good examples in {checked.rows} rows; {verdict}"]
+    parts = [
+        message(
+            f"{checked.data} for {checked.task}: {checked.examples} good examples in {checked.rows} rows; {verdict}"
+        )
+    ]
     if checked.fields:
         rows = [
             (name, found.column or "-", found.filled, found.shortest, found.median, found.longest)
@@ -62,15 +66,15 @@ def _as_text(checked: DataCheck) -> str:
         ]
         header = ("field", "column", "filled", "shortest", "median", "longest (characters)")
         parts.append(table(header, rows, right=(2, 3, 4, 5)))
-    facts = {
+    values = {
         "splits": _counts(checked.splits),
         "languages": _counts(checked.languages),
         "references": ", ".join(f"{count} with {number}" for number, count in checked.references.items()),
         "no answer": str(checked.no_answer) if checked.no_answer else "",
         "not used": ", ".join(checked.other_columns),
     }
-    parts.append("\n".join(f"{name:<11} {value}" for name, value in facts.items() if value))
-    parts.append("\n".join(f"{remark.level:<8} {remark.message}" for remark in checked.remarks))
+    parts.append(facts(values, 11))
+    parts.append("\n".join(message(f"{remark.level:<8} {remark.message}") for remark in checked.remarks))
     return "\n\n".join(part for part in parts if part)
 
 
