@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -16,7 +14,8 @@ THINKING_OFF: Mapping[str, object] = {"enable_thinking": False, "thinking": Fals
 """Switches of chat templates that are off unless asked for: a task wants an answer, and few tokens are for it."""
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"})
 """Variables of chat templates that transformers or lmtasks itself fills."""
-_DATE_CALL = re.compile(r"""strftime_now\(\s*(["'])(?P<format>(?:(?!\1).)*)\1\s*\)""")
+_DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ")
+"""Of strftime, "%%" apart; those with "-" have no leading zeros where the system knows them."""
 
 
 class Tokenizer(Protocol):
@@ -76,10 +75,10 @@ class ChatTemplate:
         Raises:
             PromptError: the template failed, which comes with the model and is code of its own.
         """
-        day, source = self.day, self.source
-        if source and day:
-            # transformers gives templates the time of the call. The date is written into the template instead.
-            source = _DATE_CALL.sub(lambda call: json.dumps(day.strftime(call["format"])), source)
+        source = self.source
+        if source and self.day:
+            # transformers tells templates the time of the call, and lets nobody tell them another.
+            source = _clock_of(self.day) + source
         try:
             text = tokenizer.apply_chat_template(
                 list(messages),
@@ -126,6 +125,16 @@ def chat_template_of(
     values = {name: value for name, value in {**THINKING_OFF, **defaults}.items() if name in known}
     dated = "strftime_now" in (source or "")
     return ChatTemplate(source=source, kwargs=values | given, day=(day or date.today()) if dated else None)
+
+
+def _clock_of(day: date) -> str:
+    """Return a macro in Jinja that stands in for `strftime_now`, however a template calls it, and tells one date."""
+    replacements = "".join(
+        f"|replace({directive!r}, {told!r})" for directive in _DIRECTIVES if (told := day.strftime(directive))
+    )
+    told = f"{{{{ format|replace('%%', '\0'){replacements}|replace('\0', '%') }}}}"
+    # The empty output at the end keeps Jinja from trimming what the template begins with.
+    return f"{{% macro strftime_now(format) %}}{told}{{% endmacro %}}{{{{ '' }}}}"
 
 
 def _variables(source: str) -> set[str]:

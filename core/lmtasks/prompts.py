@@ -39,6 +39,10 @@ class RenderedPrompt:
     """As machine integers: a large data set has all its prompts in memory at once."""
     cut: Mapping[str, int] = field(default_factory=dict)
     """Characters that each field lost so that the prompt fits."""
+    reasoning: ReasoningParser = ReasoningParser()
+    """Divides what is written behind this prompt into reasoning and answer."""
+    answer_start: array[int] = field(default_factory=lambda: array("i"))
+    """Token ids with which an answer without reasoning begins: the markers that end reasoning, or none."""
 
     @property
     def sha256(self) -> str:
@@ -99,7 +103,9 @@ class Renderer:
         self._guard = _ControlTokens(tokenizer)
         # A chat template writes its own first token.
         self._prefix = [] if self.chat else _first_tokens(tokenizer)
-        self.reasoning_parser, self._answer_start = _reasoning(tokenizer, self.template)
+        added = [str(getattr(token, "content", "")) for token in tokenizer.added_tokens_decoder.values()]
+        self._closings = closings_in((self.template and self.template.source) or "", added)
+        self._answer_start = _answer_start(tokenizer, self.template)
 
     @property
     def chat(self) -> bool:
@@ -139,8 +145,10 @@ class Renderer:
         asked = self._fill("user", example)
         try:
             marker = _unused_marker([system, asked, *(text for turn in turns for text in turn)])
+            reasoning, answer_start = ReasoningParser(closings=self._closings), ""
             if self.chat:
                 text = self._chat_text(system, turns, asked, marker)
+                reasoning, answer_start = self._reasoning_behind(text)
             else:
                 text = self._guard.broken(self._plain_text(system, turns, asked), marker)
         except PromptError as error:
@@ -148,17 +156,22 @@ class Renderer:
         ids = array("i", self._prefix)
         for piece in text.split(marker):
             ids.extend(self._tokenizer.encode(piece, add_special_tokens=False))
-        return RenderedPrompt(token_ids=ids)
+        start = array("i", self._tokenizer.encode(answer_start, add_special_tokens=False) if answer_start else ())
+        return RenderedPrompt(token_ids=ids, reasoning=reasoning, answer_start=start)
 
-    @property
-    def answer_start(self) -> array[int]:
-        """Token ids with which an answer without reasoning begins: the markers that end reasoning, or none."""
-        return array("i", self._tokenizer.encode(self._answer_start, add_special_tokens=False))
+    def _reasoning_behind(self, prompt: str) -> tuple[ReasoningParser, str]:
+        """Return how completions of a rendered prompt divide, and what an answer without reasoning begins with."""
+        source = (self.template and self.template.source) or ""
+        if opened := opened_by(prompt, source):
+            return ReasoningParser(opened, self._closings), closing_of(opened)
+        if any(prompt.rstrip().endswith(closing) for closing in self._closings):
+            return ReasoningParser(), ""  # the template has ended the reasoning itself
+        return ReasoningParser(closings=self._closings), self._answer_start
 
     def render_answer(self, text: str) -> array[int]:
         """Return the token ids of a text as the answer to a prompt of this renderer, without an end token.
 
-        They stand behind `answer_start`.
+        They stand behind the `answer_start` of the prompt.
 
         Raises:
             PromptError: a control token in the text cannot be broken.
@@ -191,14 +204,14 @@ class Renderer:
             PromptError: as for `render`.
         """
         text = (example.answer or "").strip() or self.task.no_answer or ""
-        answer_ids = self.answer_start + (self.render_answer(text) if text else array("i"))
+        answer_ids = self.render_answer(text) if text else array("i")
         answer_ids.append(end_id)
         room = None if max_tokens is None else max(0, max_tokens - len(answer_ids))
         try:
-            prompt = self.render_within(example, room, on_overlong=on_overlong)
+            prompt = self.render_within(example, room, on_overlong=on_overlong, answered=True)
         except OverlongPromptError as error:
             raise OverlongPromptError(f"{error} of {max_tokens} beside its answer of {len(answer_ids)}") from None
-        return RenderedPair(prompt=prompt, answer_ids=answer_ids)
+        return RenderedPair(prompt=prompt, answer_ids=prompt.answer_start + answer_ids)
 
     def _encode_behind(self, text: str) -> list[int]:
         """Return the token ids of a text that follows another: some tokenizers put a space before a first word."""
@@ -208,18 +221,24 @@ class Renderer:
             return both[len(before) :]
         return self._tokenizer.encode(text, add_special_tokens=False)
 
-    def render_within(self, example: Example, max_tokens: int | None, *, on_overlong: OnOverlong) -> RenderedPrompt:
+    def render_within(
+        self, example: Example, max_tokens: int | None, *, on_overlong: OnOverlong, answered: bool = False
+    ) -> RenderedPrompt:
         """Return the prompt of an example if it has at most `max_tokens` (None: no limit), or cut it to that.
 
         With "cut", the fields that the task allows to be cut lose their end, the longest first, until the prompt
-        fits; none is cut away whole.
+        fits; none is cut away whole. With `answered`, an answer that is given follows, and `answer_start` counts too.
 
         Raises:
             OverlongPromptError: it is longer and may not be cut, or is longer still without those fields.
             PromptError: as for `render`.
         """
         rendered = self.render(example)
-        if max_tokens is None or len(rendered.token_ids) <= max_tokens:
+        if max_tokens is None:
+            return rendered
+        if answered:
+            max_tokens = max(0, max_tokens - len(rendered.answer_start))
+        if len(rendered.token_ids) <= max_tokens:
             return rendered
         length = (
             f'task "{self.task.name}", example "{example.id}": the prompt has {len(rendered.token_ids)} tokens,'
@@ -332,27 +351,20 @@ class _ControlTokens:
         return any(not self._ids.isdisjoint(encode(piece, add_special_tokens=False)) for piece in pieces)
 
 
-def _reasoning(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[ReasoningParser, str]:
-    """Return how completions divide into reasoning and answer, and what an answer without reasoning begins with."""
-    added = [str(getattr(token, "content", "")) for token in tokenizer.added_tokens_decoder.values()]
+def _answer_start(tokenizer: Tokenizer, template: ChatTemplate | None) -> str:
+    """Return the markers of reasoning that the template itself writes before an answer, where a prompt has none."""
     if template is None:
-        return ReasoningParser(closings=closings_in("", added)), ""
+        return ""
     asked = [{"role": "user", "content": "?"}]
     answered = [*asked, {"role": "assistant", "content": _ANSWER}]
     try:
         prompt = template.render(tokenizer, asked, add_generation_prompt=True)
         conversation = template.render(tokenizer, answered, add_generation_prompt=False)
     except PromptError:
-        return ReasoningParser(), ""  # the template refuses this conversation; its own prompts may be fine
-    closings = closings_in(template.source or "", added)
-    if any(prompt.rstrip().endswith(closing) for closing in closings):
-        return ReasoningParser(), ""  # the template has ended the reasoning itself
-    opened = opened_by(prompt)
+        return ""  # the template refuses this conversation; the prompts of the task may be fine
     before = conversation.partition(_ANSWER)[0]
     start = before.removeprefix(prompt) if before.startswith(prompt) else ""
-    if not any(marker in start for marker in MARKERS):
-        start = f"{closing_of(opened)}\n\n" if opened else ""
-    return ReasoningParser(opened, closings), start
+    return start if any(marker in start for marker in MARKERS) else ""
 
 
 def _first_tokens(tokenizer: Tokenizer) -> list[int]:

@@ -46,6 +46,10 @@ HARMONY = ReasoningFormat(
 FORMATS = (
     ReasoningFormat("<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, SmolLM3, MiniMax and many more
     ReasoningFormat("<thinking>", "</thinking>"),
+    ReasoningFormat("<thought>", "</thought>"),  # EXAONE Deep
+    ReasoningFormat("<reasoning>", "</reasoning>"),
+    ReasoningFormat("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    ReasoningFormat("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ReasoningFormat("<seed:think>", "</seed:think>"),  # Seed-OSS
     ReasoningFormat("[THINK]", "[/THINK]"),  # Magistral
     ReasoningFormat("◁think▷", "◁/think▷"),  # Kimi
@@ -98,17 +102,36 @@ class ReasoningParser:
         start = max(0, start - len(self.opened))
         return ParsedCompletion(_joined(parts), text[start:], start)
 
-    def may_open(self, text: str) -> bool:
-        """Return whether the beginning of a completion may turn out to be a marker that opens reasoning."""
-        begun = text.lstrip()
-        return not self.opened and any(format.opening.startswith(begun) for format in FORMATS)
+    def settled(self, text: str) -> ParsedCompletion | None:
+        """Return the beginning of a completion divided, if nothing to come can change where its answer begins."""
+        parsed = self.parse(text)
+        if parsed.start is None or may_open(parsed.answer) or (parsed.start == 0 and self.closings):
+            return None
+        return parsed
+
+
+def may_open(text: str) -> bool:
+    """Return whether a growing text may turn out to begin with a marker that opens reasoning."""
+    begun = text[_lead(text) :]
+    return any(format.opening.startswith(begun) for format in FORMATS) or _ROLE.startswith(begun)
+
+
+_ROLE = "<|start|>assistant"
+"""The header of a message of gpt-oss, which some servers leave to the model."""
+_LEAD = re.compile(r"[\s\ufeff\u200b]*(?:<\|start\|>assistant)?")
+
+
+def _lead(text: str, start: int = 0) -> int:
+    """Return where a text begins, white space and what is invisible apart."""
+    match = _LEAD.match(text, start)
+    return match.end() if match else start
 
 
 def _blocks(text: str) -> Iterator[tuple[str, int | None]]:
     """Yield the blocks of reasoning at the beginning of a text, and where each ends; None: it does not."""
     start = 0
     while True:
-        begin = len(text) - len(text[start:].lstrip())
+        begin = _lead(text, start)
         format = next((format for format in FORMATS if text.startswith(format.opening, begin)), None)
         if format is None:
             return
@@ -132,15 +155,30 @@ def closings_in(template: str, added_tokens: Iterable[str]) -> tuple[str, ...]:
     return tuple(format.closing for format in FORMATS if format.closing in template or format.closing in tokens)
 
 
-def opened_by(prompt_end: str) -> str:
-    """Return the marker of a block of reasoning that the end of a prompt has opened, or ""."""
-    end = prompt_end.rstrip()
-    return next((format.opening for format in FORMATS if format is not HARMONY and end.endswith(format.opening)), "")
+def opened_by(prompt: str, template: str) -> str:
+    """Return the beginning of a block of reasoning that the end of a prompt has opened, or "".
+
+    Args:
+        prompt: as the chat template rendered it.
+        template: the template; a marker that it does not know can only come from data.
+    """
+    end = prompt.rstrip()
+    if match := _OPEN_CHANNEL.search(end):
+        return match[0] if HARMONY.opening in template else ""
+    return next(
+        (format.opening for format in FORMATS if end.endswith(format.opening) and format.opening in template), ""
+    )
 
 
-def closing_of(opening: str) -> str:
-    """Return the marker that ends what another one opened."""
-    return next(format.closing for format in FORMATS if format.opening == opening)
+_OPEN_CHANNEL = re.compile(r"<\|channel\|>\s*(?:analysis|commentary)[^<>]*(?:<\|message\|>)?\Z")
+
+
+def closing_of(opened: str) -> str:
+    """Return what ends the block that something else, as `opened_by` returns it, has begun."""
+    if opened.startswith(HARMONY.opening):
+        return f"<|end|>{_ROLE}{HARMONY.closing}"
+    closing = next(format.closing for format in FORMATS if format.opening == opened)
+    return f"{closing}\n\n"
 
 
 MARKERS = frozenset(marker for format in FORMATS for marker in format.markers)

@@ -115,6 +115,35 @@ def test_transformers_renders_the_date(on_day):
     assert tokenizer.decode(list(prompt.token_ids)).startswith("Today is 28 November 2026.\n<|im_start|>user\nSay t")
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("strftime_now('%Y-%m-%d')", "2026-11-28"),
+        ('strftime_now ("%-d %B %Y")', "28 November 2026"),
+        ("strftime_now(format='%A')", "Saturday"),
+        ("strftime_now('%Y' ~ '-%m',)", "2026-11"),
+        ("strftime_now('100%% %H:%M')", "100% 00:00"),
+        ("(strftime_now('%d') | int) + 1", "29"),
+    ],
+)
+def test_date_is_told_however_a_template_asks(call, told, on_day):
+    on_day(2026, 11, 28)
+    tokenizer = _tiny_tokenizer(chat=True)
+    sources = [
+        f"{{{{ {call} }}}}",
+        f"{{% set clock = strftime_now %}}{{{{ {call.replace('strftime_now', 'clock')} }}}}",
+    ]
+    for source in [*sources, f"{{% macro m() %}}{{{{ {call} }}}}{{% endmacro %}}{{{{ m() }}}}"]:
+        tokenizer.chat_template = source
+        prompt = Renderer(make_task(), tokenizer).render(Example(id="1", inputs={"text": "t"}))
+        assert tokenizer.decode(list(prompt.token_ids)) == told
+
+
+def test_date_that_nothing_tells_is_remarked(tmp_path, caplog):
+    lmtasks.run(make_task(), model=FakeModel(whole), output_dir=tmp_path, chat_template_date="2020-02-29")
+    assert "--template-date changes nothing" in caplog.text
+
+
 def test_adapter_keeps_its_date(tmp_path, on_day, caplog):
     on_day(2026, 11, 28)
     save_tiny_model(tmp_path / "model")

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import lmtasks
-from lmtasks import Example, Generation, Task
+from lmtasks import Example, Generation, Prompt, RunOptions, Task
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.inference.text import StopCheck, completion, streamed
@@ -58,6 +58,10 @@ def model_with(template: str | None, *answers: str) -> FakeModel:
         ("<think>a</think>b </think> c", "a", "b </think> c"),
         ("Write </think> to end it.", "", "Write </think> to end it."),
         ("A tag is <think>.", "", "A tag is <think>."),
+        ("\ufeff<think>a</think>b", "a", "b"),
+        ("<thought>a</thought>b", "a", "b"),
+        ("<|begin_of_thought|>a<|end_of_thought|>b", "a", "b"),
+        ("<|start|>assistant<|channel|>analysis<|message|>a<|channel|>final<|message|>b", "a", "b"),
         ("[THINK]a[/THINK]b", "a", "b"),
         ("◁think▷a◁/think▷b", "a", "b"),
         ("<seed:think>a</seed:think>b", "a", "b"),
@@ -221,6 +225,87 @@ def test_stop_string_within_reasoning_ends_nothing(tokenizer):
     assert made.tokens == stopped
 
 
+def test_stop_string_behind_two_blocks_of_reasoning_ends_the_answer(tokenizer):
+    text = "<think>a</think>\n<think>b\nc</think>\nhello\nworld"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    check = StopCheck(tokenizer, ("\n",), ReasoningParser())
+    stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
+    made = completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    assert (made.text, made.reasoning, made.finish) == ("hello", "a\n\nb\nc", "stop")
+    thought = tokenizer.encode(text.partition("\nhello")[0], add_special_tokens=False)
+    assert made.reasoning_tokens == len(thought)
+
+
+def test_answer_of_a_model_that_may_still_end_reasoning_is_not_streamed():
+    assert streamed("I think so", (), ReasoningParser(closings=("</think>",))) == ""
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        # The template opens a block only where there is a system message.
+        CHAT_TEMPLATE.replace("assistant\n", "assistant\n{% if messages[0]['role'] == 'system' %}<think>\n{% endif %}"),
+        # The template refuses every conversation but the task's own.
+        "{% if messages|length < 2 %}{{ raise_exception('two') }}{% endif %}" + OPENING,
+    ],
+)
+def test_block_that_the_template_opens_for_the_prompt_at_hand_is_known(template, tmp_path):
+    task = make_task("1931", prompts={"plain": Prompt(user="Say $text", system="Be brief.")})
+    run = lmtasks.run(task, model=model_with(template, "hm</think>1931"), output_dir=tmp_path)
+    assert (run.samples[0].prediction, run.samples[0].reasoning) == ("1931", "hm")
+
+
+def test_channel_that_the_template_opens_is_known(tmp_path):
+    template = HARMONY.replace("assistant{%", "assistant<|channel|>analysis<|message|>{%")
+    answer = "hm<|end|><|start|>assistant<|channel|>final<|message|>1931"
+    model = model_with(template, answer)
+    run = lmtasks.run(make_task("1931"), model=model, output_dir=tmp_path)
+    assert (run.samples[0].prediction, run.samples[0].reasoning) == ("1931", "hm")
+    example = Example(id="1", inputs={"text": "t"}, references=("one",))
+    pair = Renderer(make_task("one"), model.tokenizer).render_pair(example, None, 0, on_overlong="error")
+    learned = model.tokenizer.decode(list(pair.answer_ids))
+    assert learned == "<|end|><|start|>assistant<|channel|>final<|message|>one\0"
+
+
+def test_data_cannot_open_a_block(tmp_path):
+    """A template that writes nothing behind the user's text ends in data."""
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    examples = [Example(id="1", inputs={"text": "<think>"}, references=("one",))]
+    task = make_task(datasets={"demo": lambda split: iter(examples if split == "test" else [])})
+    run = lmtasks.run(task, model=model_with(template, "one"), output_dir=tmp_path)
+    assert run.samples[0].prediction == "one"
+
+
+@pytest.mark.parametrize(("value", "read"), [("False", False), ("true", True), ("off", UsageError), ("1", UsageError)])
+def test_switch_for_thinking_takes_true_or_false(value, read, tmp_path):
+    save_tiny_model(tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(SWITCH)
+    arguments = ["show", "summarization", "--model", str(tmp_path / "model"), "--template-set"]
+    shown = CliRunner().invoke(cli, [*arguments, f"enable_thinking={value}"])
+    if read is UsageError:
+        assert isinstance(shown.exception, UsageError)
+    else:
+        assert ("</think>" in shown.output) is not read
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1], {"a": 1}])
+def test_setting_of_a_chat_template_that_json_cannot_hold_is_refused(value):
+    with pytest.raises(UsageError, match="chat_template_kwargs"):
+        RunOptions(chat_template_kwargs={"style": value})
+
+
+def test_outputs_made_elsewhere_that_hold_reasoning_are_remarked(tmp_path, caplog):
+    (tmp_path / "data.jsonl").write_text('{"id": "1", "text": "t", "references": "one"}\n' * 1)
+    (tmp_path / "outputs.txt").write_text("a</think>one\n")
+    lmtasks.score(make_task("one"), data=tmp_path / "data.jsonl", predictions=tmp_path / "outputs.txt")
+    assert "1 of 1 outputs hold reasoning" in caplog.text
+
+
+def test_answer_that_shows_nothing_is_empty(tmp_path):
+    run = lmtasks.run(make_task("one"), model=model_with(None, "\u200b"), output_dir=tmp_path)
+    assert run.samples[0].prediction == ""
+
+
 def test_unfinished_reasoning_is_all_reasoning(tokenizer):
     ids = tokenizer.encode("<think>\nfirst\n", add_special_tokens=False)
     made = completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
@@ -237,7 +322,16 @@ def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
 
 @pytest.mark.parametrize(
     ("text", "heard"),
-    [("<", ""), ("<thi", ""), ("<think>a", ""), ("<think>a</think>", ""), ("<think>a</think>b", "b"), ("<b", "<b")],
+    [
+        ("<", ""),
+        ("<thi", ""),
+        ("<think>a", ""),
+        ("<think>a</think>", ""),
+        ("<think>a</think>b", "b"),
+        ("<b", "<b"),
+        ("<think>a</think>\n<thin", ""),
+        ("<think>a</think>\n<think>b</think>c", "c"),
+    ],
 )
 def test_streamed_text_is_the_answer_alone(text, heard):
     assert streamed(text, (), ReasoningParser()) == heard

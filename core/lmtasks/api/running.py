@@ -248,7 +248,7 @@ def ask(
 
     hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
     adapter_id = adapter.id if adapter else None
-    requests = [Request(example.id, prompt.token_ids, generation, adapter_id, renderer.reasoning_parser)]
+    requests = [Request(example.id, prompt.token_ids, generation, adapter_id, prompt.reasoning)]
     [(_, completion)] = next(iter(loaded.generate(requests, seed=options.seed, on_text=hear)))
     if completion.reasoning_tokens and not completion.text.strip():
         log.warning(

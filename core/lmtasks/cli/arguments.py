@@ -12,6 +12,9 @@ import click
 from lmtasks.errors import PathError
 from lmtasks.paths import user_path
 
+PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+"""Values of a chat template as its author may have written them, in the words of JSON."""
+
 
 class UserPath(click.Path):
     """A path that a file can have; "~" is the home folder."""
@@ -66,11 +69,12 @@ def text_pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str
 
 
 def template_values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
-    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON has them."""
+    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON or Python have them."""
 
     def read(text: str) -> object:
         try:
-            value: object = json.loads(text, parse_constant=str)  # NaN is no JSON, and stays text
+            # NaN is no JSON, and stays text.
+            value: object = json.loads(PYTHON_WORDS.get(text, text), parse_constant=str)
         except (ValueError, RecursionError):
             return text
         return text if isinstance(value, (list, dict)) else value

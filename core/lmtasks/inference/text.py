@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.inference.door import Completion
-from lmtasks.reasoning import FORMATS, MARKERS, ReasoningParser
+from lmtasks.reasoning import FORMATS, MARKERS, ReasoningParser, may_open
 from lmtasks.task import Generation
 
 _left_out: WeakKeyDictionary[PreTrainedTokenizerBase, frozenset[int]] = WeakKeyDictionary()
@@ -53,6 +53,8 @@ class StopCheck:
         self._tail = tail_length(stop)
         self._start: int | None = None
         """Where the answer's tokens begin; None: not known yet."""
+        self._closed: int | None = None
+        """Tokens up to the end of the last block of reasoning and the white space behind it; None: it has not ended."""
         self._reasoned = False
 
     def is_met(self, new: Sequence[int]) -> bool:
@@ -66,30 +68,31 @@ class StopCheck:
         tail = max(self._start, len(new) - self._tail)
         text = decode(self._tokenizer, new[tail:])
         if self._reasoned and tail == self._start:
-            # The white space between reasoning and answer belongs to neither.
-            text = text.lstrip()
-            if not text:
-                self._start = len(new)
+            text = text.lstrip()  # a token may hold white space and the beginning of the answer
         return first_stop(text, self._stop) is not None
 
     def _find_start(self, new: Sequence[int]) -> int | None:
-        if self._reasoned:
+        if self._reasoned and self._closed is None:
             # The end of reasoning is looked for in the newest tokens alone: a thought may have thousands.
             tail = decode(self._tokenizer, new[-_CLOSING_TAIL:])
             if not any(format.end.search(tail) for format in FORMATS):
                 return None
-        text = decode(self._tokenizer, new)
-        start = self._reasoning.parse(text).start
-        self._reasoned = start != 0
-        if start == 0:
-            return None if self._reasoning.may_open(text) else 0
-        return len(new) if start else None
+        parsed = self._reasoning.parse(decode(self._tokenizer, new))
+        if parsed.start != 0:
+            self._reasoned = True
+            if parsed.start is None:
+                self._closed = None
+            elif self._closed is None or not parsed.answer:
+                self._closed = len(new)
+        if parsed.start is None or may_open(parsed.answer):
+            return None
+        return self._closed or 0
 
 
 def streamed(text: str, stop: Sequence[str], reasoning: ReasoningParser) -> str:
     """Return the part of a growing completion's answer that nothing to come can take back."""
-    parsed = reasoning.parse(text)
-    if parsed.start is None or (parsed.start == 0 and reasoning.may_open(text)):
+    parsed = reasoning.settled(text)
+    if parsed is None:
         return ""
     at = first_stop(parsed.answer, stop)
     return _settled(parsed.answer, stop) if at is None else parsed.answer[:at]
@@ -131,9 +134,14 @@ def completion(
         thought = count
     elif parsed.start > 0:
         # The fewest tokens whose text has all of the reasoning and its markers.
-        thought = bisect.bisect_left(
-            range(count), True, key=lambda length: _ends_reasoning(decode(tokenizer, new_ids[:length]), reasoning)
-        )
+        whole = len(text[: parsed.start].rstrip())
+
+        def has_all(length: int) -> bool:
+            part = decode(tokenizer, new_ids[:length])
+            start = reasoning.parse(part).start
+            return start is not None and len(part[:start].rstrip()) >= whole
+
+        thought = bisect.bisect_left(range(count), True, key=has_all)
     return Completion(answer, count, finish, parsed.reasoning, thought)
 
 
@@ -144,7 +152,3 @@ def _stop_in(text: str, stop: Sequence[str], reasoning: ReasoningParser) -> int 
         return None
     at = first_stop(parsed.answer, stop)
     return None if at is None else parsed.start + at
-
-
-def _ends_reasoning(text: str, reasoning: ReasoningParser) -> bool:
-    return bool(reasoning.parse(text).start)

@@ -122,9 +122,9 @@ def _outputs(record: Mapping[str, Any]) -> str:
     said = {
         "scored": "have references and were scored",
         "unparsed": "outputs could not be read by the task; they count as empty",
-        "empty": "outputs are empty; they count in every score",
+        "empty": "outputs are empty where an answer was expected; they count in every score",
         "unfinished": "outputs were ended by the limit of new tokens",
-        "unanswered": "outputs are reasoning without an answer; they are empty",
+        "unanswered": "outputs are reasoning without an answer; they count as giving none",
         "cut": "prompts lost text to fit the model",
         "skipped": "examples were skipped as too long, and are in no score",
         "reused": "samples were taken over from an interrupted run",

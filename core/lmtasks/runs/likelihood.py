@@ -29,7 +29,6 @@ def measure_likelihoods(
     model: LanguageModel,
     answers: Mapping[str, Sequence[int]],
     *,
-    answer_start: Sequence[int],
     adapter: str | None,
     batch_size: int | None,
 ) -> list[tuple[LogLikelihood, ...]]:
@@ -40,7 +39,6 @@ def measure_likelihoods(
         asked: examples with their rendered prompts.
         model: measures.
         answers: what `render_answers` returned; empty: nothing is measured.
-        answer_start: what stands between prompt and answer, as of the renderer; it is not measured.
         adapter: that measures, as in Continuation.
         batch_size: texts at once, as in `LanguageModel.loglikelihood`.
 
@@ -51,7 +49,9 @@ def measure_likelihoods(
     places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
     measured: dict[tuple[int, str], float] = {}
     continuations = [
-        Continuation([*asked[at][1].token_ids, *answer_start], answers[text], adapter) for at, text in places
+        # What ends reasoning before an answer is given, and not measured.
+        Continuation(asked[at][1].token_ids + asked[at][1].answer_start, answers[text], adapter)
+        for at, text in places
     ]
     for together in model.loglikelihood(continuations, batch_size=batch_size) if continuations else ():
         for place, logprob in together:

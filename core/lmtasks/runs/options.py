@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, get_args
 
+from lmtasks.chat_template import THINKING_OFF
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import states_language
 from lmtasks.model.info import Device, Dtype, Quantize
@@ -179,8 +181,10 @@ def check_chat_template(kwargs: object, day: object) -> None:
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise UsageError(f"chat_template_kwargs must be values by name, not {kwargs!r}")
     for name, value in kwargs.items():
-        if not isinstance(value, plain):
+        if not isinstance(value, plain) or (isinstance(value, float) and not math.isfinite(value)):
             raise UsageError(f"chat_template_kwargs: {name} must be text, a number, true, false or null, not {value!r}")
+        if name in THINKING_OFF and not isinstance(value, bool):
+            raise UsageError(f"chat_template_kwargs: {name} must be true or false, not {value!r}")
     if day is not None:
         try:
             date.fromisoformat(str(day))

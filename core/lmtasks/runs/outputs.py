@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from lmtasks.errors import LmtasksError, UsageError
 from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.paths import user_path
 from lmtasks.plugins import FoundPlugin
+from lmtasks.reasoning import FORMATS, ReasoningParser
 from lmtasks.runs.claim import claim_folder
 from lmtasks.runs.environment import environment
 from lmtasks.runs.folder import SCHEMA, Run, write_record
@@ -20,6 +22,8 @@ from lmtasks.runs.record import data_record, now, scores_record, task_record, to
 from lmtasks.runs.sample_file import append_samples, sync_samples
 from lmtasks.runs.samples import unanswered
 from lmtasks.task import Metric, Sample, Score, Task, names
+
+log = logging.getLogger("lmtasks.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,7 @@ def score_predictions(
         replace(unanswered(task, index, example), completion=prediction, prediction=prediction, finish="unknown")
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
+    _warn_of_reasoning(predictions)
     source = user_path(str(options.predictions), "file of predictions")
     columns = {name: column for name, column in options.columns.items() if name != "prediction"}
     record: dict[str, Any] = {
@@ -140,6 +145,18 @@ def score_predictions(
             on_end(Run(path, record))
             write_record(path, record)
     return Scored(record=record, samples=samples, path=path)
+
+
+def _warn_of_reasoning(predictions: Sequence[str]) -> None:
+    parser = ReasoningParser(closings=tuple(format.closing for format in FORMATS))
+    count = sum(parser.parse(text).start != 0 for text in predictions)
+    if count:
+        log.warning(
+            "%d of %d outputs hold reasoning, or a marker that ends it; outputs made elsewhere are scored as they are:"
+            " leave in them the answers alone",
+            count,
+            len(predictions),
+        )
 
 
 def score_run(

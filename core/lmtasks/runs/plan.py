@@ -83,10 +83,13 @@ def render_prompts(
             on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
         # A reference whose likelihood is measured takes the place of an answer, and may be longer than one.
         texts = likely_texts(plan.task, example) if answers else ()
-        longest = max((len(renderer.answer_start) + len(answers[text]) for text in texts), default=0)
+        longest = max((len(answers[text]) for text in texts), default=0)
         own_room = None if room is None or context is None else max(0, min(room, context - longest))
         try:
-            prompts.append(renderer.render_within(example, own_room, on_overlong=plan.options.on_overlong))
+            prompt = renderer.render_within(
+                example, own_room, on_overlong=plan.options.on_overlong, answered=bool(texts)
+            )
+            prompts.append(prompt)
         except OverlongPromptError as error:
             prompts.append(None)
             beside = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -16,6 +17,7 @@ from lmtasks.runs.adapters import AdapterChoice
 from lmtasks.runs.folder import RECORD, read_record
 from lmtasks.task import Example, Task
 
+log = logging.getLogger("lmtasks.runs")
 KEY_DATE = date(2000, 1, 1)
 """The date that prompts are rendered with to identify a run, whatever the day."""
 
@@ -68,7 +70,7 @@ def make_renderer(
     Raises:
         UsageError: the chat template has no variable of that name.
     """
-    return Renderer(
+    renderer = Renderer(
         task,
         model.tokenizer,
         prompt=options.prompt,
@@ -77,6 +79,9 @@ def make_renderer(
         template_defaults=_trained_with(choice, model).get("kwargs"),
         template_date=stated_date(options, choice, model),
     )
+    if options.chat_template_date and not (renderer.template and renderer.template.day):
+        log.warning("the model's chat template tells no date, so that --template-date changes nothing")
+    return renderer
 
 
 def stated_date(options: TemplateOptions, choice: AdapterChoice | None, model: Model) -> date | None:

@@ -16,7 +16,7 @@ from lmtasks.metrics.statistics import RESAMPLES, SEED
 from lmtasks.model.adapter import Adapter
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
-from lmtasks.prompts import RenderedPrompt, Renderer
+from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.adapters import adapter_record, put_on
 from lmtasks.runs.claim import claim_folder
 from lmtasks.runs.environment import peak_memory_bytes
@@ -42,7 +42,6 @@ class _Job:
     plan: Plan
     adapter: Adapter | None
     generation: Generation
-    renderer: Renderer
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
     record: dict[str, Any]
@@ -162,7 +161,6 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
         plan=plan,
         adapter=adapter,
         generation=generation,
-        renderer=renderer,
         prompts=prompts,
         answers=answers,
         record=run_record(settings, prompts, key, plan.metrics),
@@ -247,7 +245,7 @@ def _answers(
             prompt.token_ids,
             job.generation,
             job.adapter_id,
-            job.renderer.reasoning_parser,
+            prompt.reasoning,
         )
         for job, index, prompt in todo
     ]
@@ -272,7 +270,6 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         [(examples[index], prompt) for index, prompt, _ in answered],
         model,
         job.answers,
-        answer_start=job.renderer.answer_start,
         adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from lmtasks.characters import as_utf8
+from lmtasks.characters import as_utf8, is_blank
 from lmtasks.errors import PluginError
 from lmtasks.foreign import foreign
 from lmtasks.inference import Completion
@@ -76,7 +76,7 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
         raise PluginError(
             f'{task.label}: its parser returned {type(prediction).__name__} for example "{example_id}", expected text'
         )
-    return as_utf8(prediction)
+    return "" if is_blank(prediction) else as_utf8(prediction)
 
 
 def stated_language(task: Task, language: str | None) -> str | None:
