@@ -263,3 +263,12 @@ def test_the_tests_of_the_tutorial_pass(tmp_path: Path):
 
 def test_the_plugin_of_the_tutorial_is_under_40_lines():
     assert len(blocks("plugins/README.md", "python")[0].splitlines()) < 40
+
+
+def test_every_promise_of_the_security_page_has_a_test_that_exists():
+    page = (ROOT / "docs/security.md").read_text()
+    named = re.findall(r"`(test_\w+)`", page)
+    defined = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 40
+    assert not [name for name in named if f"def {name}(" not in defined]
+    assert all((ROOT / file).is_file() for file in re.findall(r"`(tests/\S+\.py)`", page))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import re
 import sys
 import sysconfig
 import traceback
@@ -16,6 +15,7 @@ from pathlib import Path
 import pluggy
 
 from lmtasks.errors import LmtasksError, PluginError
+from lmtasks.escaping import one_line
 from lmtasks.process import kept_as_it_was
 
 _MACHINERY = tuple(
@@ -89,14 +89,14 @@ def _places(error: BaseException) -> list[tuple[str, int | None]]:
 
 def _message(error: BaseException) -> str:
     try:
-        return one_line(str(error))
+        return shortened(str(error))
     except BaseException:  # its __str__ is a plugin's code too
         return "its own message could not be read"
 
 
-def one_line(text: str) -> str:
-    """Return a text in one line of bounded length, without what would steer a terminal."""
-    line = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", " ".join(text.split()))
+def shortened(text: str) -> str:
+    """Return a text in one line of bounded length, its control characters shown as escapes."""
+    line = one_line(" ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 

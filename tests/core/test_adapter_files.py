@@ -59,6 +59,20 @@ def adapter(tmp_path: Path, written: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "adapter"))
 
 
+def make_task(**changes: object) -> Task:
+    settings = {
+        "name": "echo",
+        "version": 1,
+        "summary": "Echo.",
+        "fields": ("text",),
+        "prompts": {"plain": "Say $text"},
+        "datasets": {"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
+        "metrics": ("exact_match",),
+        "generation": Generation(max_new_tokens=2),
+    }
+    return Task(**(settings | changes))
+
+
 def spoil(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
@@ -266,18 +280,32 @@ def test_weights_of_another_kind_of_number_do_no_harm(model, adapter, dtype):
 
 def test_an_adapter_that_a_task_brings_is_checked_likewise(adapter, model, tmp_path):
     spoil(adapter / CONFIG, r=None)
-    task = Task(
-        name="echo",
-        version=1,
-        summary="Echo.",
-        fields=("text",),
-        prompts={"plain": "Say $text"},
-        datasets={"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
-        metrics=("exact_match",),
-        adapter=str(adapter),
-    )
+    task = make_task(adapter=str(adapter))
     with pytest.raises(AdapterError, match='task "echo" brings an adapter: .*damaged .r: expected a whole number'):
         lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path / "runs")
+
+
+# The name of the base
+
+
+def remarks(caplog: pytest.LogCaptureFixture, adapter: Path, model: LanguageModel, folder: Path) -> str:
+    caplog.clear()
+    lmtasks.run(make_task(), ON_CPU, model=model, adapter=adapter, output_dir=folder / "runs")
+    return "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_an_adapter_that_names_another_base_is_warned_of_with_both_names(adapter, model, tmp_path, caplog):
+    spoil(adapter / CONFIG, base_model_name_or_path="team/another-7b")
+    said = remarks(caplog, adapter, model, tmp_path)
+    assert f"{adapter} was made for team/another-7b" in said and f"runs on {model.info.name}" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("base", ["team/Tiny-Llama", "/models/tiny-llama/", "tiny-llama@v1", None])
+def test_an_adapter_that_names_the_base_alarms_nobody(adapter, model, tmp_path, caplog, base):
+    spoil(adapter / CONFIG, base_model_name_or_path=base)
+    said = remarks(caplog, adapter, model, tmp_path)
+    assert "nonsense" not in said and "does not say which weights and prompt" in said
 
 
 # Names

@@ -444,12 +444,13 @@ def of_tomorrow(folder: Path) -> None:
         ({"weights_sha256": 7}, "weights_sha256: expected text, got 7"),
         (
             {"prompt": {"name": "p", "form": "chat", "sha256": "x", "chat_template": {"kwargs": {}, "date": "today"}}},
-            "prompt.chat_template.date: expected a date such as 2026-01-31, got 'today'",
+            "prompt.chat_template.date: expected a date such as 2026-01-31 or null, got 'today'",
         ),
     ],
 )
 def test_record_of_wrong_types_is_refused(copied, model, change, told):
-    folder = sign(copied, model, make_task(), **change)
+    folder = sign(copied, model, make_task())
+    (folder / RECORD).write_text(json.dumps(json.loads((folder / RECORD).read_text()) | change))
     with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged") as error:
         find_adapter(folder)
     assert told in str(error.value)

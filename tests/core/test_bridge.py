@@ -475,11 +475,17 @@ def test_another_spelling_of_a_module_in_a_run_folder_is_an_unknown_metric(gift,
     assert not gift.trace.exists()
 
 
-@pytest.mark.parametrize("metrics", ["rouge", 3, {"rouge": 1}, [["rouge"]], [None], [{"name": "rouge"}], ["a\nb"]])
+@pytest.mark.parametrize("metrics", ["rouge", 3, {"rouge": 1}, [["rouge"]], [None], [{"name": "rouge"}]])
 def test_metrics_of_a_run_folder_that_are_no_names_are_refused(gift, metrics):
     file = gift.runs[0].path / "run.json"
     file.write_text(json.dumps(gift.runs[0].record | {"metrics": metrics}), encoding="utf-8")
-    refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f'{file}: "metrics" must be a list of names')
+    refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f"{file}: damaged (metrics")
+
+
+def test_metric_of_a_run_folder_that_nobody_knows_is_refused_in_one_line(gift):
+    file = gift.runs[0].path / "run.json"
+    file.write_text(json.dumps(gift.runs[0].record | {"metrics": ["a\nb"]}), encoding="utf-8")
+    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path))
     assert lmtasks.score(gift.runs[0].path, metrics="exact_match").scores
 
 

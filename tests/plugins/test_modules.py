@@ -71,7 +71,7 @@ RAISED = {
     "exit without a word": ("raise SystemExit", "SystemExit"),
     "no Exception": ("raise type('Odd', (BaseException,), {})('odd')", "Odd: odd"),
     "an error of lmtasks": ("import lmtasks; raise lmtasks.LmtasksError('no')", "LmtasksError: no"),
-    "lines and colours": ("raise ValueError('one\\ntwo \\x1b[31mred')", "ValueError: one two \ufffd[31mred"),
+    "lines and colours": ("raise ValueError('one\\ntwo \\x1b[31mred')", "ValueError: one two \\u001b[31mred"),
     "recursion": ("raise RecursionError()", "RecursionError"),
 }
 
@@ -162,7 +162,7 @@ def test_a_name_of_a_number_is_text_in_one_line(write, tmp_path):
     name = write({"compute": "return {3: 0.5, 'a\\nb\\x1b[31m': 0.25}"})
     stem = f"evaluate:{Path(name).name}"
     scores = {score.name: score.value for score in run(tmp_path, name).scores if score.name != "exact_match"}
-    assert scores == {f"{stem}/3": 0.5, f"{stem}/a b\ufffd[31m": 0.25}
+    assert scores == {f"{stem}/3": 0.5, f"{stem}/a b\\u001b[31m": 0.25}
 
 
 SHOUT = "import os, subprocess; os.write(1, b'noise\\n'); subprocess.run(['echo', 'noise'])"

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.chat_template import chat_template_of
-from lmtasks.errors import AdapterError, ModelError
+from lmtasks.errors import AdapterError, ModelError, PromptError
 from lmtasks.inference.calibration import SEEN
 from lmtasks.inference.door import Completion, Continuation, OnText, Request, Rounding
 from lmtasks.inference.engine import MOST_MEASURED, MOST_SEQUENCES, Engine
@@ -141,7 +141,18 @@ class TransformersModel:
         batch_size: int | None = None,
         on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Answer prompts as the door says."""
+        """Answer prompts as the door says.
+
+        Raises:
+            ModelError: its logits are not finite.
+            PromptError: a prompt has no tokens.
+        """
+        empty = next((request.key for request in requests if not len(request.token_ids)), None)
+        if empty is not None:
+            raise PromptError(
+                f'the prompt of example "{empty}" has no tokens, so that nothing can follow them; do the chat template'
+                f" and the tokenizer of {self.info.name} belong to it?"
+            )
         for places in self._together([request.adapter for request in requests]):
             own = [requests[place] for place in places]
             adapters = {request.adapter for request in own}
@@ -226,10 +237,8 @@ class TransformersModel:
 
     def _as_asked(self, text: str) -> list[int]:
         """Return a text as a prompt: the tokens that every one begins with have activations like no others."""
-        if self.tokenizer.chat_template:
-            template = chat_template_of(self.tokenizer, day=CALIBRATION_DATE)
-            if template:
-                text = template.render(self.tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
+        if template := chat_template_of(self.tokenizer, day=CALIBRATION_DATE):
+            text = template.render(self.tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _make_engine(self, packed: Any, routes: Routes | None = None) -> Engine:

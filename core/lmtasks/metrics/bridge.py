@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmtasks.errors import MetricError
-from lmtasks.foreign import foreign, one_line
+from lmtasks.foreign import foreign, shortened
 from lmtasks.metrics.scoring import score_samples
 from lmtasks.task import Measurement, Metric, Sample, ScoreKind
 
@@ -64,9 +64,9 @@ class EvaluateMetric:
         result = module.compute(predictions=[sample.prediction for sample in samples], references=references)
         if not isinstance(result, Mapping):
             raise MetricError(f'metric "{self.name}" returned {type(result).__name__}, expected numbers by name')
-        numbers = {one_line(str(key)): float(value) for key, value in result.items() if isinstance(value, Real)}
+        numbers = {shortened(str(key)): float(value) for key, value in result.items() if isinstance(value, Real)}
         if not numbers:
-            raise MetricError(f'metric "{self.name}" returned no number, but {one_line(", ".join(map(str, result)))}')
+            raise MetricError(f'metric "{self.name}" returned no number, but {shortened(", ".join(map(str, result)))}')
         code = f"module:{(module._hash or 'unknown')[:12]}|evaluate:{version('evaluate')}"
         kinds = [
             ScoreKind(
@@ -188,6 +188,6 @@ def _takes_several(name: str, module: Any) -> bool:
             if set(features) == {"predictions", "references"} and texts:
                 shapes.append(getattr(features["references"], "dtype", "list"))
         if not any(shape in ("string", "list") for shape in shapes):
-            takes = one_line(str(given))
+            takes = shortened(str(given))
             raise MetricError(f'metric "{name}" does not compare texts with references: it takes {takes}')
     return "list" in shapes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lmtasks.errors import MetricError, unknown_name
-from lmtasks.foreign import one_line
+from lmtasks.foreign import shortened
 from lmtasks.metrics.answers import EXACT_MATCH, TOKEN_F1
 from lmtasks.metrics.bridge import PREFIX, EvaluateMetric
 from lmtasks.metrics.likelihood import Likelihood
@@ -54,7 +54,7 @@ def find_metrics(names: Iterable[str | Metric], from_plugin: Callable[[str], Met
     for name in names:
         metric = name if not isinstance(name, str) else _find(name, from_plugin)
         if not isinstance(metric, Metric):
-            raise MetricError(f"{one_line(repr(metric))} is neither the name of a metric nor an lmtasks.Metric")
+            raise MetricError(f"{shortened(repr(metric))} is neither the name of a metric nor an lmtasks.Metric")
         check_metric(metric)
         found.setdefault(metric.name, metric)
     return tuple(found.values())
@@ -95,8 +95,8 @@ def metrics_in_file(names: Sequence[str], where: Callable[[int], str]) -> list[s
     return [
         ModuleInFile(
             name,
-            f"{where(index)}: {one_line(name)} is a module of Python code, which is never loaded because a file names"
-            f" it; if you trust it, name it yourself: --metrics {one_line(asked)}",
+            f"{where(index)}: {shortened(name)} is a module of Python code, which is never loaded because a file names"
+            f" it; if you trust it, name it yourself: --metrics {shortened(asked)}",
         )
         if name.startswith(PREFIX)
         else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,9 @@ OBJECTS = (CONFIG, INDEX, "generation_config.json", "tokenizer_config.json", "sp
 """Files that hold an object, where they are there. What is in tokenizer.json is left to its library."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """What architectures call the number of their layers."""
+COUNTED = re.compile(r"(layers?|labels|experts|blocks|dense_replace)$")
+"""Settings by which configs and architectures count what they build, one after the other."""
+MOST_COUNTED = 100_000
 
 
 def check_folder(path: Path) -> None:
@@ -42,9 +46,9 @@ def check_folder(path: Path) -> None:
             f"{path}: no weights in safetensors format; pickled weights (.bin, .pt) are not read. Save the model anew"
             " with save_pretrained"
         )
-    contents = {name: _object(path / name) for name in OBJECTS if (path / name).is_file()}
+    contents = {name: read_object(path / name) for name in OBJECTS if (path / name).is_file()}
     _check_names(path, contents)
-    _check_layers(path, contents[CONFIG], sum(1 for _ in tensor_sizes(path)))
+    check_counts(path / CONFIG, contents[CONFIG], tensors=len(tensor_sizes(path)))
 
 
 def tensor_sizes(path: Path) -> list[int]:
@@ -69,7 +73,12 @@ def tensor_sizes(path: Path) -> list[int]:
     return sizes
 
 
-def _object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a model holds.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
     try:
         content: dict[str, Any] = parse_json(file.read_text(encoding="utf-8"))
         check_shape(content, dict[str, object])
@@ -98,13 +107,28 @@ def _check_names(path: Path, contents: dict[str, dict[str, Any]]) -> None:
             raise ModelError(f'{path / file}: names the weight file "{name:.100}", which is not there')
 
 
-def _check_layers(path: Path, config: dict[str, Any], tensors: int) -> None:
-    """Refuse more layers than there are tensors: to build them all would never end."""
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        for name in LAYERS:
-            count = part.get(name)
-            if isinstance(count, int | float) and not 1 <= count <= tensors:
+def check_counts(file: Path, config: dict[str, Any], *, tensors: int | None = None) -> None:
+    """Refuse counts in a config that would let transformers build parts without end.
+
+    Args:
+        file: for the message.
+        config: what it holds.
+        tensors: that the weights have; None: unknown.
+
+    Raises:
+        ModelError: there are more layers than tensors, or more of anything than any model has.
+    """
+    parts: list[dict[str, Any]] = [config]
+    while parts:
+        part = parts.pop()
+        parts += [value for value in part.values() if isinstance(value, dict)]
+        for name, count in part.items():
+            if not isinstance(count, int | float) or not COUNTED.search(name):
+                continue
+            if name in LAYERS and tensors is not None and not 1 <= count <= tensors:
                 raise ModelError(
-                    f"{path / CONFIG}: {name} is {count!s:.40}, and the weights are {tensors} tensors; expected at"
-                    " least one for each layer"
+                    f"{file}: {name} is {count!s:.40}, and the weights are {tensors} tensors; expected at least one for"
+                    " each layer"
                 )
+            if count > MOST_COUNTED:
+                raise ModelError(f"{file}: {name} is {count!s:.40}; no model has more than {MOST_COUNTED:,} of them")

@@ -28,7 +28,7 @@ from lmtasks.model.adapter import CONFIG as ADAPTER_CONFIG
 from lmtasks.model.allocation import forget_shapes, keep_freed_memory
 from lmtasks.model.catalogue import CATALOGUE
 from lmtasks.model.failures import one_line
-from lmtasks.model.folder import check_folder, tensor_sizes
+from lmtasks.model.folder import CONFIG, check_counts, check_folder, read_object, tensor_sizes
 from lmtasks.model.info import Device, Dtype, ModelInfo
 from lmtasks.model.quiet import quiet
 from lmtasks.model.size import check_size, refuse_absent
@@ -173,19 +173,13 @@ def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
             there are weights for.
     """
     if place.source == "hub":
-        found = cached_file(
-            place.path,
-            ADAPTER_CONFIG,
-            revision=place.hub_revision,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if found is not None:
+        if (adapter := _hub_file(place, ADAPTER_CONFIG)) is not None:
             raise ModelError(
-                f"{place.path}: holds an adapter ({ADAPTER_CONFIG}), and it would not be said which weights answer;"
-                " name its base with --model and it with --adapter"
+                f"{place.path}: holds an adapter ({adapter.name}), and it would not be said which weights answer; name"
+                " its base with --model and it with --adapter"
             )
+        if (file := _hub_file(place, CONFIG)) is not None:
+            check_counts(file, read_object(file))
     config = AutoConfig.from_pretrained(place.path, **arguments)
     attention = str(getattr(config.get_text_config(), "_attn_implementation", None))
     if "/" in attention and not arguments["trust_remote_code"]:
@@ -194,8 +188,21 @@ def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
             " unasked; if you trust it, add --trust-remote-code"
         )
     if place.source == "folder":
-        where, there = str(Path(place.path) / "config.json"), sum(tensor_sizes(Path(place.path)))
+        where, there = str(Path(place.path) / CONFIG), sum(tensor_sizes(Path(place.path)))
         check_size(config, there, where=where, trust_remote_code=arguments["trust_remote_code"])
+
+
+def _hub_file(place: _Place, name: str) -> Path | None:
+    """Return a file of a model of the hub, fetched if need be; None: it has none of that name."""
+    found = cached_file(
+        place.path,
+        name,
+        revision=place.hub_revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
 
 
 def _check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:

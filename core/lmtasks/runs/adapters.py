@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from lmtasks.inference import LanguageModel
@@ -42,9 +43,7 @@ def put_on(choice: AdapterChoice | None, model: LanguageModel, task: Task, rende
     if model.attach(adapter) == 0:
         log.warning("%s changes nothing of what %s says: is it trained?", adapter.source, model.info.name)
     if adapter.record is None:
-        log.warning(
-            "%s does not say which weights and prompt it was trained with: nothing could be checked", adapter.source
-        )
+        _warn_of_base(adapter, model.info.name)
         return adapter
     trained = adapter.record["prompt"]
     if adapter.task != task.name:
@@ -64,6 +63,29 @@ def put_on(choice: AdapterChoice | None, model: LanguageModel, task: Task, rende
             adapter.source,
         )
     return adapter
+
+
+def _warn_of_base(adapter: Adapter, model: str) -> None:
+    """Say what is known of the base of an adapter that has no record: at most a name."""
+    base = adapter.config.get("base_model_name_or_path")
+    if base and not is_same_name(base, model):
+        log.warning(
+            "%s was made for %s by its adapter_config.json, and runs on %s: its answers may be nonsense. It does not"
+            " say which weights and prompt it was trained with",
+            adapter.source,
+            base,
+            model,
+        )
+    else:
+        log.warning(
+            "%s does not say which weights and prompt it was trained with: nothing could be checked", adapter.source
+        )
+
+
+def is_same_name(one: str, other: str) -> bool:
+    """Return whether two names may be of one model: the last parts of hub ids or paths agree, but for case."""
+    ends = [PurePath(name.partition("@")[0].rstrip("/")).name.lower() for name in (one, other)]
+    return ends[0] == ends[1]
 
 
 def adapter_record(adapter: Adapter | None, model: LanguageModel) -> dict[str, Any] | None:

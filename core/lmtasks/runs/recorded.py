@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections.abc import Sequence
 
 from lmtasks.errors import RunError, UnknownNameError
@@ -51,13 +50,8 @@ def metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: 
 
 
 def _recorded_metrics(run: Run, registry: Registry) -> list[str]:
-    recorded = run.record.get("metrics")
+    recorded: list[str] | None = run.record.get("metrics")
     if recorded is None:  # runs of the first version do not say
-        task, _ = registry.task_of_plugin(str(run.record["task"]["name"]))
+        task, _ = registry.task_of_plugin(run.record["task"]["name"])
         return [metric if isinstance(metric, str) else metric.name for metric in task.metrics]
-    if not isinstance(recorded, list) or not all(isinstance(name, str) and name.isprintable() for name in recorded):
-        raise RunError(
-            f'{run.path / RECORD}: "metrics" must be a list of names, not {reprlib.repr(recorded)}; name some with'
-            " --metrics"
-        )
     return recorded
