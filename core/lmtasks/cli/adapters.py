@@ -45,7 +45,7 @@ def show_adapter(adapter: str, as_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=arguments.UserPath(file_okay=False),
+    type=arguments.UserPath(),
     required=True,
     metavar="FOLDER",
     help="Of the merged model; it is made.",

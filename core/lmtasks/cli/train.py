@@ -20,9 +20,7 @@ from lmtasks.model.catalogue import DEFAULT
 
 @click.command("train")
 @click.argument("task", shell_complete=complete_tasks)
-@click.option(
-    "-o", "--output", type=arguments.UserPath(file_okay=False), metavar="ADAPTER", help="The adapter's folder."
-)
+@click.option("-o", "--output", type=arguments.UserPath(), metavar="ADAPTER", help="The adapter's folder.")
 @click.option(
     "--model",
     metavar="MODEL",
