@@ -11,7 +11,7 @@ import torch
 
 import lmtasks
 from lmtasks import Example, Generation, LogLikelihood, Prompt, Run, Task
-from lmtasks.errors import MetricError, ModelError, PromptError, RunError, UsageError
+from lmtasks.errors import ModelError, PromptError, RunError, UsageError
 from lmtasks.inference import Continuation, LanguageModel
 from lmtasks.prompts import Renderer
 from lmtasks.testing import CHAT_TEMPLATE, Architecture, CharacterTokenizer, FakeModel, tiny_model
@@ -385,7 +385,7 @@ def test_a_damaged_sample_is_no_measured_one(tmp_path):
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     lines[2]["loglikelihoods"].pop()
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    with pytest.raises(MetricError, match='"three"'):
+    with pytest.raises(RunError, match="line 3: damaged .loglikelihoods: expected one for each of the 3 references"):
         lmtasks.score(run)
     lines[2]["loglikelihoods"] = [{"logprob": -1}]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
