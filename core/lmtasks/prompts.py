@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
+import logging
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,11 +18,13 @@ from typing import Literal
 
 from lmtasks.characters import as_utf8
 from lmtasks.chat_template import ChatTemplate, Tokenizer, chat_template_of
+from lmtasks.control_tokens import ControlTokens
 from lmtasks.errors import PromptError
 from lmtasks.foreign import foreign
 from lmtasks.reasoning import MARKERS, ReasoningParser, closing_of, closings_in, opened_by
 from lmtasks.task import Example, Prompt, Task
 
+log = logging.getLogger("lmtasks.prompts")
 NONCHARACTERS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 """Code points that Unicode keeps for internal use: one of them marks where text is to be broken."""
 
@@ -100,12 +102,13 @@ class Renderer:
             tokenizer, template_kwargs, defaults=template_defaults or {}, day=template_date
         )
         self._tokenizer = tokenizer
-        self._guard = _ControlTokens(tokenizer)
+        self._guard = ControlTokens(tokenizer)
         # A chat template writes its own first token.
         self._prefix = [] if self.chat else _first_tokens(tokenizer)
         added = [str(getattr(token, "content", "")) for token in tokenizer.added_tokens_decoder.values()]
         self._closings = closings_in((self.template and self.template.source) or "", added)
         self._answer_start = _answer_start(tokenizer, self.template)
+        self._warned = False
 
     @property
     def chat(self) -> bool:
@@ -272,7 +275,7 @@ class Renderer:
             for number, text in enumerate(contents)
         ]
         if not system:
-            return self._apply_template(messages)
+            return self._complete(self._apply_template(messages), messages)
         system = self._guard.broken(system, marker)
         try:
             text = self._apply_template([{"role": "system", "content": system}, *messages])
@@ -280,9 +283,20 @@ class Renderer:
             text = ""
         # Templates such as Gemma's know no system role: they raise, others drop it. The first turn then carries it.
         if system in text:
-            return text
+            return self._complete(text, messages)
         first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
-        return self._apply_template([first, *messages[1:]])
+        return self._complete(self._apply_template([first, *messages[1:]]), messages)
+
+    def _complete(self, text: str, messages: Sequence[dict[str, str]]) -> str:
+        """Return a rendered chat; warn once if the template has left out what one of its messages says."""
+        left_out = next((message["role"] for message in messages if message["content"] not in text), None)
+        if left_out and not self._warned:
+            self._warned = True
+            log.warning(
+                "the model's chat template leaves out or changes what the %s says; `lmtasks show` shows the prompt",
+                left_out,
+            )
+        return text
 
     def _apply_template(self, messages: list[dict[str, str]]) -> str:
         if self.template is None:
@@ -299,56 +313,6 @@ class Renderer:
         said = f'{self.task.label}, example "{example.id}": the {part} part of prompt "{self.name}" failed'
         with foreign(said, PromptError):
             return as_utf8(self.prompt.fill(part, self.task.filled(example.inputs)))
-
-
-class _ControlTokens:
-    """The strings that a tokenizer turns into control tokens, and how to keep data from spelling them.
-
-    Those are its special tokens and whatever else of its added tokens the chat template writes (Qwen's
-    "<think>"). Others are ordinary vocabulary, such as Gemma's runs of spaces and HTML tags. Markers of reasoning are
-    among them wherever the template knows them: templates cut what stands before one out of an answer.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        template = tokenizer.chat_template or ""
-        templates = "".join(template.values()) if isinstance(template, Mapping) else template
-        strings: list[str] = []
-        self._ids: set[int] = set()
-        # Matched on normalised text (other width or case), or too short to be broken: no search finds them all.
-        self._elusive = False
-        self._tokenizer = tokenizer
-        for id, token in tokenizer.added_tokens_decoder.items():
-            content = str(getattr(token, "content", ""))
-            if not content.isspace() and (getattr(token, "special", False) or content in templates):
-                strings.append(content)
-                self._ids.add(id)
-                self._elusive |= len(content) < 2 or bool(getattr(token, "normalized", False))
-        strings += [marker for marker in sorted(MARKERS) if marker in templates]
-        longest_first = sorted({string for string in strings if len(string) > 1}, key=lambda text: (-len(text), text))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-    def broken(self, text: str, marker: str) -> str:
-        """Put the marker into everything in a text that spells a control token, behind its first character.
-
-        Raises:
-            PromptError: a control token is a single character, which cannot be broken.
-        """
-        pieces, start, search = [], 0, 0
-        while self._pattern and (match := self._pattern.search(text, search)):
-            # The search goes on within the match: control tokens may hold or overlap each other.
-            search = match.start() + 1
-            pieces.append(text[start:search])
-            start = search
-        pieces.append(text[start:])
-        if self._elusive and self._spells(pieces):
-            pieces = list(text)
-            if self._spells(pieces):
-                raise PromptError("the data holds a character that this tokenizer reads as a control token")
-        return marker.join(pieces)
-
-    def _spells(self, pieces: Sequence[str]) -> bool:
-        encode = self._tokenizer.encode
-        return any(not self._ids.isdisjoint(encode(piece, add_special_tokens=False)) for piece in pieces)
 
 
 def _answer_start(tokenizer: Tokenizer, template: ChatTemplate | None) -> str:

@@ -13,7 +13,7 @@ import pytest
 import lmtasks
 from lmtasks import Example, Field, Generation, Run, RunOptions, Task
 from lmtasks.errors import PluginError, PromptError, RunError, UnknownNameError, UsageError
-from lmtasks.testing import FakeModel
+from lmtasks.testing import CharacterTokenizer, FakeModel
 
 EXAMPLES = [
     Example(id=f"e{number}", inputs={"text": f"number {number}"}, references=(f"answer {number}",))
@@ -163,7 +163,7 @@ import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runs, lmtasks
 from pathlib import Path
-from lmtasks.testing import FakeModel
+from lmtasks.testing import CharacterTokenizer, FakeModel
 said = []
 def slow(prompt):
     said.append(prompt)
@@ -494,3 +494,62 @@ def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_name
     assert run.record["environment"]["git"]["dirty"]
     subprocess.run(["git", "status"], capture_output=True)
     assert trace.exists()  # as git alone would have it
+
+
+def test_filter_whose_name_is_not_utf8_is_not_started(tmp_path, monkeypatch):
+    trace = tmp_path / "trace"
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.org", "commit", "-q", "--allow-empty", "-mx"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
+    with (tmp_path / ".git" / "config").open("ab") as config:
+        config.write(b'[filter "\xe9"]\n\tclean = touch ' + os.fsencode(trace) + b"\n")
+    (tmp_path / ".gitattributes").write_bytes(b"*.txt filter=\xe9\n")
+    (tmp_path / "data.txt").write_text("one")
+    subprocess.run(["git", "add", "data.txt"], cwd=tmp_path, check=True, capture_output=True)
+    assert trace.exists()  # as git alone starts it
+    trace.unlink()
+    os.utime(tmp_path / "data.txt", (1, 1))
+    monkeypatch.chdir(tmp_path)
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / ".git" / "runs")
+    assert not trace.exists()
+    assert run.record["environment"]["git"]["dirty"]
+
+
+def test_checkout_with_a_name_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
+    for words in (
+        ["init", "-q"],
+        ["config", "core.quotePath", "false"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.org", "commit", "-q", "--allow-empty", "-mx"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")).touch()
+    monkeypatch.chdir(tmp_path)
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / ".git" / "runs")
+    assert run.record["environment"]["git"]["dirty"]
+
+
+HUGE = 10**30
+
+
+@pytest.mark.parametrize("setting", ["seed", "limit", "batch_size", "num_fewshot", "max_new_tokens", "top_k"])
+def test_number_that_no_record_can_hold_is_refused_before_anything_is_asked(setting, tmp_path):
+    model = FakeModel(answer)
+    with pytest.raises(UsageError, match=setting):
+        lmtasks.run(make_task(), model=model, output_dir=tmp_path, temperature=1.0, **{setting: HUGE})
+    assert not model.prompts
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("memory", [float("inf"), float("nan"), 0, -1, "1"])
+def test_memory_that_is_no_amount_is_refused(memory):
+    with pytest.raises(UsageError, match="memory must be a number of GiB above 0"):
+        RunOptions(memory=memory)
+
+
+def test_template_that_leaves_the_data_out_is_remarked_once(tmp_path, caplog):
+    model = FakeModel(["x"] * 6)
+    model.tokenizer = CharacterTokenizer("{{ messages|length }} messages")
+    lmtasks.run(make_task(), model=model, output_dir=tmp_path)
+    assert caplog.text.count("leaves out or changes what the user says") == 1

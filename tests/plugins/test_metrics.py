@@ -190,3 +190,24 @@ def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, tol
     [check] = [check for check in check_plugin("bad") if check.promise == METRICS]
     assert (check.task, check.status) == ("bad", status)
     assert told in check.said
+
+
+# Kinds that cannot be told apart or recorded
+
+BAD_KINDS = {
+    "two of one name": ("(*KINDS, *KINDS)", 'two of its kinds are named "share"'),
+    "no name": ("(ScoreKind(name=' ', signature='s'),)", "has no name"),
+    "a text for better": ("(ScoreKind(name='m', signature='s', higher_is_better='no'),)", "higher_is_better"),
+    "fewer than none": ("(ScoreKind(name='m', signature='s', n=-1),)", 'n of "m" is -1'),
+    "more than all": ("(ScoreKind(name='m', signature='s', n=99),)", 'n of "m" is 99'),
+    "the name of another metric's": ("(ScoreKind(name='exact_match', signature='s'),)", "has the name of one of"),
+}
+
+
+@pytest.mark.parametrize("kinds, told", BAD_KINDS.values(), ids=BAD_KINDS)
+def test_kinds_that_cannot_be_told_apart_or_recorded_are_refused(kinds, told, install, tmp_path):
+    combine = "lambda sums: sums[..., :2]" if kinds.startswith("(*") else RATIO
+    install("bad", measuring(kinds=kinds, combine=combine))
+    with pytest.raises(PluginError, match=re.escape(told)):
+        run_bad(tmp_path)
+    assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]

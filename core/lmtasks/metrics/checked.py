@@ -52,7 +52,11 @@ def checked(measurement: object, samples: Sequence[Sample]) -> Measurement:
         )
     if not measurement.kinds:
         raise ValueError("it has no kinds, expected one or more lmtasks.ScoreKind")
-    kinds = tuple(_checked_kind(kind) for kind in measurement.kinds)
+    kinds = tuple(_checked_kind(kind, len(samples)) for kind in measurement.kinds)
+    names = [kind.name for kind in kinds]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'two of its kinds are named "{twice}"; every score needs a name of its own')
     combine = measurement.combine
 
     def combined(sums: FloatArray) -> FloatArray:
@@ -104,16 +108,24 @@ def _numbers(what: str, given: object) -> FloatArray:
     return array.astype(np.float64)
 
 
-def _checked_kind(kind: object) -> ScoreKind:
+def _checked_kind(kind: object, samples: int) -> ScoreKind:
     """Return a kind of score, if it can be recorded; numpy's numbers as Python's.
 
     Raises:
         TypeError: it is something else, or holds something else than it should.
+        ValueError: it has no name, or is computed on fewer than no or more than all samples.
     """
     if not isinstance(kind, ScoreKind):
         raise TypeError(f"one of its kinds is {type(kind).__name__}, expected lmtasks.ScoreKind")
     for name in ("name", "signature", "unit"):
         if not isinstance(getattr(kind, name), str):
             raise TypeError(f"{name} of one of its kinds is {type(getattr(kind, name)).__name__}, expected text")
-    better = None if kind.higher_is_better is None else bool(kind.higher_is_better)
-    return replace(kind, n=None if kind.n is None else int(kind.n), higher_is_better=better)
+    if not kind.name.strip():
+        raise ValueError("one of its kinds has no name")
+    better = kind.higher_is_better
+    if not isinstance(better, bool | np.bool_ | None):
+        raise TypeError(f'higher_is_better of "{kind.name}" is {better!r}, expected True, False or None')
+    n = None if kind.n is None else int(kind.n)
+    if n is not None and not 0 <= n <= samples:
+        raise ValueError(f'n of "{kind.name}" is {n}, expected 0 to {samples}, the number of samples')
+    return replace(kind, n=n, higher_is_better=None if better is None else bool(better))

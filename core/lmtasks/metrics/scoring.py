@@ -106,11 +106,15 @@ def measure_samples(
     found = []
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
+        labels: dict[str, str] = {}
         for metric in metrics:
             label = label_of(metric)
             with _collected(failures):
                 with foreign(f"{label} failed"):
                     measurement = checked(metric.measure(_copies(members), language), members)
+                    for kind in measurement.kinds:
+                        if labels.setdefault(kind.name, label) != label:
+                            raise ValueError(f'its score "{kind.name}" has the name of one of {labels[kind.name]}')
                 found.append(
                     Measured(
                         metric=metric.name,

@@ -42,7 +42,7 @@ class GitRecord(TypedDict):
     """The checkout that the process was started in."""
 
     commit: str
-    dirty: bool
+    dirty: bool | None
 
 
 class EnvironmentRecord(TypedDict):

@@ -28,6 +28,9 @@ PACKAGES = (
 )
 """Those that can change an output or a score."""
 
+_FILTER = re.compile(rb"filter\..*\.(?:clean|process|required)", re.DOTALL)
+"""Settings that name a program which git starts to compare a file with its commit."""
+
 
 def environment() -> dict[str, object]:
     """Return versions, platform, and the state of the git checkout that the run was started in."""
@@ -76,20 +79,21 @@ def _git() -> dict[str, object] | None:
         return None
     settings = {"core.fsmonitor": "false", "core.hooksPath": os.devnull}
 
-    def ask(*words: str) -> str | None:
+    def ask(*words: str) -> bytes | None:
         # By the environment, for -c takes a name with "=" in it for another one.
         given = {"GIT_NO_LAZY_FETCH": "1", "GIT_CONFIG_COUNT": str(len(settings))}
         for number, (name, value) in enumerate(settings.items()):
             given |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-        done = subprocess.run(  # noqa: S603
-            [git, *words], capture_output=True, text=True, check=False, env={**os.environ, **given}
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
+        done = subprocess.run([git, *words], capture_output=True, check=False, env={**os.environ, **given})  # noqa: S603
+        return done.stdout if done.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return None
-    filters = ask("config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$") or ""
-    settings |= dict.fromkeys(filters.splitlines(), "")
-    changed = ask("--no-optional-locks", "status", "--porcelain", "--ignore-submodules=dirty")
-    return {"commit": commit, "dirty": bool(changed)}
+    # Names are bytes: git's own patterns do not match those that are not UTF-8.
+    names = ask("config", "--list", "--name-only", "-z")
+    changed = None
+    if names is not None:
+        settings |= {os.fsdecode(name): "" for name in names.split(b"\0") if _FILTER.fullmatch(name)}
+        changed = ask("--no-optional-locks", "status", "--porcelain", "--ignore-submodules=dirty")
+    return {"commit": os.fsdecode(commit).strip(), "dirty": None if changed is None else bool(changed)}

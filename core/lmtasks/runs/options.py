@@ -20,6 +20,8 @@ from lmtasks.task import Generation, names
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LIMIT = 2**63
+"""Of whole numbers: what they are below fits 64 bits, as a record of a run and most libraries need it."""
 Options = TypeVar("Options", bound="DataclassInstance")
 
 
@@ -93,7 +95,7 @@ class RunOptions:
                 if not isinstance(number, (int, float)):
                     raise UsageError(f"{name} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
-        check_counts(self, limit=1, batch_size=1, num_fewshot=0)
+        check_counts(self, limit=1, batch_size=1, num_fewshot=0, seed=-LIMIT)
         check_paths(self, "data", "fewshot_data", "adapter", "output_dir")
         if self.output_dir is None:
             raise UsageError("output_dir must be a name or a path, not None")
@@ -101,7 +103,7 @@ class RunOptions:
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
                 raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
-        if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float)) or not self.memory > 0:
+        if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float)) or not 0 < self.memory < math.inf:
             raise UsageError(f"memory must be a number of GiB above 0, not {self.memory!r}")
         check_language(self.language)
         check_chat_template(self.chat_template_kwargs, self.chat_template_date)
@@ -155,8 +157,9 @@ def check_counts(options: object, **least: int) -> None:
     """
     for name, number in least.items():
         value = getattr(options, name)
-        if value is not None and (not isinstance(value, int) or value < number):
-            raise UsageError(f"{name} must be a whole number of at least {number}, not {value!r}")
+        if value is not None and (not isinstance(value, int) or not number <= value < LIMIT):
+            most = "" if not isinstance(value, int) or value < LIMIT else " and below 2**63"
+            raise UsageError(f"{name} must be a whole number of at least {number}{most}, not {value!r}")
 
 
 def check_paths(options: object, *names: str) -> None:

@@ -105,14 +105,14 @@ class Generation:
             check_kind(part, getattr(self, part), (int,))
         for part in ("temperature", "top_p", "repetition_penalty"):
             check_kind(part, getattr(self, part), (float, int))
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not 1 <= self.max_new_tokens < 2**63:
+            raise ValueError(f"max_new_tokens must be at least 1 and below 2**63, not {self.max_new_tokens}")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if not 0 <= self.top_k < 2**63:
+            raise ValueError(f"top_k must be 0 (all) or more and below 2**63, not {self.top_k}")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"repetition_penalty must be above 0 (1: none), not {self.repetition_penalty}")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
