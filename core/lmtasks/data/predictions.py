@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from lmtasks.data.columns import choose_column, lookup
@@ -13,7 +14,7 @@ from lmtasks.data.files import SUFFIXES, has_columns, read_rows
 from lmtasks.data.printed import printed_kind, refuse_printed
 from lmtasks.data.rows import Row
 from lmtasks.data.streams import check_file, open_bytes, read_lines, suffixes
-from lmtasks.data.values import as_text, canonical_number, kind
+from lmtasks.data.values import as_text, kind
 from lmtasks.errors import DataError
 from lmtasks.paths import user_path
 from lmtasks.task import Example
@@ -24,7 +25,7 @@ TABLES = (".csv", ".tsv")
 log = logging.getLogger("lmtasks.data")
 _NAMED = 3
 """Ids that a message lists."""
-_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def read_predictions(path: str | Path, examples: Sequence[Example], *, column: str | None = None) -> list[str]:
@@ -124,7 +125,7 @@ def _in_order(path: Path, outputs: Mapping[str, str], ids: Sequence[str]) -> lis
 
 
 def _same_numbers(wanted: Iterable[str], given: Iterable[str]) -> dict[str, str]:
-    """Return which given id is the same number as a wanted one, as "101" and "101.0" are, where only one of each is.
+    """Return which given id is the same number as a wanted one, as "101" and "1.01e2" are, where only one of each is.
 
     Tables and typed formats write a number in different ways.
     """
@@ -132,7 +133,7 @@ def _same_numbers(wanted: Iterable[str], given: Iterable[str]) -> dict[str, str]
     return {id: by_number[number] for number, id in _by_number(wanted).items() if number in by_number}
 
 
-def _by_number(ids: Iterable[str]) -> dict[str, str]:
-    numbers = {id: canonical_number(id) for id in ids if _NUMBER.fullmatch(id)}
+def _by_number(ids: Iterable[str]) -> dict[Decimal, str]:
+    numbers = {id: Decimal(id) for id in ids if _NUMBER.fullmatch(id)}
     counts = Counter(numbers.values())
     return {number: id for id, number in numbers.items() if counts[number] == 1}
