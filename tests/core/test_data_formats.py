@@ -211,6 +211,67 @@ def test_lines_of_predictions_that_cannot_be_read_are_refused(tmp_path: Path, co
     assert str(caught.value).startswith(str(path))
 
 
+PLAIN = [Example(id=f"r{n}", inputs={}, references=(f"Der Zug {n}.",)) for n in range(3)]
+JSON_LINES = [json.dumps({"id": example.id, "prediction": "a"}) for example in PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (JSON_LINES, "every line is a JSON object; if these hold outputs and ids, rename the file to .jsonl"),
+        ([JSON_LINES[0], "", JSON_LINES[1]], "every line is a JSON object"),
+        (JSON_LINES[:2], "every line is a JSON object"),
+        (["['a']", "['b', 'c']", "[]"], "every line is a list written as text"),
+        (["{'a'}", "set()", "array(['b'])"], "every line is a set written as text"),
+        (["b'a'", "b'b'", "b'c'"], "every line is bytes written as text"),
+        (['["a"]', '{"text": "b"}', ""], "every line is a JSON list written as text"),
+        (['"Der Zug."', r'"Er sagt \"ja\"."', ""], "every line stands in quotation marks"),
+        (["'Der Zug.'", "'Das Haus.'", r"'Er sagt \'ja\'.'"], "every line stands in quotation marks"),
+        (["id,prediction", "r0,a", "r1,b"], "the lines are rows of a table, with ids; rename the file to .csv"),
+        (["id,prediction", "r0,a", 'r1,"b, c"', "r2,c"], "rename the file to .csv"),
+        (["id\toutput", "r2\ta", "r0\tb"], "rename the file to .tsv"),
+        (["a text", "b\0", "c"], "line 2: holds a NUL character"),
+    ],
+)
+def test_lines_that_hold_outputs_in_another_format_are_refused(tmp_path: Path, lines: list[str], says: str):
+    path = tmp_path / "system.txt"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError) as caught:
+        read_predictions(path, PLAIN)
+    assert str(caught.value).startswith(str(path))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["", "", ""],
+        [JSON_LINES[0], "a", JSON_LINES[1]],
+        ["['a']", "plain", "['b']"],
+        ['"a"', '"b', '"c"'],
+        ['"a" and "b"', '"c"', '"d"'],
+        ["prediction", "a, b", "r1, c"],
+        ["id, name", "r0, a", "r1, b"],
+        ["output", "r0", "r1"],
+    ],
+)
+def test_plain_lines_are_outputs_whatever_they_look_like(tmp_path: Path, lines: list[str]):
+    path = tmp_path / "system.txt"
+    path.write_text("\n".join(lines) + "\n")
+    assert read_predictions(path, PLAIN) == lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "reference"),
+    [(['"a"', "'b'", '"c"'], '"Der Zug"'), (JSON_LINES, '{"a": 1}'), (["[1]", "[2]", "[3]"], "['x']")],
+)
+def test_lines_may_look_as_references_do(tmp_path: Path, lines: list[str], reference: str):
+    path = tmp_path / "system.txt"
+    path.write_text("\n".join(lines) + "\n")
+    answered = [Example(id=str(n), inputs={}, references=(reference,)) for n in range(3)]
+    assert read_predictions(path, answered) == lines
+
+
 # Encodings
 
 
