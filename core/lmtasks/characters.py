@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 CHAT_TEMPLATE = (
@@ -18,7 +19,10 @@ _DEFAULT_IGNORABLE = (
 """Unicode's Default_Ignorable_Code_Point, unchanged since Unicode 5.1 but for U+180F: zero-width and bidi marks, soft
 hyphens, variation selectors, Hangul fillers, tags."""
 # Invisible too: control characters, braille without dots, a note head of nothing, marks of annotations and hieroglyphs.
-_VISIBLE = re.compile(rf"[^\s\x00-\x1f\x7f-\x9f\u2800\ufff9-\ufffb\U00013430-\U0001343f\U0001d159{_DEFAULT_IGNORABLE}]")
+_HIDDEN = rf"\x00-\x1f\x7f-\x9f\u2800\ufff9-\ufffb\U00013430-\U0001343f\U0001d159{_DEFAULT_IGNORABLE}"
+_VISIBLE = re.compile(rf"[^\s{_HIDDEN}]")
+# Some control characters are white space: tabs, line ends.
+_INVISIBLE = re.compile(rf"(?:(?!\s)[{_HIDDEN}])+")
 
 
 def is_blank(text: str) -> bool:
@@ -27,6 +31,17 @@ def is_blank(text: str) -> bool:
     Combining marks and emoji are visible, and so are the Arabic signs that Unicode counts among format characters.
     """
     return _VISIBLE.search(text) is None
+
+
+def folded(text: str) -> str:
+    """Return what two texts share that a reader would take for the same.
+
+    Invisible characters, width and other compatible forms (NFKC), composition, case, and how much space stands between
+    words and around them, do not count.
+    """
+    wide = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    # Case folding leaves some marks in another order.
+    return unicodedata.normalize("NFKC", " ".join(wide.casefold().split()))
 
 
 def as_utf8(text: str) -> str:

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 import regex
 
-from lmtasks.characters import is_blank
+from lmtasks.characters import folded, is_blank
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,27 @@ def test_is_blank_agrees_with_unicode_on_every_character():
         c for c in blank - space_or_control if not ignorable.match(c) and unicodedata.category(c) not in ("Cf", "Cn")
     }
     assert visible == {"\u2800", "\U0001d159"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Caf\u00e9 9",
+        " cafe\u0301\n9",
+        "CAF\u00c9\t9",
+        "\uff43af\u00e9\u3000\uff19",
+        "c\u00adaf\u00e9\u200b 9\ufeff",
+        "\x07caf\u00e9\u00a09",
+    ],
+)
+def test_folded_is_the_same_for_texts_that_read_the_same(text):
+    assert folded(text) == "caf\u00e9 9"
+
+
+def test_folded_keeps_what_can_be_read():
+    assert len({folded(text) for text in ("a b", "ab", "a, b", "a\u0301 b", "", "a\nb c")}) == 6
+
+
+def test_folded_is_its_own_form():
+    texts = (f"{chr(code)}\u0301\u0323a" for code in range(0x20, 0x2FA20))
+    assert all(folded(folded(text)) == folded(text) for text in texts)

@@ -756,23 +756,49 @@ def test_fewshot_never_shows_what_is_scored_nor_what_has_no_answer(tmp_path):
         {"document": "none", "answers": []},
     )
     assert sorted(draw(task, dataset, data=str(path))) == ["none", "shown"]
-    assert_refused(lambda: draw(task, dataset, count=3, data=str(path)), str(path), "2 examples", "3 were asked for")
+    assert_refused(
+        lambda: draw(task, dataset, count=3, data=str(path)), str(path), "2 different examples", "3 were asked for"
+    )
     path = write_jsonl(tmp_path / "unanswered.jsonl", {"document": "x"}, {"document": "y"})
-    assert_refused(lambda: draw(task, dataset, count=1, data=str(path)), "0 examples")
+    assert_refused(lambda: draw(task, dataset, count=1, data=str(path)), "0 different examples")
 
 
-@pytest.mark.parametrize("copy", ["SCORED text", " scored\n text", "scored\u00a0text", "Scored  Text "])
-def test_fewshot_never_shows_what_differs_from_a_scored_one_in_space_or_case(tmp_path, copy):
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "SCORED text",
+        " scored\n text",
+        "scored\u00a0text",
+        "Scored  Text ",
+        "sco\u00adred\u200b text\ufeff",
+        "\u200escored\u200d text\u2060",
+        "scored\x07 text",
+        "\uff33cored\u3000text",
+        "scored \U0001d42dext",
+        "\u3164scored text",
+    ],
+)
+def test_fewshot_never_shows_what_differs_from_a_scored_one_in_nothing_to_be_read(tmp_path, copy):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "scored text", "summary": "s"}))
     path = write_jsonl(tmp_path / "shots.jsonl", {"document": copy, "summary": "s"}, {"document": "o", "summary": "s"})
     assert draw(make_task(), dataset, count=1, data=str(path)) == ["o"]
-    assert_refused(lambda: draw(make_task(), dataset, count=2, data=str(path)), "1 examples to show")
+    assert_refused(lambda: draw(make_task(), dataset, count=2, data=str(path)), "1 different examples to show")
+
+
+def test_fewshot_shows_an_example_once_however_often_it_stands_in_the_data(tmp_path):
+    dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "scored", "summary": "s"}))
+    again = ("same", "Same", "\uff53ame\u200b")
+    rows = [{"document": text, "summary": f"s{place}"} for place, text in enumerate((*again, "other"))]
+    path = write_jsonl(tmp_path / "shots.jsonl", *rows)
+    for seed in range(5):
+        assert sorted(draw(make_task(), dataset, count=2, seed=seed, data=str(path))) == ["other", "same"]
+    assert_refused(lambda: draw(make_task(), dataset, count=3, data=str(path)), "2 different examples")
 
 
 def test_fewshot_never_shows_what_differs_from_a_scored_one_in_its_composition(tmp_path):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "caf\u00e9", "summary": "s"}))
     path = write_jsonl(tmp_path / "s.jsonl", {"document": "cafe\u0301", "summary": "s"})
-    assert_refused(lambda: draw(make_task(), dataset, count=1, data=str(path)), "0 examples to show")
+    assert_refused(lambda: draw(make_task(), dataset, count=1, data=str(path)), "0 different examples to show")
 
 
 def test_too_few_examples_to_show_name_the_setting(tmp_path):
@@ -781,7 +807,7 @@ def test_too_few_examples_to_show_name_the_setting(tmp_path):
     assert_refused(
         lambda: draw(task, dataset, count=5),
         "demo",
-        "4 examples",
+        "4 different examples",
         "5 were asked for",
         "--num-fewshot",
         "--fewshot-data",

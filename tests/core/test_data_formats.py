@@ -95,6 +95,32 @@ def test_damaged_compression_is_one_line(tmp_path: Path, suffix: str, rest: byte
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("behind", ["garbage", "short", "damaged", "cut", "text"])
+def test_what_stands_behind_the_first_compressed_part_is_not_dropped(tmp_path: Path, suffix: str, behind: str):
+    first, second = (COMPRESS[suffix](f'{{"document": "text {n}"}}\n'.encode()) for n in (1, 2))
+    damaged = second[:4] + bytes(255 - byte for byte in second[4:])
+    path = tmp_path / f"data.jsonl{suffix}"
+    rest = {"garbage": b"garbage" * 3000, "short": b"x", "damaged": damaged, "cut": second[:-5], "text": b"{}\n"}
+    path.write_bytes(first + rest[behind])
+    assert f"{path}: damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_zeros_between_and_behind_compressed_parts_are_padding(tmp_path: Path, suffix: str):
+    parts = [COMPRESS[suffix](json.dumps(row).encode() + b"\n") for row in ROWS]
+    path = tmp_path / f"data.jsonl{suffix}"
+    path.write_bytes(b"".join(part + bytes(9000) for part in parts))
+    assert examples(path) == EXAMPLES
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_file_of_nothing_has_no_rows(tmp_path: Path, suffix: str):
+    path = tmp_path / f"data.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](b""))
+    assert refusal(path) == f"{path}: no data rows; expected at least one example"
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv"])
 def test_compressed_data_in_a_file_of_another_name_is_said_with_the_right_name(tmp_path: Path, name: str, suffix: str):
     path = tmp_path / name
@@ -185,6 +211,67 @@ def test_lines_of_predictions_that_cannot_be_read_are_refused(tmp_path: Path, co
     assert str(caught.value).startswith(str(path))
 
 
+PLAIN = [Example(id=f"r{n}", inputs={}, references=(f"Der Zug {n}.",)) for n in range(3)]
+JSON_LINES = [json.dumps({"id": example.id, "prediction": "a"}) for example in PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (JSON_LINES, "every line is a JSON object; if these hold outputs and ids, rename the file to .jsonl"),
+        ([JSON_LINES[0], "", JSON_LINES[1]], "every line is a JSON object"),
+        (JSON_LINES[:2], "every line is a JSON object"),
+        (["['a']", "['b', 'c']", "[]"], "every line is a list written as text"),
+        (["{'a'}", "set()", "array(['b'])"], "every line is a set written as text"),
+        (["b'a'", "b'b'", "b'c'"], "every line is bytes written as text"),
+        (['["a"]', '{"text": "b"}', ""], "every line is a JSON list written as text"),
+        (['"Der Zug."', r'"Er sagt \"ja\"."', ""], "every line stands in quotation marks"),
+        (["'Der Zug.'", "'Das Haus.'", r"'Er sagt \'ja\'.'"], "every line stands in quotation marks"),
+        (["id,prediction", "r0,a", "r1,b"], "the lines are rows of a table, with ids; rename the file to .csv"),
+        (["id,prediction", "r0,a", 'r1,"b, c"', "r2,c"], "rename the file to .csv"),
+        (["id\toutput", "r2\ta", "r0\tb"], "rename the file to .tsv"),
+        (["a text", "b\0", "c"], "line 2: holds a NUL character"),
+    ],
+)
+def test_lines_that_hold_outputs_in_another_format_are_refused(tmp_path: Path, lines: list[str], says: str):
+    path = tmp_path / "system.txt"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError) as caught:
+        read_predictions(path, PLAIN)
+    assert str(caught.value).startswith(str(path))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["", "", ""],
+        [JSON_LINES[0], "a", JSON_LINES[1]],
+        ["['a']", "plain", "['b']"],
+        ['"a"', '"b', '"c"'],
+        ['"a" and "b"', '"c"', '"d"'],
+        ["prediction", "a, b", "r1, c"],
+        ["id, name", "r0, a", "r1, b"],
+        ["output", "r0", "r1"],
+    ],
+)
+def test_plain_lines_are_outputs_whatever_they_look_like(tmp_path: Path, lines: list[str]):
+    path = tmp_path / "system.txt"
+    path.write_text("\n".join(lines) + "\n")
+    assert read_predictions(path, PLAIN) == lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "reference"),
+    [(['"a"', "'b'", '"c"'], '"Der Zug"'), (JSON_LINES, '{"a": 1}'), (["[1]", "[2]", "[3]"], "['x']")],
+)
+def test_lines_may_look_as_references_do(tmp_path: Path, lines: list[str], reference: str):
+    path = tmp_path / "system.txt"
+    path.write_text("\n".join(lines) + "\n")
+    answered = [Example(id=str(n), inputs={}, references=(reference,)) for n in range(3)]
+    assert read_predictions(path, answered) == lines
+
+
 # Encodings
 
 
@@ -229,6 +316,29 @@ def test_json_that_is_no_jsonl_is_said_with_a_way_to_convert_it(tmp_path: Path, 
     message = refusal(path)
     assert message.startswith(f"{path}, line 1: {says}")
     assert "jq -c" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"document": "a"},\n{"document": "b"}\n', "line 1: a comma behind the object"),
+        ('{"document": "a"}\n{"document": "b"} , \n', "line 2: a comma behind the object"),
+        ('{"document": "a"}{"document": "b"}\n', "line 1: more than one object; JSONL has"),
+        ('{"document": "a",\n"summary": "b"}\n', "line 1: JSON with an object that goes over several lines"),
+    ],
+)
+def test_objects_that_are_divided_otherwise_than_by_lines_are_said(tmp_path: Path, text: str, says: str):
+    path = tmp_path / "data.jsonl"
+    path.write_text(text)
+    assert refusal(path).startswith(f"{path}, {says}")
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.csv.gz"])
+def test_tabs_in_a_file_named_for_commas_are_said_with_the_right_name(tmp_path: Path, name: str):
+    path = tmp_path / name
+    content = b"document\tsummary\na, b, c\td\n"
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert refusal(path).startswith(f"{path}, line 1: cells are separated by tabs, not commas; name the file .tsv")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,30 @@ PRINTED = [
     ("[]", "a JSON list"),
     ('[{"text": "a", "start": null}]', "a JSON list"),
     ('{"text": ["a"]}', "a JSON object"),
+    ("{'seven', 'seven arches'}", "a set"),
+    ("{'seven'}", "a set"),
+    ("{1, 2}", "a set"),
+    ("set()", "a set"),
+    ("frozenset({'a'})", "a set"),
+    ("OrderedDict([('text', ['a'])])", "a dict"),
+    ("OrderedDict({'text': ['a']})", "a dict"),
+    ("defaultdict(<class 'list'>, {'text': ['a']})", "a dict"),
+    ("Counter({'a': 2, 'b': 1})", "a dict"),
+    ("collections.deque(['a', 'b'], maxlen=3)", "a list"),
+    ("deque(['a'])", "a list"),
+    ("dict_keys(['a', 'b'])", "a list"),
+    ("Index(['a', 'b'], dtype='object')", "a list"),
+    ("numpy.array(['x', 'y'])", "a numpy array"),
+    ("np.array([1, 2])", "a numpy array"),
+    ("tensor([1, 2], dtype=torch.int32)", "a tensor"),
+    ("tensor([0.5, 2.])", "a tensor"),
+    ("[np.True_, np.False_]", "a list"),
+    ("[np.datetime64('2020-01-01')]", "a list"),
+    ("[np.nan, np.inf]", "a list"),
+    ("[<NA>]", "a list"),
+    ("[UUID('12345678-1234-5678-1234-567812345678')]", "a list"),
+    ("[datetime.datetime(2020, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)]", "a list"),
+    ("b'seven'", "bytes"),
     ("[" * 500 + "1" + "]" * 500, "a JSON list"),
     ("[" * 100_000 + "1" + "]" * 100_000, "a list"),
 ]
@@ -56,6 +80,13 @@ TEXTS = [
     "f('a')",
     "{a: 1}",
     "'a', 'b'",
+    "{name}, {place}",
+    "set",
+    "settle(1)",
+    "array",
+    "<NA> [1]",
+    "b'a' b'c'",
+    "[laughs]",
     "-" * 100_000 + "[1]",
     "[" * 300_000,
     "['" * 100_000 + "]",
@@ -88,6 +119,51 @@ def test_one_text_among_printed_lists_makes_them_texts(tmp_path: Path):
         ("['x']",),
         ("a list: ['x']",),
     ]
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "<NA>", "null", "NaT", " "])
+def test_words_for_missing_values_do_not_hide_printed_lists(tmp_path: Path, word: str):
+    rows = [{"document": "a", "summary": word}, {"document": "b", "summary": "['x']"}]
+    assert 'line 3: column "summary" holds a list written' in refusal(write(tmp_path / "data.csv", rows))
+    path = write(tmp_path / "words.csv", [{"document": "a", "summary": "nan"}])
+    assert [example.references for example in examples(path)] == [("nan",)]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["[seven, seven arches]", "[x]"],
+        ['{seven,"seven arches"}', "{x}"],
+        [["['seven', 'q']"], ["['x']"]],
+        [["['seven', 'q']"], None, ["[]", "nan"]],
+        [["['seven']"], "['x']"],
+    ],
+)
+def test_texts_that_look_like_lists_count_as_texts_with_a_warning(
+    tmp_path: Path, answers: list[object], caplog: pytest.LogCaptureFixture
+):
+    rows = [{"document": "a", "summary": answer} for answer in answers if answer is not None]
+    assert len(examples(write(tmp_path / "data.jsonl", rows))) == len(rows)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert 'data.jsonl, line 1: column "summary" holds texts that look like lists (' in said
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["[laughs]", "[coughs]"],
+        ["[laughs, coughs]", "Hello"],
+        ["[IN:GET_EVENT Any , [SL:CATEGORY_EVENT festivals ] ]"],
+        ["f(a, b)", "(a, b)"],
+        [["[1]", "one"], ["[2]"]],
+        ["[a, b]", 3],
+    ],
+)
+def test_texts_in_brackets_pass_without_a_warning(
+    tmp_path: Path, answers: list[object], caplog: pytest.LogCaptureFixture
+):
+    examples(write(tmp_path / "data.jsonl", [{"document": "a", "summary": answer} for answer in answers]))
+    assert caplog.records == []
 
 
 def test_column_of_printed_inputs_is_refused_but_json_objects_may_be_put_into_words(tmp_path: Path):

@@ -70,8 +70,15 @@ def test_missing_prediction_is_an_empty_output(tmp_path: Path, name: str):
         (-0.0, "0"),
         (-2.0, "-2"),
         (2**53 + 2.0, "9007199254740994"),
-        (1e21, "1e+21"),
-        (1e-7, "1e-07"),
+        (1e16, "10000000000000000"),
+        (2e16, "20000000000000000"),
+        (1e23, "1" + "0" * 23),
+        (1e-7, "0.0000001"),
+        (0.00001, "0.00001"),
+        (-1.5e-7, "-0.00000015"),
+        (1e-30, "0." + "0" * 29 + "1"),
+        (1e31, "1e+31"),
+        (5e-324, "5e-324"),
         (True, "True"),
     ],
 )
@@ -90,7 +97,8 @@ def test_integer_of_any_length_is_written_in_full(tmp_path: Path):
 @pytest.mark.parametrize(
     ("array", "texts"),
     [
-        (pyarrow.array([3.14, 1931.0, 123456792.0, 1e-7], pyarrow.float32()), ["3.14", "1931", "123456792", "1e-07"]),
+        (pyarrow.array([3.14, 1931.0, 123456792.0], pyarrow.float32()), ["3.14", "1931", "123456792"]),
+        (pyarrow.array([1e-7, 1e20, -3e16], pyarrow.float32()), ["0.0000001", "1" + "0" * 20, "-3" + "0" * 16]),
         (pyarrow.array([3.14, 2.0], pyarrow.float16()), ["3.14", "2"]),
         (pyarrow.array([decimal.Decimal("1931.00"), decimal.Decimal("12.50")]), ["1931", "12.5"]),
         (pyarrow.array([decimal.Decimal("-0.00"), decimal.Decimal("1" * 38)]), ["0", "1" * 38]),
@@ -181,6 +189,8 @@ def predictions(tmp_path: Path, name: str, ids: list[object], data: list[str]) -
         ("p.csv", "101.0", "101"),
         ("p.csv", "7", "007"),
         ("p.csv", "3.10", "3.1"),
+        ("p.csv", "1e+16", "10000000000000000"),
+        ("p.csv", "1.5E-05", "0.000015"),
     ],
 )
 def test_ids_match_by_their_number_with_a_remark(
@@ -193,17 +203,17 @@ def test_ids_match_by_their_number_with_a_remark(
     assert f'"{data}" in the data' in said
 
 
-@pytest.mark.parametrize("given", [101, 101.0, "101"])
+@pytest.mark.parametrize(("given", "data"), [(101, "101"), (101.0, "101"), ("101", "101"), (2e16, "2" + "0" * 16)])
 def test_ids_that_are_written_alike_match_without_a_remark(
-    tmp_path: Path, given: object, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, given: object, data: str, caplog: pytest.LogCaptureFixture
 ):
-    assert predictions(tmp_path, "p.jsonl", [given], ["101"]) == [f"of {given}"]
+    assert predictions(tmp_path, "p.jsonl", [given], [data]) == [f"of {given}"]
     assert caplog.records == []
 
 
 def test_ids_that_are_one_number_twice_match_by_what_is_written_alone(tmp_path: Path):
     assert predictions(tmp_path, "p.csv", ["7", "007"], ["007", "7"]) == ["of 007", "of 7"]
-    for given, data in ((["7.0", "007"], ["7", "8"]), (["7"], ["7.0", "007"]), (["1e3"], ["1000"]), (["x"], ["y"])):
+    for given, data in ((["7.0", "007"], ["7", "8"]), (["7"], ["7.0", "007"]), (["1e3000"], ["1e3"]), (["x"], ["y"])):
         with pytest.raises(DataError, match="no prediction for"):
             predictions(tmp_path, "p.csv", given, data)
 

@@ -11,6 +11,8 @@ from lmtasks.data.values import Unreadable, finite
 
 BATCH = 1024
 """Rows that are read at once."""
+_COUNTED = 2.0**53
+"""Every whole number up to this is a float of 64 bits."""
 
 
 def table_rows(table: Any) -> list[dict[str, object]]:
@@ -116,9 +118,12 @@ def _lists(array: Any) -> list[object]:
 
 
 def _shortest(number: Any) -> float | None:
-    """Return a NumPy float of 16 or 32 bits as the number with the fewest digits that it stands for."""
+    """Return a NumPy float of 16 or 32 bits as the number with the fewest digits that it stands for.
+
+    A whole number that a float of 64 bits counts up to, such as an id, keeps all its digits.
+    """
     exact = float(number)
-    return finite(exact if exact.is_integer() else float(str(number)))
+    return finite(exact if exact.is_integer() and abs(exact) < _COUNTED else float(str(number)))
 
 
 def _texts(array: Any) -> list[object]:

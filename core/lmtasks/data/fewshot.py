@@ -29,21 +29,26 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
 
     Args:
         task: whose prompt shows them.
-        dataset: the examples that are scored; none that asks the same is drawn.
+        dataset: the examples that are scored; none that asks the same is drawn, and none of several that ask the same
+            but the first.
         count: how many to draw, at least 1.
         seed: decides which, and in which order.
         data: where to draw from, as in `DataRequest.data`; None: another split of the scored set, or else of
             the task's demo.
 
     Raises:
-        DataError: there are fewer than `count` examples with an answer to draw from.
+        DataError: there are fewer than `count` different examples with an answer to draw from.
     """
     pool = _fewshot_pool(task, dataset, data)
     scored = {identity(example) for example in dataset.examples}
-    usable = [example for example in pool.examples if example.answer and identity(example) not in scored]
+    different: dict[object, Example] = {}
+    for example in pool.examples:
+        if example.answer and (asked := identity(example)) not in scored:
+            different.setdefault(asked, example)
+    usable = list(different.values())
     if len(usable) < count:
         raise DataError(
-            f"{pool.name}: {len(usable)} examples to show (not scored themselves, with an answer), but"
+            f"{pool.name}: {len(usable)} different examples to show (not scored themselves, with an answer), but"
             f" {count} were asked for; lower --num-fewshot or name a larger set with --fewshot-data"
         )
     return FewShot(pool, tuple(random.Random(seed).sample(usable, count)))  # noqa: S311 - a draw to repeat, not a secret

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
-
+from lmtasks.characters import folded
 from lmtasks.task import Example
 
 
 def identity(example: Example) -> tuple[tuple[str, str], ...]:
     """Return what an example asks, equal for examples that ask the same.
 
-    Space, case and the form in which Unicode composes characters do not count: public sets hold copies that differ in
-    nothing else.
+    Space, case, width, invisible characters and the form in which Unicode composes characters do not count: public sets
+    hold copies that differ in nothing else.
     """
-    return tuple(sorted((name, _folded(text)) for name, text in example.inputs.items()))
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(text.split()).casefold())
+    return tuple(sorted((name, folded(text)) for name, text in example.inputs.items()))

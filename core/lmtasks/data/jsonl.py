@@ -68,6 +68,15 @@ def _parse(where: str, line: str, *, first: bool) -> dict[str, object]:
     try:
         values = parse_json(line)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            behind = line[error.pos :].strip()
+            if behind == ",":
+                raise DataError(
+                    f"{where}: a comma behind the object; a line of JSONL is the object alone: take the commas away,"
+                    " for example with sed 's/,[[:space:]]*$//'"
+                ) from error
+            if behind.startswith("{"):
+                raise DataError(f"{where}: more than one object; {CONVERT}") from error
         if first and isinstance(error, json.JSONDecodeError) and line.rstrip().endswith(("{", "[", ",")):
             shape = "an array" if line.lstrip().startswith("[") else "an object"
             raise DataError(f"{where}: JSON with {shape} that goes over several lines; {CONVERT}") from error

@@ -13,7 +13,7 @@ from lmtasks.data.examples import make_examples, warn_of_damage
 from lmtasks.data.files import file_sha256, has_columns, read_rows
 from lmtasks.data.functions import read_function
 from lmtasks.data.hub import PREFIX, hub_rows, hub_splits, parse_hub
-from lmtasks.data.printed import JSON_OBJECT, refuse_printed
+from lmtasks.data.printed import JSON_OBJECT, refuse_printed, warn_of_lists
 from lmtasks.data.request import DataRequest, Dataset, NoSplitError
 from lmtasks.data.rows import Row
 from lmtasks.data.values import as_text, kind
@@ -51,6 +51,7 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     chosen = choose_columns(task, taken, columns, lenient=request.lenient, need_inputs=request.need_inputs)
     for column in chosen.answers:
         refuse_printed(taken, column)
+        warn_of_lists(taken, column)
     for column in chosen.fields.values() if request.need_inputs else ():
         refuse_printed(taken, column, allowed=JSON_OBJECT)
     warn_of_damage(taken, chosen)

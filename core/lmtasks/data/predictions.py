@@ -6,14 +6,15 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 from lmtasks.data.columns import choose_column, lookup
 from lmtasks.data.files import SUFFIXES, has_columns, read_rows
-from lmtasks.data.printed import printed_kind, refuse_printed
+from lmtasks.data.printed import JSON_OBJECT, printed_kind, refuse_printed
 from lmtasks.data.rows import Row
 from lmtasks.data.streams import check_file, open_bytes, read_lines, suffixes
-from lmtasks.data.values import as_text, canonical_number, kind
+from lmtasks.data.values import as_text, kind
 from lmtasks.errors import DataError
 from lmtasks.paths import user_path
 from lmtasks.task import Example
@@ -22,9 +23,11 @@ PREDICTIONS = ("prediction", "hypothesis", "output", "completion", "generated")
 """Columns that outputs are known by, best first; none that inputs or references are known by too."""
 TABLES = (".csv", ".tsv")
 log = logging.getLogger("lmtasks.data")
+_QUOTED = re.compile(r"\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\"|'[^'\\]*+(?:\\.[^'\\]*+)*+'")
+"""A text in quotation marks that has none of these inside, but escaped."""
 _NAMED = 3
 """Ids that a message lists."""
-_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def read_predictions(path: str | Path, examples: Sequence[Example], *, column: str | None = None) -> list[str]:
@@ -67,13 +70,51 @@ def _by_line(path: Path, examples: Sequence[Example]) -> list[str]:
                 line = raw.decode("utf-8-sig" if count == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}, line {count}: not UTF-8; save the file as UTF-8") from error
+            if "\0" in line:
+                raise DataError(
+                    f"{path}, line {count}: holds a NUL character, so it is binary data or UTF-16; save the file as"
+                    " UTF-8"
+                )
             outputs.append(as_text(line) or "")
+    problem = _not_plain([text for text in outputs if text], examples)
+    if problem is not None:
+        raise DataError(f"{path}: {problem}")
     if count != len(examples):
         raise DataError(
             f"{path}: {count} lines, but the data has {len(examples)} examples; without ids each line answers the"
             " example at its place, so the counts must be equal"
         )
     return outputs
+
+
+def _not_plain(lines: Sequence[str], examples: Sequence[Example]) -> str | None:
+    """Return what lines are that are no outputs but hold them, in another format; None: they are plain text.
+
+    Args:
+        lines: those that are not empty.
+        examples: what they answer; outputs may well look as references do.
+    """
+    references = [text for example in examples for text in example.references]
+    kinds = {printed_kind(line) for line in lines}
+    if kinds == {JSON_OBJECT} and not any(printed_kind(text) for text in references):
+        return "every line is a JSON object; if these hold outputs and ids, rename the file to .jsonl"
+    if lines and None not in kinds and not any(printed_kind(text) for text in references):
+        return (
+            f"every line is {printed_kind(lines[0])} written as text; write the output alone on each line, or save"
+            ' JSONL with a line {"id": ..., "prediction": ...} for each example'
+        )
+    if lines and all(map(_QUOTED.fullmatch, lines)) and not any(map(_QUOTED.fullmatch, references)):
+        return (
+            "every line stands in quotation marks, as JSON and Python write texts; write the text alone on each line."
+            ' If the outputs themselves have them, save JSONL with a line {"id": ..., "prediction": ...} for each'
+            " example"
+        )
+    ids = {example.id for example in examples}
+    for separator, suffix in ((",", ".csv"), ("\t", ".tsv")):
+        header, *rows = ([cell.strip(' "') for cell in line.split(separator)] for line in lines or [""])
+        if rows and not set(header).isdisjoint(PREDICTIONS) and all(len(row) > 1 and row[0] in ids for row in rows):
+            return f"the lines are rows of a table, with ids; rename the file to {suffix}"
+    return None
 
 
 def _outputs(path: Path, rows: Sequence[Row], examples: Sequence[Example], column: str | None) -> dict[str, str]:
@@ -124,7 +165,7 @@ def _in_order(path: Path, outputs: Mapping[str, str], ids: Sequence[str]) -> lis
 
 
 def _same_numbers(wanted: Iterable[str], given: Iterable[str]) -> dict[str, str]:
-    """Return which given id is the same number as a wanted one, as "101" and "101.0" are, where only one of each is.
+    """Return which given id is the same number as a wanted one, as "101" and "1.01e2" are, where only one of each is.
 
     Tables and typed formats write a number in different ways.
     """
@@ -132,7 +173,7 @@ def _same_numbers(wanted: Iterable[str], given: Iterable[str]) -> dict[str, str]
     return {id: by_number[number] for number, id in _by_number(wanted).items() if number in by_number}
 
 
-def _by_number(ids: Iterable[str]) -> dict[str, str]:
-    numbers = {id: canonical_number(id) for id in ids if _NUMBER.fullmatch(id)}
+def _by_number(ids: Iterable[str]) -> dict[Decimal, str]:
+    numbers = {id: Decimal(id) for id in ids if _NUMBER.fullmatch(id)}
     counts = Counter(numbers.values())
     return {number: id for id, number in numbers.items() if counts[number] == 1}

@@ -28,7 +28,7 @@ _MOST_GROWTH, _ALWAYS_READ = 200, 64 * 2**20
 _MAGIC = {
     re.compile(rb"\x1f\x8b"): "gzip",
     re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"): "zstd",  # pzstd begins with a frame to be skipped
-    re.compile(rb"BZh[1-9]1AY&SY"): "bzip2",
+    re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)"): "bzip2",  # a block, or the end of an empty stream
     re.compile(rb"\xfd7zXZ\0"): "xz",
     re.compile(rb"PK\x03\x04"): "zip",
     re.compile(rb"PAR1\x15"): "Parquet",
@@ -111,8 +111,8 @@ def _decompressed(path: Path, file: io.BufferedReader, compression: str | None) 
     openers: dict[str, Callable[[Any], Any]] = {
         "gzip": gzip.open,
         "zstd": _open_zstd,
-        "bzip2": bz2.open,
-        "xz": lzma.open,
+        "bzip2": lambda file: _Joined(file, bz2.BZ2Decompressor),
+        "xz": lambda file: _Joined(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
     }
     return io.BufferedReader(_Bounded(path, openers[compression](file)), buffer_size=2**17)
 
@@ -123,10 +123,45 @@ def _open_zstd(file: Any) -> Any:
     return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
 
 
+class _Joined:
+    """The bytes of compressed streams that stand one behind the other, with zeros between them or behind them.
+
+    bz2.open and lzma.open would take what is damaged behind the first stream for the end of the file.
+    """
+
+    def __init__(self, file: BinaryIO, decompressor: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+        self.file, self.new = file, decompressor
+        self.decompressor = decompressor()
+
+    def read(self, size: int) -> bytes:
+        while True:
+            compressed = b""
+            if self.decompressor.eof:
+                compressed = self._next_stream()
+                if not compressed:
+                    return b""
+                self.decompressor = self.new()
+            elif self.decompressor.needs_input:
+                compressed = self.file.read(io.DEFAULT_BUFFER_SIZE)
+                if not compressed:
+                    raise EOFError("it ends before the end of a stream")
+            if content := self.decompressor.decompress(compressed, size):
+                return content
+
+    def _next_stream(self) -> bytes:
+        """Return the beginning of what stands behind a stream, without zeros; b"": nothing does."""
+        rest = self.decompressor.unused_data
+        while not (begun := rest.lstrip(b"\0")):
+            rest = self.file.read(io.DEFAULT_BUFFER_SIZE)
+            if not rest:
+                return b""
+        return begun
+
+
 class _Bounded(io.RawIOBase):
     """Decompressed bytes, refused where a small file grows without measure: each row of it would be kept in memory."""
 
-    def __init__(self, path: Path, opened: BinaryIO) -> None:
+    def __init__(self, path: Path, opened: BinaryIO | _Joined) -> None:
         self.path, self.opened, self.count = path, opened, 0
         self.most = max(_ALWAYS_READ, _MOST_GROWTH * path.stat().st_size)
 

@@ -51,6 +51,8 @@ def _rows(path: Path, reader: csv.DictReader[str], delimiter: str, on_error: OnE
     twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
     if twice:
         raise DataError(f'{path}, line 1: two columns are named "{twice[0]}"')
+    if delimiter == "," and "\t" in next(iter(reader.fieldnames or ()), ""):
+        raise DataError(f"{path}, line 1: cells are separated by tabs, not commas; name the file .tsv instead of .csv")
     for number, values in enumerate(reader, start=1):
         where = f"{path}, line {reader.line_num}"
         if None in values:

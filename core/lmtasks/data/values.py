@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from lmtasks.characters import as_utf8, is_blank
 
-_WRITTEN_OUT = 1e16
-"""Whole floats below this are written as whole numbers; Python writes larger ones with an exponent."""
+_WRITTEN_OUT = 30
+"""Powers of ten, up and down, that a float is written out to; further ones have an exponent, as Python writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ def finite(number: float) -> float | None:
 def as_text(value: object) -> str | None:
     """Return the text of a text or a number, without space around it; None for what is neither.
 
-    A number's text is the same whatever type it was stored in: 101 for an integer, a float 101.0 and a decimal
-    101.00. Text in which nothing can be seen is returned as "".
+    A number's text is the same whatever type it was stored in, without an exponent: 101 for an integer, a float 101.0
+    and a decimal 101.00, 0.00001 for 1e-05. Text in which nothing can be seen is returned as "".
     """
     if isinstance(value, str):
         text = as_utf8(value.strip())
@@ -43,7 +43,8 @@ def as_text(value: object) -> str | None:
     if isinstance(value, (bool, int)):
         return str(value)
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < _WRITTEN_OUT else str(value)
+        exact = Decimal(repr(value))
+        return as_text(exact) if abs(exact.adjusted()) <= _WRITTEN_OUT else repr(value)
     if isinstance(value, Decimal):
         return canonical_number(format(value, "f"))
     return None

@@ -89,13 +89,21 @@ TOKEN_F1 = AnswerMetric("f1", "f1")
 @cache
 def _definition(language: str, *, by_character: bool, no_answers: bool) -> Definition:
     if language == "zh":
-        return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, lambda text: not _without_cmrc_punctuation(text))
+        return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, _empty_by(_without_cmrc_punctuation))
     if by_character:
         # A text of marks alone is compared with its marks, or an empty answer would count as right.
         compare = _by_tokens(lambda text: tokens(text) or text.split(), of_nothing=1.0)
         return Definition("chars2", *compare, is_blank)
     name = "squad2.0" if no_answers else "squad1.1"
-    return Definition(name, *_by_tokens(squad_tokens), lambda text: not squad_tokens(text), drops_empty=no_answers)
+    return Definition(name, *_by_tokens(squad_tokens), _empty_by(squad_tokens), drops_empty=no_answers)
+
+
+def _empty_by(normalize: Callable[[str], object]) -> Callable[[str], bool]:
+    """Return what tells whether a text shows nothing, or normalising leaves nothing of it.
+
+    The official scripts keep invisible characters, and would count a text of these alone as an answer.
+    """
+    return lambda text: is_blank(text) or not normalize(text)
 
 
 def squad_tokens(text: str) -> list[str]:
