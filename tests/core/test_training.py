@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -766,6 +766,74 @@ def test_checkpoint_state_of_wrong_types_is_named(tmp_path, tiny_folder, data, u
             tiny_folder, {**data, "output_dir": tmp_path / "copy" / "runs"}, tmp_path / "copy" / "adapter", resume=True
         )
     assert told in one_line(error)
+
+
+def resume_refused(tmp_path: Path, model: Path, data: dict[str, Path]) -> str:
+    """Resume a copy of a training in tmp_path and return the one line that refuses its checkpoint, unchanged."""
+    before = contents(tmp_path / "copy" / "adapter")
+    with pytest.raises(TrainingError, match="this checkpoint cannot be read .*remove it to go on") as error:
+        train_whole(
+            model, {**data, "output_dir": tmp_path / "copy" / "runs"}, tmp_path / "copy" / "adapter", resume=True
+        )
+    assert contents(tmp_path / "copy" / "adapter") == before
+    return one_line(error)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [WEIGHTS, "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
+)
+def test_checkpoint_without_a_file_is_not_resumed(tmp_path, tiny_folder, data, unfinished, file):
+    shutil.copytree(unfinished, tmp_path / "copy")
+    (tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / file).unlink()
+    assert f"checkpoint-4: this checkpoint cannot be read ({file} is missing)" in resume_refused(
+        tmp_path, tiny_folder, data
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"global_step": 2}, "trainer_state.json is of step 2"),
+        ({"max_steps": 4}, "trainer_state.json is of a training of 4 steps, and 20 are planned"),
+        (
+            {"best_global_step": 3},
+            "its best_global_step is 3, and of checkpoint-3 adapter_model.safetensors is missing",
+        ),
+    ],
+    ids=str,
+)
+def test_checkpoint_of_another_step_or_training_is_not_resumed(tmp_path, tiny_folder, data, unfinished, change, told):
+    shutil.copytree(unfinished, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / "trainer_state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert told in resume_refused(tmp_path, tiny_folder, data)
+
+
+def test_checkpoint_behind_the_last_planned_step_is_not_resumed(tmp_path, tiny_folder, data, unfinished):
+    shutil.copytree(unfinished, tmp_path / "copy")
+    folder = tmp_path / "copy" / "adapter" / "training"
+    (folder / "checkpoint-4").rename(folder / "checkpoint-40")
+    file = folder / "checkpoint-40" / "trainer_state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"global_step": 40}))
+    assert "only 20 steps are planned" in resume_refused(tmp_path, tiny_folder, data)
+
+
+def test_checkpoint_without_one_of_its_weights_is_not_resumed(tmp_path, tiny_folder, data, unfinished):
+    shutil.copytree(unfinished, tmp_path / "copy")
+    file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / WEIGHTS
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    del weights[name]
+    save_file(weights, file)
+    assert f"{name} is expected in shape" in resume_refused(tmp_path, tiny_folder, data)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-²", "checkpoint-007", "checkpoint-0"])
+def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-7").mkdir()
+    assert checkpoints(tmp_path) == {7: tmp_path / "checkpoint-7"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict
@@ -13,10 +14,12 @@ from typing import Annotated, NotRequired, TypedDict
 from safetensors import SafetensorError
 
 from lmtasks.errors import TrainingError
+from lmtasks.model.adapter import CONFIG, WEIGHTS
 from lmtasks.shape import AtLeast, check_shape
 
 PREFIX = "checkpoint-"
 """As transformers calls them."""
+STATE = "trainer_state.json"
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -29,7 +32,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     found = {
         int(path.name.removeprefix(PREFIX)): path
         for path in folder.glob(f"{PREFIX}*")
-        if path.name.removeprefix(PREFIX).isdigit()
+        if re.fullmatch("[1-9][0-9]*", path.name.removeprefix(PREFIX))
     }
     return dict(sorted(found.items()))
 
@@ -67,15 +70,49 @@ class TrainerRecord(TypedDict):
     stateful_callbacks: CallbacksRecord
 
 
-def check_trainer_state(file: Path) -> None:
-    """Refuse a checkpoint's trainer_state.json that is damaged.
+def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
+    """Refuse a checkpoint from which a training would go on to other weights, or could not end.
+
+    transformers skips files of optimizer, schedule and random state that are missing, without a word.
+
+    Args:
+        path: the checkpoint's folder, among the other checkpoints of its training.
+        steps: that the training has planned.
+        processes: that train together now.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no JSON, or not what Trainer writes; says where.
+        OSError: a file cannot be read.
+        ValueError: a file is missing, or trainer_state.json is damaged or of another checkpoint; says what.
     """
+    _check_files(path, (WEIGHTS, CONFIG, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
     # Trainer itself writes NaN, for the norm of gradients that was not measured.
-    check_shape(json.loads(file.read_text(encoding="utf-8")), TrainerRecord)
+    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    check_shape(state, TrainerRecord)
+    if path != checkpoint(path.parent, state["global_step"]):
+        raise ValueError(f"{STATE} is of step {state['global_step']}")
+    if state["max_steps"] != steps:
+        raise ValueError(f"{STATE} is of a training of {state['max_steps']} steps, and {steps} are planned")
+    if state["global_step"] > steps:
+        raise ValueError(f"only {steps} steps are planned")
+    best = state.get("best_global_step")
+    if best:
+        try:
+            _check_files(checkpoint(path.parent, best), (WEIGHTS, CONFIG))
+        except ValueError as error:
+            raise ValueError(f"its best_global_step is {best}, and of {PREFIX}{best} {error}") from error
+
+
+def _random_states(path: Path, processes: int) -> list[str]:
+    """Return the files of random state that a checkpoint must have; another number of processes may have written it."""
+    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
+    others = {file.name for file in path.glob("rng_state*.pth")}
+    return names if others & {*names} or not others else []
+
+
+def _check_files(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not (path / name).is_file():
+            raise ValueError(f"{name} is missing")
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import TrainerState
 
 from lmtasks.errors import LmtasksError, TrainingError
@@ -20,14 +22,13 @@ from lmtasks.model.loading import LoadedModel
 from lmtasks.model.quiet import quiet
 from lmtasks.progress import OnProgress
 from lmtasks.training.base import adapter_on, attending, enough_memory
-from lmtasks.training.checkpoints import check_trainer_state, checkpoint, checkpoints, remove_old
+from lmtasks.training.checkpoints import STATE, check_checkpoint, checkpoint, checkpoints, remove_old
 from lmtasks.training.packing import Batch, collate
 from lmtasks.training.plan import TrainingPlan
 from lmtasks.training.prepare import Prepared
 from lmtasks.training.processes import processes, rank
 from lmtasks.training.trainer import (
     OPTIMIZERS,
-    STATE,
     AdapterTrainer,
     Parts,
     Watch,
@@ -66,7 +67,7 @@ def train(
     newest = max(checkpoints(folder), default=None)
     if rank() == 0:
         remove_old(folder, set(checkpoints(folder)))
-    before = _state(checkpoint(folder, newest)) if newest else None
+    before = _state(checkpoint(folder, newest), steps=len(prepared.steps)) if newest else None
     # It may have been interrupted between its last step and the adapter's folder.
     ended = before is not None and has_ended(before)
     state = before if before and ended else _run(plan, prepared, loaded, folder, before, on_progress)
@@ -152,6 +153,8 @@ def _run(
             callbacks=early_stopping(options),
         )
         try:
+            if newest:
+                _check_weights(model, checkpoint(folder, newest) / WEIGHTS)
             trainer.train(resume_from_checkpoint=str(checkpoint(folder, newest)) if newest else None)
         except Exception as error:  # what a damaged checkpoint raises is of many families
             ours = isinstance(error, (LmtasksError, torch.OutOfMemoryError, MemoryError))
@@ -161,12 +164,31 @@ def _run(
         return trainer.state
 
 
-def _state(path: Path) -> TrainerState:
+def _state(path: Path, *, steps: int) -> TrainerState:
     try:
-        check_trainer_state(path / STATE)
+        check_checkpoint(path, steps=steps, processes=processes())
         return TrainerState.load_from_json(str(path / STATE))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
+
+
+def _check_weights(model: PeftModel, file: Path) -> None:
+    """Refuse weights that are not all of the adapter's: peft would only warn, and keep those of a fresh adapter.
+
+    Raises:
+        ValueError: names a weight that is missing, unknown or of another shape.
+    """
+    expected = {
+        name: list(weight.shape)
+        for name, weight in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    with safe_open(file, framework="pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - no mapping
+    for name in sorted({*expected, *shapes}):
+        if expected.get(name) != shapes.get(name):
+            raise ValueError(
+                f"{WEIGHTS}: {name} is expected in shape {expected.get(name)}, and is there in {shapes.get(name)}"
+            )
 
 
 def _damaged(path: Path, error: Exception) -> TrainingError:

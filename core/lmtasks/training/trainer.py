@@ -28,7 +28,7 @@ from transformers.trainer_callback import ExportableState
 
 from lmtasks.errors import TrainingError
 from lmtasks.progress import OnProgress
-from lmtasks.training.checkpoints import checkpoint, remove_old, writing_aside
+from lmtasks.training.checkpoints import STATE, checkpoint, remove_old, writing_aside
 from lmtasks.training.options import Optimizer, TrainOptions
 from lmtasks.training.packing import Batch, answer_losses, collate
 from lmtasks.training.sequences import TokenSequence
@@ -42,7 +42,6 @@ VALIDATIONS = 10
 WAIT_SECONDS = 7 * 24 * 3600
 """For which other processes wait while the first one scores."""
 MOMENTUM = 0.9
-STATE = "trainer_state.json"
 OPTIMIZERS: dict[Optimizer, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {}),
     "adam": (torch.optim.Adam, {}),
