@@ -133,6 +133,138 @@ def test_what_train_would_say_is_a_note(tmp_path):
     assert checked.ok
 
 
+PAIRS = [{"id": str(n), "text": f"Sentence {n} is here.", "target": f"Satz {n} ist hier."} for n in range(6)]
+
+
+def in_splits(*rows_of_splits):
+    return [{**row, "split": split} for split, rows in rows_of_splits for row in rows]
+
+
+def errors(checked):
+    return [(remark.kind, remark.refused_by) for remark in checked.remarks if remark.level == "error"]
+
+
+ALL = ("run", "score", "train")
+
+
+def test_each_split_is_checked_by_itself(tmp_path):
+    printed = [{**row, "target": str([row["target"]])} for row in PAIRS[3:]]
+    path = write(tmp_path, in_splits(("test", PAIRS[:3]), ("challenge", printed)))
+    checked = api.check_data(path, "translation/en-de")
+    assert errors(checked) == [("printed-list", ALL)]
+    assert checked.splits == {"test": 3, "challenge": 3}
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a\nb\nc\n")
+    with pytest.raises(DataError, match="holds a list written as text"):
+        api.score("translation/en-de", data=path, split="challenge", predictions=lines)
+    assert api.check_data(path, "translation/en-de", split="test").ok
+
+
+def test_each_split_may_name_its_columns_otherwise(tmp_path):
+    other = [{"id": row["id"], "source": row["text"], "target": row["target"]} for row in PAIRS[3:]]
+    path = write(tmp_path, in_splits(("test", PAIRS[:3]), ("train", other)))
+    checked = api.check_data(path, "translation/en-de")
+    assert errors(checked) == []
+    assert checked.examples == 6
+    assert checked.fields["text"].column == "text or source"
+    assert checked.fields["text"].filled == 6
+    assert checked.other_columns == ()
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_data_without_references_says_which_commands_refuse_it(tmp_path, splits, call: Call):
+    rows = [{"id": row["id"], "text": row["text"]} for row in PAIRS[3:]]
+    every = in_splits(("test", PAIRS[:3]), ("dev", rows)) if splits else rows
+    path = write(tmp_path, every)
+    checked = api.check_data(path, "translation/en-de")
+    [said] = [remark.message for remark in checked.remarks if remark.kind == "no-references"]
+    inside = ' of split "dev"' if splits else ""
+    assert said.startswith(f"none of 3 rows{inside} has references: `run` would give no scores, `score` and `train`")
+    assert checked.ok
+
+
+def test_data_without_inputs_is_refused_by_run_and_train_alone(tmp_path, call: Call):
+    path = write(tmp_path, [{"id": row["id"], "target": row["target"]} for row in PAIRS])
+    checked = api.check_data(path, "translation/en-de")
+    assert errors(checked) == [("no-column", ("run", "train"))]
+    assert checked.refused_by == ("run", "train")
+    assert checked.references == {1: 6}
+    result = call("data", "check", str(path), "--task", "translation/en-de")
+    assert result.code == 1
+    assert "1 error: run and train would refuse it" in result.out
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"{row['target']}\n" for row in PAIRS))
+    assert api.score("translation/en-de", data=path, predictions=lines, resamples=0).scores[0].value > 99
+
+
+@pytest.mark.parametrize(
+    ("change", "refused_by"),
+    [
+        ({"text": ""}, ("run", "train")),
+        ({"text": ["a"]}, ALL),
+        ({"target": None}, ALL),
+        ({"target": [["a"]]}, ALL),
+        ({"id": "1"}, ALL),
+    ],
+)
+def test_errors_name_the_commands_that_refuse(tmp_path, change, refused_by):
+    path = write(tmp_path, [*PAIRS, {**PAIRS[0], "id": "z", **change}])
+    assert [by for _, by in errors(api.check_data(path, "translation/en-de"))] == [refused_by]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a\n" * 7)
+    if "score" in refused_by:
+        with pytest.raises(DataError):
+            api.score("translation/en-de", data=path, predictions=lines, resamples=0)
+    else:
+        assert api.score("translation/en-de", data=path, predictions=lines, resamples=0).scores
+
+
+@pytest.mark.parametrize("column", ["id", "language", "lang"])
+def test_objects_for_ids_and_languages_are_errors(tmp_path, column):
+    rows = [{**row, column: {"$oid": row["id"]}} for row in PAIRS]
+    checked = api.check_data(write(tmp_path, rows), "translation/en-de")
+    assert errors(checked) == [("bad-example", ALL)] * 6
+    assert f'column "{column}" holds an object (of $oid), expected text' in checked.remarks[0].message
+    by_map = api.check_data(write(tmp_path, rows), "translation/en-de", columns={"id": f"{column}.$oid"})
+    assert by_map.ok == (column == "id")
+
+
+@pytest.mark.parametrize("missing", ["null", "NaN", '""', '" \u200b"'])
+def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
+    rows = [*map(json.dumps, PAIRS), f'{{"id": {missing}, "text": "Hello there.", "target": "Hallo ihr."}}']
+    path = write(tmp_path, rows)
+    checked = api.check_data(path, "translation/en-de")
+    said = [remark.message for remark in checked.remarks if remark.kind == "reading"]
+    assert said == [
+        f'{path}: 1 of 7 rows have no id in column "id", and have their place among all rows as their id'
+        f" (first: {path}, line 7)"
+    ]
+
+
+def test_split_that_is_not_there_is_said_with_those_that_are(tmp_path):
+    path = write(tmp_path, in_splits(("train", PAIRS[:3]), ("dev", PAIRS[3:])))
+    checked = api.check_data(path, "translation/en-de", split="test")
+    assert [remark.message for remark in checked.remarks] == [f'{path}: no split "test"; it has train, dev']
+    path = write(tmp_path, PAIRS)
+    checked = api.check_data(path, "translation/en-de", split="test")
+    assert [remark.message for remark in checked.remarks] == [
+        f'{path}: no split "test": the file has no column "split"'
+    ]
+
+
+@pytest.mark.parametrize(
+    "reference", ["<think>Hm.</think>Hallo.", "<think></think>\n\nHallo.", "[THINK]Hm.[/THINK]Hallo.", "<think>Hallo."]
+)
+def test_reasoning_in_references_is_a_warning(tmp_path, reference):
+    checked = api.check_data(
+        write(tmp_path, [*PAIRS, {**PAIRS[0], "id": "z", "target": reference}]), "translation/en-de"
+    )
+    assert "reasoning-in-reference" in kinds(checked, "warning")
+    quoted = {**PAIRS[0], "id": "z", "text": reference, "target": "Was heißt <think>?"}
+    checked = api.check_data(write(tmp_path, [*PAIRS, quoted]), "translation/en-de")
+    assert "reasoning-in-reference" not in kinds(checked, "warning")
+
+
 def test_json_says_the_same(tmp_path, call: Call):
     path = write(tmp_path, [*GOOD, "{broken"])
     result = call("data", "check", str(path), "--task", "qa", "--json")

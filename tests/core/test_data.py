@@ -526,6 +526,23 @@ def test_rows_without_id_are_numbered_from_one(tmp_path):
         assert [example.id for example in load(path).examples] == ["1", "2"]
 
 
+@pytest.mark.parametrize("missing", [None, "", " \u200b"])
+def test_rows_without_id_among_others_are_numbered_with_a_warning(tmp_path, missing, caplog):
+    rows = [{"id": "x", "document": "a"}, {"id": missing, "document": "b"}, {"id": missing, "document": "c"}]
+    path = write_jsonl(tmp_path / "data.jsonl", *rows)
+    assert [example.id for example in load(path).examples] == ["x", "2", "3"]
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f'{path}: 2 of 3 rows have no id in column "id"')
+
+
+@pytest.mark.parametrize("column", ["id", "language", "lang"])
+def test_object_for_an_id_or_a_language_is_refused(tmp_path, column):
+    path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", column: {"oid": "b"}})
+    assert_refused(lambda: load(path), f'{path}, line 1: column "{column}" holds an object (of oid), expected text')
+    path = write_jsonl(tmp_path / "both.jsonl", {"document": "a", "language": {"oid": "b"}, "lang": "de"})
+    assert load(path).examples[0].language == "de"
+
+
 def test_id_that_stands_twice_is_refused_with_both_places(tmp_path):
     rows = [{"id": "x", "document": "a"}, {"id": "y", "document": "b"}, {"id": "x", "document": "c"}]
     path = write_jsonl(tmp_path / "data.jsonl", *rows)

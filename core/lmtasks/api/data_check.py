@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmtasks.api.running import find_task
-from lmtasks.data import DataRequest, identity, load_dataset
-from lmtasks.data.columns import SPLIT, Columns, choose_columns
-from lmtasks.data.examples import make_example, warn_of_damage
+from lmtasks.data import DataRequest, load_dataset
+from lmtasks.data.columns import Columns, choose_columns
+from lmtasks.data.examples import make_example, warn_of_damage, warn_of_missing_ids
 from lmtasks.data.files import read_rows
-from lmtasks.data.printed import JSON_OBJECT, printed_column
-from lmtasks.data.remarks import SAID, Level, Remark, odd_kinds
+from lmtasks.data.load import has_splits, no_split, split_of
+from lmtasks.data.printed import JSON_OBJECT, refuse_printed, warn_of_lists
+from lmtasks.data.remarks import COMMANDS, Remark, Remarks
 from lmtasks.data.rows import Row
-from lmtasks.data.values import as_text
+from lmtasks.data.suspicions import in_rows, no_references, odd_answers, odd_texts, repeated
 from lmtasks.errors import DataError, LmtasksError
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.metrics.language import doubt, group_by_language
@@ -29,8 +28,8 @@ from lmtasks.runs.samples import unanswered
 from lmtasks.task import Example, Task
 from lmtasks.training import TrainOptions, plan_training
 
-SHOWN = 20
-"""Errors of single rows that are listed; more of them are counted."""
+WITH_INPUTS = ("run", "train")
+"""The commands that need the inputs of a task; outputs made elsewhere are scored without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class DataCheck:
     task: str
     rows: int
     examples: int
-    """Rows that are good examples of the task."""
+    """Rows that are good examples of the task; where columns of inputs are missing, good ones for `score`."""
     splits: Mapping[str, int]
     """Rows by the column "split", in the order of the file; empty: it has none."""
     fields: Mapping[str, FieldSummary]
@@ -74,7 +73,13 @@ class DataCheck:
     @property
     def ok(self) -> bool:
         """Whether nothing would be refused."""
-        return not any(remark.level == "error" for remark in self.remarks)
+        return not self.refused_by
+
+    @property
+    def refused_by(self) -> tuple[str, ...]:
+        """The commands that would refuse the file: some of "run", "score", "train"."""
+        refusing = {command for remark in self.remarks for command in remark.refused_by}
+        return tuple(command for command in COMMANDS if command in refusing)
 
 
 def check_data(
@@ -103,149 +108,127 @@ def check_data(
     registry = Registry()
     found, _ = find_task(registry, task)
     path = user_path(data, "data file")
-    collected = _Remarks()
-    with collected.of_log("lmtasks.data"):
+    remarks = Remarks()
+    with remarks.of_log("lmtasks.data"):
         rows: list[Row] = []
-        lines = read_rows(path, on_error=lambda error: collected.error("unreadable-row", error))
-        with collected.of_errors("unreadable-file"):
+        lines = read_rows(path, on_error=lambda error: remarks.error("unreadable-row", error))
+        with remarks.of_errors("unreadable-file"):
             rows.extend(lines)
-        splits = Counter(map(_split_of, rows))
-        if split is not None:
-            rows = [row for row in rows if _split_of(row) == split]
-        chosen = _choose(found, rows, columns or {}, collected, str(path), split)
-        examples = _examples(found, rows, chosen, language, collected) if chosen else {}
-        for check in (_repeated, _texts, _answers):
-            check(found, rows, examples, collected)
-        if not collected.errors:
-            _commands(found, DataRequest(data=path, split=split, columns=columns or {}, language=language), collected)
-    languages = _languages(found, list(examples.values()), collected)
-    with collected.of_errors("metric"):
+        every = _split_rows(path, rows, remarks)
+        splits = [each for each in every if split in (None, each.name)]
+        if every and not splits:
+            remarks.error("no-split", no_split(str(path), str(split), [each.name for each in every if each.name]))
+        for each in splits:
+            _choose(found, each, columns or {}, remarks)
+            _make_examples(found, each, language, remarks)
+        examples = {where: example for each in splits for where, example in each.examples.items()}
+        remarks.all += _suspicions(found, splits, examples)
+        if not remarks.errors:
+            _commands(found, DataRequest(data=path, split=split, columns=columns or {}, language=language), remarks)
+    languages = _languages(found, list(examples.values()), remarks)
+    with remarks.of_errors("metric", ("run", "score")):
         check_references(find_metrics(found.metrics, registry.metric), examples.values())
     return DataCheck(
         data=str(path),
         task=found.name,
-        rows=len(rows),
+        rows=len(rows) if split is None else sum(len(each.rows) for each in splits),
         examples=len(examples),
-        splits=dict(splits) if set(splits) != {""} else {},
-        fields=_fields(found, chosen, list(examples.values())) if chosen else {},
-        other_columns=_others(rows, chosen) if chosen else (),
+        splits={each.name: len(each.rows) for each in every if each.name is not None},
+        fields=_fields(found, splits, list(examples.values())),
+        other_columns=_others(splits),
         languages=languages,
         references=dict(sorted(Counter(len(example.references) for example in examples.values()).items())),
         no_answer=sum(example.references == ("",) for example in examples.values()),
-        remarks=collected.sorted(),
+        remarks=remarks.sorted(),
     )
 
 
 @dataclass(slots=True)
-class _Remarks:
-    """Remarks that are collected while a file is read."""
+class _Split:
+    """The rows of one split, or of a file without splits, and what became of them."""
 
-    all: list[Remark] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
-
-    def add(self, level: Level, kind: str, message: str, count: int = 1) -> None:
-        self.all.append(Remark(level=level, kind=kind, message=message, count=count))
-
-    def error(self, kind: str, error: LmtasksError) -> None:
-        """Add an error of a row; beyond `SHOWN` of a kind they are counted alone."""
-        self.errors[kind] += 1
-        if self.errors[kind] <= SHOWN:
-            self.add("error", kind, str(error))
-
-    @contextmanager
-    def of_errors(self, kind: str) -> Iterator[None]:
-        """Add the error that ends what is within."""
-        try:
-            yield
-        except LmtasksError as error:
-            self.error(kind, error)
-
-    @contextmanager
-    def of_log(self, name: str) -> Iterator[None]:
-        """Add what is logged within, instead of logging it."""
-        logger = logging.getLogger(name)
-        handler, propagate = _Handler(self.add), logger.propagate
-        logger.addHandler(handler)
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.propagate = propagate
-
-    def sorted(self) -> tuple[Remark, ...]:
-        for kind, count in self.errors.items():
-            if count > SHOWN:
-                self.add("error", kind, f"... and {count - SHOWN} more such errors", count - SHOWN)
-        order = ("error", "warning", "note")
-        return tuple(sorted(self.all, key=lambda remark: order.index(remark.level)))
+    name: str | None
+    rows: Sequence[Row]
+    columns: Columns | None = None
+    """None: none can be chosen, or there are no rows."""
+    with_inputs: bool = True
+    """Whether the columns hold the inputs of the task, or right answers alone."""
+    examples: dict[str, Example] = field(default_factory=dict)
+    """The good ones, by the place they stand at."""
 
 
-class _Handler(logging.Handler):
-    """Hands warnings to a function."""
-
-    def __init__(self, add: Callable[[Level, str, str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._add = add
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._add("warning", "reading", record.getMessage())
-
-
-def _choose(
-    task: Task, rows: Sequence[Row], mapping: Mapping[str, str], remarks: _Remarks, name: str, split: str | None
-) -> Columns | None:
+def _split_rows(path: Path, rows: Sequence[Row], remarks: Remarks) -> list[_Split]:
+    """Divide rows as `run` would."""
     if not rows:
         if not remarks.errors:
-            inside = f' in split "{split}"' if split else ""
-            remarks.error("no-rows", DataError(f"{name}: no data rows{inside}; expected at least one example"))
-        return None
+            remarks.error("no-rows", DataError(f"{path}: no data rows; expected at least one example"))
+        return []
+    groups: dict[str | None, list[Row]] = {}
+    if has_splits(rows):
+        for row in rows:
+            with remarks.of_errors("no-split"):
+                groups.setdefault(split_of(row), []).append(row)
+    else:
+        groups[None] = list(rows)
+    return [_Split(name, group) for name, group in groups.items()]
+
+
+def _choose(task: Task, split: _Split, mapping: Mapping[str, str], remarks: Remarks) -> None:
+    """Choose the columns of a split, and look at these as a whole."""
     try:
-        chosen = choose_columns(task, rows, mapping)
+        split.columns = choose_columns(task, split.rows, mapping)
     except DataError as error:
-        remarks.error("no-column", error)
+        split.columns, split.with_inputs = _answers_alone(task, split.rows, mapping), False
+        remarks.error("no-column", error, WITH_INPUTS if split.columns else COMMANDS)
+    if split.columns is None:
+        return
+    for column in split.columns.answers:
+        with remarks.of_errors("printed-list"):
+            refuse_printed(split.rows, column)
+            warn_of_lists(split.rows, column)
+    for column in split.columns.fields.values() if split.with_inputs else ():
+        with remarks.of_errors("printed-list", WITH_INPUTS):
+            refuse_printed(split.rows, column, allowed=JSON_OBJECT)
+    warn_of_damage(split.rows, split.columns)
+    warn_of_missing_ids(split.rows, split.columns)
+
+
+def _answers_alone(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) -> Columns | None:
+    """Return the columns that `score` chooses where inputs are missing; None: it finds none, or no right answers."""
+    try:
+        chosen = choose_columns(task, rows, mapping, need_inputs=False)
+    except DataError:
         return None
-    for column in chosen.answers:
-        if (problem := printed_column(rows, column)) is not None:
-            remarks.error("printed-list", DataError(problem))
-    for column in chosen.fields.values():
-        if (problem := printed_column(rows, column, allowed=JSON_OBJECT)) is not None:
-            remarks.error("printed-list", DataError(problem))
-    warn_of_damage(rows, chosen)
-    return chosen
+    return chosen if chosen.answers else None
 
 
-def _examples(
-    task: Task, rows: Sequence[Row], columns: Columns, language: str | None, remarks: _Remarks
-) -> dict[str, Example]:
-    """Return the good examples by the place they stand at."""
-    examples: dict[str, Example] = {}
-    ids: dict[tuple[str, str], str] = {}
-    divided = any(_split_of(row) for row in rows)
-    for row in rows:
-        if divided and not _split_of(row):
-            message = f'{row.where}: no value in column "{SPLIT}", though other rows have one'
-            remarks.error("no-split", DataError(message))
+def _make_examples(task: Task, split: _Split, language: str | None, remarks: Remarks) -> None:
+    """Make the good examples of a split."""
+    if split.columns is None:
+        return
+    first: dict[str, str] = {}
+    for row in split.rows:
         try:
-            example = make_example(task, row, columns, language=language)
+            example = make_example(task, row, split.columns, language=language, need_inputs=False)
         except DataError as error:
             remarks.error("bad-example", error)
             continue
-        first = ids.setdefault((_split_of(row), example.id), row.where)
-        if first != row.where:
-            message = f'{row.where}: id "{example.id}" stands already at {first}; ids must be unique within a split'
+        if example.id in first:
+            message = (
+                f'{row.where}: id "{example.id}" stands already at {first[example.id]}; ids must be unique within a'
+                " split"
+            )
             remarks.error("repeated-id", DataError(message))
-        examples[row.where] = example
-    return examples
+        first.setdefault(example.id, row.where)
+        with remarks.of_errors("bad-example", WITH_INPUTS):
+            if split.with_inputs:
+                make_example(task, row, split.columns, language=language)
+            split.examples[row.where] = example
 
 
-def _split_of(row: Row) -> str:
-    return as_text(row.values.get(SPLIT)) or ""
-
-
-def _commands(task: Task, request: DataRequest, remarks: _Remarks) -> None:
+def _commands(task: Task, request: DataRequest, remarks: Remarks) -> None:
     """Read the data as `run` and as `train` do, for what only shows then."""
-    with remarks.of_errors("run"):
+    with remarks.of_errors("run", ("run", "score")):
         load_dataset(task, request)
     options = TrainOptions(data=request.data, split=request.split, columns=request.columns, language=request.language)
     try:
@@ -254,72 +237,19 @@ def _commands(task: Task, request: DataRequest, remarks: _Remarks) -> None:
         remarks.add("note", "train", f"`train` would refuse it as the only data: {error}")
     else:
         if leaks:
-            remarks.add("note", "train", f"`train` would leave out {_rows(leaks)} that it scores too", leaks)
+            remarks.add("note", "train", f"`train` would leave out {in_rows(leaks)} that it scores too", leaks)
 
 
-def _repeated(task: Task, rows: Sequence[Row], examples: Mapping[str, Example], remarks: _Remarks) -> None:
-    """Find examples that ask the same, within a split and across splits."""
-    splits = {row.where: _split_of(row) for row in rows}
-    groups: dict[object, list[str]] = {}
-    for where, example in examples.items():
-        groups.setdefault(identity(example), []).append(where)
-    groups = {key: places for key, places in groups.items() if len(places) > 1}
-    across = [places for places in groups.values() if len({splits[where] for where in places}) > 1]
-    differing = [places for places in groups.values() if len({examples[where].references for where in places}) > 1]
-    if groups:
-        first = next(iter(groups.values()))
-        again = sum(len(places) - 1 for places in groups.values())
-        remarks.add(
-            "warning", "repeated-example", f"{_rows(again)} asking the same as another (first: {_both(first)})", again
-        )
-    if differing:
-        message = f"{_rows(len(differing))} standing there again with other answers (first: {_both(differing[0])})"
-        remarks.add("warning", "different-answers", message, len(differing))
-    if across:
-        message = f"{_rows(len(across))} standing in more than one split (first: {_both(across[0])})"
-        remarks.add("warning", "split-overlap", message, len(across))
+def _suspicions(task: Task, splits: Sequence[_Split], examples: Mapping[str, Example]) -> Iterator[Remark]:
+    """Yield what is suspicious in good examples."""
+    yield from repeated(examples, {where: split.name for split in splits for where in split.examples})
+    yield from odd_texts(examples)
+    for split in splits:
+        yield from no_references(split.name, list(split.examples.values()))
+    yield from odd_answers(task, examples)
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
-def _both(places: Sequence[str]) -> str:
-    return f"{places[0]} and {places[1].rpartition(', ')[2]}"
-
-
-def _texts(task: Task, rows: Sequence[Row], examples: Mapping[str, Example], remarks: _Remarks) -> None:
-    """Find odd characters, and words that stand for nothing."""
-    places: dict[str, list[str]] = {}
-    for where, example in examples.items():
-        for kind in odd_kinds([*example.inputs.values(), *example.references]):
-            places.setdefault(kind, []).append(where)
-    for kind, found in sorted(places.items()):
-        level: Level = "note" if kind in ("control-token", "not-nfc", "html") else "warning"
-        remarks.add(level, kind, f"{_rows(len(found))} with {SAID[kind]} (first: {found[0]})", len(found))
-
-
-def _answers(task: Task, rows: Sequence[Row], examples: Mapping[str, Example], remarks: _Remarks) -> None:
-    """Find references that are missing or a copy of an input, and inputs that are all the same."""
-    without = [where for where, example in examples.items() if not example.references]
-    if without:
-        message = f"{_rows(len(without))} of {len(examples)} without references: they get no score and teach nothing"
-        remarks.add("warning", "no-references", message, len(without))
-    copies = [
-        where
-        for where, example in examples.items()
-        if any(text and text in example.inputs.values() for text in example.references)
-    ]
-    if copies:
-        message = f"{_rows(len(copies))} with a reference that is a copy of an input (first: {copies[0]})"
-        remarks.add("warning", "copied-reference", message, len(copies))
-    for name, field_ in task.fields.items():
-        texts = [example.inputs.get(name) for example in examples.values()]
-        if len(texts) > 1 and len(set(texts)) == 1 and texts[0] and field_.required:
-            remarks.add("warning", "constant-input", f'field "{name}" holds the same text in every row')
-
-
-def _languages(task: Task, examples: Sequence[Example], remarks: _Remarks) -> dict[str, int]:
+def _languages(task: Task, examples: Sequence[Example], remarks: Remarks) -> dict[str, int]:
     samples = [unanswered(task, index, example) for index, example in enumerate(examples) if example.references]
     groups = group_by_language(samples)
     if (message := doubt(groups)) is not None:
@@ -331,25 +261,24 @@ def _languages(task: Task, examples: Sequence[Example], remarks: _Remarks) -> di
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _fields(task: Task, columns: Columns, examples: Sequence[Example]) -> dict[str, FieldSummary]:
+def _fields(task: Task, splits: Sequence[_Split], examples: Sequence[Example]) -> dict[str, FieldSummary]:
+    chosen = [split.columns for split in splits if split.columns]
+    if not chosen:
+        return {}
     summaries = {
-        name: _summary(columns.fields.get(name), [example.inputs.get(name, "") for example in examples])
+        name: _summary(
+            (columns.fields.get(name) for columns in chosen), [example.inputs.get(name, "") for example in examples]
+        )
         for name in task.fields
     }
     answers = [text for example in examples for text in example.references]
-    answered = _summary(" or ".join(columns.answers) or None, answers)
     filled = sum(any(example.references) for example in examples)
-    summaries["references"] = FieldSummary(
-        column=answered.column,
-        filled=filled,
-        shortest=answered.shortest,
-        median=answered.median,
-        longest=answered.longest,
-    )
-    return summaries
+    answered = _summary((column for columns in chosen for column in columns.answers), answers)
+    return {**summaries, "references": replace(answered, filled=filled)}
 
 
-def _summary(column: str | None, texts: Sequence[str]) -> FieldSummary:
+def _summary(columns: Iterable[str | None], texts: Sequence[str]) -> FieldSummary:
+    column = " or ".join(dict.fromkeys(column for column in columns if column)) or None
     lengths = [len(text) for text in texts if text]
     if not lengths:
         return FieldSummary(column=column, filled=0)
@@ -362,6 +291,13 @@ def _summary(column: str | None, texts: Sequence[str]) -> FieldSummary:
     )
 
 
-def _others(rows: Sequence[Row], columns: Columns) -> tuple[str, ...]:
-    names = dict.fromkeys(name for row in rows for name in row.values)
-    return tuple(name for name in names if name not in columns.used)
+def _others(splits: Sequence[_Split]) -> tuple[str, ...]:
+    names = (
+        name
+        for split in splits
+        if split.columns
+        for row in split.rows
+        for name in row.values
+        if name not in split.columns.used
+    )
+    return tuple(dict.fromkeys(names))

@@ -52,13 +52,8 @@ def _as_json(checked: DataCheck) -> dict[str, Any]:
 
 
 def _as_text(checked: DataCheck) -> str:
-    errors = sum(remark.count for remark in checked.remarks if remark.level == "error")
-    verdict = "it can be used" if checked.ok else f"{errors} error{'s' if errors > 1 else ''}: it would be refused"
-    parts = [
-        message(
-            f"{checked.data} for {checked.task}: {checked.examples} good examples in {checked.rows} rows; {verdict}"
-        )
-    ]
+    good = f"{checked.examples} good examples in {checked.rows} rows"
+    parts = [message(f"{checked.data} for {checked.task}: {good}; {_verdict(checked)}")]
     if checked.fields:
         rows = [
             (name, found.column or "-", found.filled, found.shortest, found.median, found.longest)
@@ -76,6 +71,18 @@ def _as_text(checked: DataCheck) -> str:
     parts.append(facts(values, 11))
     parts.append("\n".join(message(f"{remark.level:<8} {remark.message}") for remark in checked.remarks))
     return "\n\n".join(part for part in parts if part)
+
+
+def _verdict(checked: DataCheck) -> str:
+    from lmtasks.data.remarks import COMMANDS
+
+    if checked.ok:
+        return "it can be used"
+    errors = sum(remark.count for remark in checked.remarks if remark.level == "error")
+    counted = f"{errors} error{'s' if errors > 1 else ''}"
+    if len(checked.refused_by) == len(COMMANDS):
+        return f"{counted}: it would be refused"
+    return f"{counted}: {' and '.join(checked.refused_by)} would refuse it"
 
 
 def _counts(counted: Any) -> str:

@@ -107,8 +107,8 @@ def choose_columns(
         fields=fields,
         listed=listed,
         single=single,
-        id=mapping.get("id") or ("id" if "id" in present else None),
-        language=mapping.get("language") or next((column for column in LANGUAGES if column in present), None),
+        id=mapping.get("id") or _first(("id",), present, objects),
+        language=mapping.get("language") or _first(LANGUAGES, present, objects),
     )
 
 

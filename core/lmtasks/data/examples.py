@@ -80,6 +80,22 @@ def warn_of_damage(rows: Sequence[Row], columns: Columns) -> None:
         log.warning('column "%s", which the task does not need, is left out where it is damaged (%s)', name, place)
 
 
+def warn_of_missing_ids(rows: Sequence[Row], columns: Columns) -> None:
+    """Log once that rows are known by their number, where others have an id."""
+    if columns.id is None:
+        return
+    without = [row for row in rows if (value := lookup(row.values, columns.id)) is None or as_text(value) == ""]
+    if without:
+        log.warning(
+            '%s: %d of %d rows have no id in column "%s", and have their place among all rows as their id (first: %s)',
+            without[0].where.rpartition(",")[0] or without[0].where,
+            len(without),
+            len(rows),
+            columns.id,
+            without[0].where,
+        )
+
+
 def text_of(row: Row, column: str) -> str | None:
     """Return the text in a column of a row; None: nothing stands there.
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmtasks.data.columns import SPLIT, Columns, choose_columns, lookup
-from lmtasks.data.examples import make_examples, warn_of_damage
+from lmtasks.data.examples import make_examples, warn_of_damage, warn_of_missing_ids
 from lmtasks.data.files import file_sha256, has_columns, read_rows
 from lmtasks.data.functions import read_function
 from lmtasks.data.hub import PREFIX, hub_rows, hub_splits, parse_hub
@@ -55,6 +55,7 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     for column in chosen.fields.values() if request.need_inputs else ():
         refuse_printed(taken, column, allowed=JSON_OBJECT)
     warn_of_damage(taken, chosen)
+    warn_of_missing_ids(taken, chosen)
     if isinstance(source, HubDataset) and request.need_inputs:
         taken = _complete(task, name, taken, chosen)
     examples = tuple(
@@ -110,8 +111,14 @@ def _choose_split(name: str, splits: Sequence[str], request: DataRequest) -> str
         if wanted is None:
             raise NoSplitError(f"{name}: choose one of its splits with --split: {', '.join(splits)}")
     elif wanted not in splits:
-        raise NoSplitError(f'{name}: no split "{wanted}"; it has {", ".join(splits)}')
+        raise no_split(name, wanted, splits)
     return wanted
+
+
+def no_split(name: str, wanted: str, splits: Sequence[str]) -> NoSplitError:
+    """Return the error for a split that a data set lacks, with those that it has."""
+    has = f"; it has {', '.join(splits)}" if splits else f': the file has no column "{SPLIT}"'
+    return NoSplitError(f'{name}: no split "{wanted}"{has}')
 
 
 def _split_rows(name: str, rows: Iterator[Row], request: DataRequest) -> tuple[str | None, Iterator[Row]]:
@@ -120,17 +127,27 @@ def _split_rows(name: str, rows: Iterator[Row], request: DataRequest) -> tuple[s
     A file without one is taken whole, and read no further than the limit.
     """
     head = list(itertools.islice(rows, request.limit))
-    if head and all(row.values.get(SPLIT) is None for row in head):
+    if head and not has_splits(head):
         if request.split is not None:
-            raise NoSplitError(f'{name}: no split "{request.split}": the file has no column "{SPLIT}"')
+            raise no_split(name, request.split, ())
         return None, iter(head)
     every = [*head, *rows]
-    texts = [_split_of(row) for row in every]
+    texts = [split_of(row) for row in every]
     split = _choose_split(name, list(dict.fromkeys(texts)), request) if texts else None
     return split, (row for row, text in zip(every, texts, strict=True) if text == split)
 
 
-def _split_of(row: Row) -> str:
+def has_splits(rows: Sequence[Row]) -> bool:
+    """Return whether a column divides rows into splits."""
+    return any(row.values.get(SPLIT) is not None for row in rows)
+
+
+def split_of(row: Row) -> str:
+    """Return the split that a row belongs to.
+
+    Raises:
+        DataError: the column that divides the rows holds no text there.
+    """
     value = row.values.get(SPLIT)
     text = as_text(value)
     if not text:

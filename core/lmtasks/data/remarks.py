@@ -1,15 +1,21 @@
-"""What is suspicious in the texts of a data set, whatever its task: damage, markup, words that stand for nothing."""
+"""What is said of a data file that is checked."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
+
+from lmtasks.errors import LmtasksError
 
 Level = Literal["error", "warning", "note"]
 """An error is refused by `run`, `score` or `train`; a warning is probably a mistake; a note is good to know."""
+COMMANDS = ("run", "score", "train")
+SHOWN = 20
+"""Errors of single rows that are listed; more of them are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,50 +29,74 @@ class Remark:
     """One line, with the file and the first line that it holds for."""
     count: int = 1
     """How many rows it holds for."""
+    refused_by: tuple[str, ...] = ()
+    """Of an error: the commands that would refuse the file for it."""
 
 
-ODD: Mapping[str, tuple[str, re.Pattern[str]]] = {
-    "control-character": ("control characters", re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")),
-    "replacement-character": ("U+FFFD, left by a wrong decoding", re.compile("\ufffd")),
-    "invisible-character": (
-        "invisible characters (zero-width, soft hyphen, direction)",
-        re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"),
-    ),
-    "mojibake": (
-        "UTF-8 that was decoded as Latin-1",
-        re.compile(
-            "Ã[\u0080-\u00bf\u0152-\u017e\u0192\u2013-\u2022\u20ac]|â€[\u0080-\u00bf\u0152-\u2122]|Â[\u00a0-\u00bf]"
-        ),
-    ),
-    "html": (
-        "HTML tags or entities",
-        re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,5});|</?(?:p|br|div|span|b|i|a|li|ul|td|tr|script)(?:\s[^<>]{0,200})?/?>"),
-    ),
-    "control-token": (
-        "control tokens of language models (they stay text)",
-        re.compile(r"<\|[a-z_]{2,30}\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>|</?think>"),
-    ),
-    "escaped-line-break": (r"line breaks written as \n", re.compile(r"(?<!\\)\\n")),
-}
-"""Odd characters and strings: a short name, what messages call it, and what finds it."""
-NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "#n/a", "nil", "<na>", "nat", "-", "--", "?", "tbd", "todo"})
-"""Words that often stand for a missing value, in lower case."""
+@dataclass(slots=True)
+class Remarks:
+    """Remarks that are collected while a file is read, each of them once."""
+
+    all: list[Remark] = field(default_factory=list)
+    errors: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
+    """How many errors there are, by kind and the commands that refuse them."""
+
+    def add(self, level: Level, kind: str, message: str, count: int = 1) -> None:
+        """Add a warning or note."""
+        remark = Remark(level=level, kind=kind, message=message, count=count)
+        if remark not in self.all:
+            self.all.append(remark)
+
+    def error(self, kind: str, error: LmtasksError, refused_by: tuple[str, ...] = COMMANDS) -> None:
+        """Add an error; beyond `SHOWN` of a kind they are counted alone."""
+        self.errors[kind, refused_by] += 1
+        if self.errors[kind, refused_by] <= SHOWN:
+            self.all.append(Remark(level="error", kind=kind, message=str(error), refused_by=refused_by))
+
+    @contextmanager
+    def of_errors(self, kind: str, refused_by: tuple[str, ...] = COMMANDS) -> Iterator[None]:
+        """Add the error that ends what is within."""
+        try:
+            yield
+        except LmtasksError as error:
+            self.error(kind, error, refused_by)
+
+    @contextmanager
+    def of_log(self, name: str) -> Iterator[None]:
+        """Add what is logged within, instead of logging it."""
+        logger = logging.getLogger(name)
+        handler, propagate = _Handler(self.add), logger.propagate
+        logger.addHandler(handler)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+
+    def sorted(self) -> tuple[Remark, ...]:
+        """Return all remarks, errors first."""
+        more = [
+            Remark(
+                level="error",
+                kind=kind,
+                message=f"... and {count - SHOWN} more such errors",
+                count=count - SHOWN,
+                refused_by=refused_by,
+            )
+            for (kind, refused_by), count in self.errors.items()
+            if count > SHOWN
+        ]
+        order = ("error", "warning", "note")
+        return tuple(sorted([*self.all, *more], key=lambda remark: order.index(remark.level)))
 
 
-def odd_kinds(texts: Iterable[str]) -> set[str]:
-    """Return the short names of what is odd in some texts: those of `ODD`, and of words that stand for nothing."""
-    kinds: set[str] = set()
-    for text in texts:
-        kinds.update(kind for kind, (_, pattern) in ODD.items() if pattern.search(text))
-        if text.strip().casefold() in NOTHING:
-            kinds.add("missing-value-word")
-        if not unicodedata.is_normalized("NFC", text):
-            kinds.add("not-nfc")
-    return kinds
+class _Handler(logging.Handler):
+    """Hands warnings to a function."""
 
+    def __init__(self, add: Callable[[Level, str, str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._add = add
 
-SAID = {kind: said for kind, (said, _) in ODD.items()} | {
-    "missing-value-word": 'a word that stands for a missing value, such as "nan" or "N/A", as its whole text',
-    "not-nfc": "text whose characters are not composed (not in Unicode's form NFC), which no score finds equal to NFC",
-}
-"""What messages call the kinds of `odd_kinds`."""
+    def emit(self, record: logging.LogRecord) -> None:
+        self._add("warning", "reading", record.getMessage())
