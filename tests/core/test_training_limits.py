@@ -12,6 +12,8 @@ import pytest
 
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.errors import UsageError
+from lmtasks.training import TrainOptions
+from lmtasks.training.options import LEAST
 from lmtasks.training.sequences import MOST_EXAMPLES, MOST_STEPS, iterate_steps, plan_steps
 
 SECONDS = 60
@@ -99,3 +101,48 @@ def test_most_steps_are_counted_before_any_is_planned():
     settings = {"batch_size": 1, "batch_tokens": None, "max_steps": None, "seed": 0}
     with pytest.raises(UsageError, match="fewer epochs, max_steps or max_minutes"):
         plan_steps([5], epochs=MOST_STEPS + 1.0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "largest"),
+    [
+        ({}, 96),
+        ({"target_modules": ["q_proj"]}, 48),
+        ({"target_modules": ["q_proj", "down_proj"]}, 96),
+    ],
+    ids=str,
+)
+def test_rank_beyond_all_layers_is_refused(work, tiny_folder, settings, largest):
+    with pytest.raises(UsageError, match=f"^rank must be at most {largest}, .* not {largest + 1}$"):
+        planned(work, tiny_folder, rank=largest + 1, max_steps=1, **settings)
+    assert planned(work, tiny_folder, rank=largest, max_steps=1, **settings).prepared.trainable > 0
+
+
+@pytest.mark.parametrize(("rank", "told"), [("100000000", "at most 96"), (str(10**29), "below 2**63")])
+def test_a_senseless_rank_is_one_line_on_the_command_line(work, tiny_folder, rank, told):
+    line = command_refused(work, tiny_folder, "--rank", rank)
+    assert "rank" in line and told in line
+
+
+def test_a_number_in_a_file_of_settings_is_bounded_too(work, tiny_folder):
+    (work / "settings.yaml").write_text(f"max_steps: {'9' * 30}\n")
+    line = command_refused(work, tiny_folder, "--config", "settings.yaml")
+    assert "settings.yaml" in line and "max_steps must be a whole number of at least 1 and below 2**63" in line
+
+
+@pytest.mark.parametrize("value", [2**63, 10**5000, -(10**5000)], ids=["2**63", "10**5000", "-10**5000"])
+@pytest.mark.parametrize("name", LEAST)
+def test_whole_number_of_too_many_digits_is_refused_by_name(name, value):
+    with pytest.raises(UsageError, match=f"^{name} must be a whole number of at least .* below 2"):
+        TrainOptions(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["alpha", "learning_rate", "epochs", "max_minutes", "dropout", "warmup"])
+def test_whole_number_that_no_float_can_hold_is_refused_by_name(name):
+    for value in (10**400, 10**5000, -(10**5000)):
+        with pytest.raises(UsageError, match=f"^{name} must be a number of"):
+            TrainOptions(**{name: value})
+
+
+def test_a_step_has_no_more_parts_than_examples(work, tiny_folder):
+    assert planned(work, tiny_folder, gradient_accumulation=2**62, batch_size=4).prepared.parts == 4

@@ -128,10 +128,9 @@ def prepare(
     accumulated = options.gradient_accumulation
     if accumulated is None:
         longest = max(sum(lengths[place] for place in step) for step in steps)
-        # No more parts than examples: the others would be computed for nothing.
-        most = math.ceil(max(map(len, steps)) / processes())
-        accumulated = min(most, math.ceil(longest / processes() / PART_TOKENS))
-    parts = accumulated * processes()
+        accumulated = math.ceil(longest / processes() / PART_TOKENS)
+    # No more parts than examples: the others would be computed for nothing.
+    parts = min(accumulated, math.ceil(max(map(len, steps)) / processes())) * processes()
     on_progress("measuring a step", 0, 0)
     with quiet(), adapter_on(loaded, options) as model:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
