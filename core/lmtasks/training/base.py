@@ -28,11 +28,12 @@ def adapter_on(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftModel
     """Put a fresh adapter on the base model, and take it off again.
 
     Raises:
-        UsageError: the model has no layers of the names that were asked for.
+        UsageError: the model has no layers of the names that were asked for, or none that is as large as the rank.
     """
     targets = options.target_modules
     if targets != ALL:
         _check_targets(loaded, targets)
+    _check_rank(loaded, targets, options.rank)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=options.rank,
@@ -64,13 +65,37 @@ def adapter_on(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftModel
 
 def _check_targets(loaded: LoadedModel, targets: Sequence[str]) -> None:
     """Refuse names of layers that are not there: peft does so only if none of them is."""
-    linear = [name for name, layer in loaded.module.named_modules() if isinstance(layer, (torch.nn.Linear, Conv1D))]
+    linear = _linear_layers(loaded)
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in linear):
+        if not any(_is_named(name, target) for name in linear):
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise UsageError(
                 f'target_modules: {loaded.info.name} has no such layers as "{target}"; it has {", ".join(known)}'
             )
+
+
+def _check_rank(loaded: LoadedModel, targets: Sequence[str], rank: int) -> None:
+    """Refuse a rank beyond any layer's dimension before memory for it is allocated."""
+    head = loaded.module.get_output_embeddings()
+    sizes = [
+        max(layer.weight.shape)
+        for name, layer in _linear_layers(loaded).items()
+        if (layer is not head if tuple(targets) == ALL else any(_is_named(name, target) for target in targets))
+    ]
+    if sizes and rank > max(sizes):
+        raise UsageError(
+            f"rank must be at most {max(sizes)}, the largest dimension of the layers of {loaded.info.name} that get an"
+            f" adapter, not {rank}"
+        )
+
+
+def _linear_layers(loaded: LoadedModel) -> dict[str, torch.nn.Linear | Conv1D]:
+    layers = loaded.module.named_modules()
+    return {name: layer for name, layer in layers if isinstance(layer, (torch.nn.Linear, Conv1D))}
+
+
+def _is_named(layer: str, target: str) -> bool:
+    return layer == target or layer.endswith(f".{target}")
 
 
 @contextmanager

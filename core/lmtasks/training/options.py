@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,21 @@ from lmtasks.task import names
 
 Optimizer = Literal["adamw", "adam", "rmsprop", "adafactor", "sgd"]
 Schedule = Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]
+LEAST = {
+    "limit": 1,
+    "eval_limit": 1,
+    "max_new_tokens": 1,
+    "validation": 0,
+    "rank": 1,
+    "max_steps": 1,
+    "batch_size": 1,
+    "batch_tokens": 1,
+    "gradient_accumulation": 1,
+    "early_stopping": 1,
+    "max_length": 2,
+    "seed": 0,
+}
+"""Of each setting that is a whole number, the smallest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,21 +125,11 @@ class TrainOptions:
                 object.__setattr__(self, name, names(getattr(self, name)))
         if self.report_to == ("none",):  # as transformers calls it
             object.__setattr__(self, "report_to", ())
-        check_counts(
-            self,
-            limit=1,
-            eval_limit=1,
-            max_new_tokens=1,
-            validation=0,
-            rank=1,
-            max_steps=1,
-            batch_size=1,
-            batch_tokens=1,
-            gradient_accumulation=1,
-            early_stopping=1,
-            max_length=2,
-            seed=0,
-        )
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) >= 2**63:  # too long to be printed, it may be
+                raise UsageError(f"{name} must be a whole number of at least {least} and below 2**63")
+        check_counts(self, **LEAST)
         if self.seed >= 2**32:  # numpy's limit
             raise UsageError(f"seed must be below {2**32}, not {self.seed}")
         check_paths(self, "data", "eval_data", "output_dir")
@@ -169,10 +175,12 @@ class TrainOptions:
         if value is None:
             return
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-        if not fits or (open_low and value == low) or not math.isfinite(value):
+        if not fits or (open_low and value == low) or value > sys.float_info.max:
             more = "more than" if open_low else "at least"
             most = f" and at most {high:g}" if math.isfinite(high) else ""
-            raise UsageError(f"{name} must be a number of {more} {low:g}{most}, not {value!r}")
+            # A whole number may be too long to be printed.
+            given = "" if isinstance(value, int) and abs(value) >= 2**63 else f", not {value!r}"
+            raise UsageError(f"{name} must be a number of {more} {low:g}{most}{given}")
         object.__setattr__(self, name, float(value))
 
     @property

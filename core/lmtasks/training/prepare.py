@@ -6,8 +6,9 @@ import inspect
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -24,7 +25,15 @@ from lmtasks.training.options import TrainOptions
 from lmtasks.training.packing import answer_losses, can_pack
 from lmtasks.training.plan import TrainingPlan
 from lmtasks.training.processes import processes
-from lmtasks.training.sequences import Sequences, plan_steps, render_sequences
+from lmtasks.training.sequences import (
+    Sequences,
+    StepSettings,
+    check_size,
+    iterate_steps,
+    plan_steps,
+    planned_examples,
+    render_sequences,
+)
 from lmtasks.training.trainer import VALIDATIONS, Parts
 
 PART_TOKENS = 4096
@@ -103,38 +112,36 @@ def prepare(
     only_answers = "logits_to_keep" in _forward_arguments(module)
     packed = can_pack(module, train.items, only_answers=only_answers)
     lengths = [len(item.token_ids) for item in train.items]
-    steps = plan_steps(
-        lengths,
-        batch_size=options.batch_size,
-        batch_tokens=options.batch_tokens,
-        epochs=1.0 if options.epochs is None else options.epochs,
-        max_steps=options.max_steps,
-        seed=options.seed,
-    )
+    how: StepSettings = {
+        "batch_size": options.batch_size,
+        "batch_tokens": options.batch_tokens,
+        "epochs": 1.0 if options.epochs is None else options.epochs,
+        "max_steps": options.max_steps,
+        "seed": options.seed,
+    }
+    if options.max_minutes is None:
+        steps = plan_steps(lengths, **how)
+    else:  # which may allow far fewer steps than were asked for: the others are not planned
+        check_size(1, min(planned_examples(lengths, how)))
+        following = iterate_steps(lengths, **how)
+        steps = _first_steps(following, len(lengths))
     accumulated = options.gradient_accumulation
     if accumulated is None:
         longest = max(sum(lengths[place] for place in step) for step in steps)
-        # No more parts than examples: the others would be computed for nothing.
-        most = math.ceil(max(map(len, steps)) / processes())
-        accumulated = min(most, math.ceil(longest / processes() / PART_TOKENS))
-    parts = accumulated * processes()
+        accumulated = math.ceil(longest / processes() / PART_TOKENS)
+    # No more parts than examples: the others would be computed for nothing.
+    parts = min(accumulated, math.ceil(max(map(len, steps)) / processes())) * processes()
     on_progress("measuring a step", 0, 0)
     with quiet(), adapter_on(loaded, options) as model:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         data = Parts(train.items, steps, parts, packed=packed, pad_id=loaded.pad_id)
         per_token, memory = _measure(model, data, loaded, options, packed=packed, only_answers=only_answers)
     validated = validation.tokens * FORWARD_SHARE * (VALIDATIONS + 1) if validation else 0.0
-    if options.max_minutes is not None and timed_steps is not None:
-        steps = steps[:timed_steps]
-    elif options.max_minutes is not None:
+    if options.max_minutes is not None:
         # As many steps as fit: the schedule of the learning rate has to end when the time does.
         left = max(0.0, options.max_minutes * 60 - validated * per_token)
-        total = 0
-        for number, step in enumerate(steps):
-            total += sum(lengths[place] for place in step)
-            if total / processes() * per_token > left:
-                steps = steps[: max(1, number)]
-                break
+        most_tokens = left * processes() / per_token
+        steps = _steps_in_time(chain(steps, following), lengths, most_tokens, timed_steps)
     step_tokens = sum(lengths[place] for step in steps for place in step)
     return Prepared(
         train=train,
@@ -149,6 +156,37 @@ def prepare(
         seconds=(step_tokens / processes() + validated) * per_token,
         memory_bytes=memory,
     )
+
+
+def _first_steps(steps: Iterator[list[int]], examples: int) -> list[list[int]]:
+    """Take the steps that the speed is measured on: those of the first pass over the data, but at least one."""
+    first = [next(steps)]
+    learned = len(first[0])
+    while learned < examples and (step := next(steps, None)):
+        first.append(step)
+        learned += len(step)
+    return first
+
+
+def _steps_in_time(
+    steps: Iterable[list[int]], lengths: Sequence[int], most_tokens: float, timed_steps: int | None
+) -> list[list[int]]:
+    """Return the first steps, as many as were timed before or else as have no more than `most_tokens`; at least one.
+
+    Raises:
+        UsageError: they are too many to be planned.
+    """
+    kept: list[list[int]] = []
+    tokens = examples = 0
+    for step in steps:
+        tokens += sum(lengths[place] for place in step)
+        full = tokens > most_tokens if timed_steps is None else len(kept) == timed_steps
+        if kept and full:
+            break
+        kept.append(step)
+        examples += len(step)
+        check_size(len(kept), examples)
+    return kept
 
 
 def _measure(
