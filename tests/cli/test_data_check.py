@@ -189,6 +189,7 @@ def test_data_without_inputs_is_refused_by_run_and_train_alone(tmp_path, call: C
     assert errors(checked) == [("no-column", ("run", "train"))]
     assert checked.refused_by == ("run", "train")
     assert checked.references == {1: 6}
+    assert kinds(checked, "warning") == []
     result = call("data", "check", str(path), "--task", "translation/en-de")
     assert result.code == 1
     assert "1 error: run and train would refuse it" in result.out

@@ -72,7 +72,8 @@ def repeated(examples: Mapping[str, Example], splits: Mapping[str, str | None]) 
     """
     groups: dict[object, list[str]] = {}
     for where, example in examples.items():
-        groups.setdefault(identity(example), []).append(where)
+        if example.inputs:  # data for `score` may have none: its examples do not ask the same
+            groups.setdefault(identity(example), []).append(where)
     copies = [places for places in groups.values() if len(places) > 1]
     across = [places for places in copies if len({splits[where] for where in places}) > 1]
     differing = [places for places in copies if len({examples[where].references for where in places}) > 1]
