@@ -133,7 +133,8 @@ def test_an_adapter_is_trained_compared_used_and_merged(tmp_path):
     for name, part in (("train", rows[:24]), ("test", rows[24:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     data = ("--data", "train.jsonl", "--eval-data", "test.jsonl", "--max-new-tokens", "8")
-    settings = ("--max-steps", "10", "--learning-rate", "2e-3", "--validation", "4")
+    # Enough steps for answers to be learned whatever the processor: ten at twice the rate gave F1 25 on one of them.
+    settings = ("--max-steps", "20", "--learning-rate", "1e-3", "--validation", "4")
     done = lmtasks_command("train", "qa/closed-book", *data, *settings, "-o", "adapter", "--json", cwd=tmp_path)
     trained = json.loads(done.stdout)
     scores = {score["name"]: (score["first"], score["second"]) for score in trained["scores"]}
