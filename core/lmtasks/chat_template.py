@@ -15,7 +15,7 @@ THINKING_OFF: Mapping[str, object] = {"enable_thinking": False, "thinking": Fals
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"})
 """Variables of chat templates that transformers or lmtasks itself fills."""
 _DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ")
-"""Of strftime, "%%" apart; those with "-" have no leading zeros where the system knows them."""
+"""Directives of strftime but "%%"; "-" leaves leading zeros out, where the system supports it."""
 
 
 class Tokenizer(Protocol):
@@ -129,12 +129,11 @@ def chat_template_of(
 
 def _clock_of(day: date) -> str:
     """Return a macro in Jinja that stands in for `strftime_now`, however a template calls it, and tells one date."""
-    replacements = "".join(
-        f"|replace({directive!r}, {told!r})" for directive in _DIRECTIVES if (told := day.strftime(directive))
-    )
-    told = f"{{{{ format|replace('%%', '\0'){replacements}|replace('\0', '%') }}}}"
+    # "%Z" and the like are empty without a time zone; directives that the system lacks stay as they are.
+    replacements = "".join(f"|replace({directive!r}, {day.strftime(directive)!r})" for directive in _DIRECTIVES)
+    output = f"{{{{ format|replace('%%', '\0'){replacements}|replace('\0', '%') }}}}"
     # The empty output at the end keeps Jinja from trimming what the template begins with.
-    return f"{{% macro strftime_now(format) %}}{told}{{% endmacro %}}{{{{ '' }}}}"
+    return f"{{% macro strftime_now(format) %}}{output}{{% endmacro %}}{{{{ '' }}}}"
 
 
 def _variables(source: str) -> set[str]:
@@ -144,7 +143,7 @@ def _variables(source: str) -> set[str]:
     try:
         tokens = [token for token in jinja2.Environment().lex(source) if token[1] != "whitespace"]  # noqa: S701
     except jinja2.TemplateSyntaxError:
-        return set()  # whoever renders it hears of it
+        return set()  # rendering it raises the error
     return {
         name
         for before, (_, kind, name) in zip([None, *tokens], tokens, strict=False)

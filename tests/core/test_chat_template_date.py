@@ -123,6 +123,7 @@ def test_transformers_renders_the_date(on_day):
         ("strftime_now(format='%A')", "Saturday"),
         ("strftime_now('%Y' ~ '-%m',)", "2026-11"),
         ("strftime_now('100%% %H:%M')", "100% 00:00"),
+        ("strftime_now('%Y%Z')", "2026"),
         ("(strftime_now('%d') | int) + 1", "29"),
     ],
 )

@@ -41,7 +41,7 @@ class FieldSummary:
     filled: int
     """Rows that hold text there."""
     shortest: int = 0
-    """Of the texts, in characters, like the next two."""
+    """Length of the shortest text, in characters."""
     median: int = 0
     longest: int = 0
 

@@ -108,7 +108,7 @@ map_option = click.option(
     help="The data's column for a field, or for references, id or language. Repeatable.",
 )
 language_option = click.option(
-    "--language", metavar="TAG", help="Of the references, such as zh.  [default: as the data says]"
+    "--language", metavar="TAG", help="Language of the references, such as zh.  [default: as the data says]"
 )
 
 data_options = group(

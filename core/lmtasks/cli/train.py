@@ -81,7 +81,7 @@ def command(
                 )
             except KeyboardInterrupt:
                 if can_resume(output):
-                    say("the same command with --resume goes on where it stopped")
+                    say("run the same command with --resume to resume the training")
                 raise
     if plan_only:
         click.echo(json.dumps(planned, ensure_ascii=False, indent=2) if as_json else _plan_text(planned))

@@ -9,7 +9,7 @@ from lmtasks.cli.options import group, language_option, map_option, metrics_opti
 
 training_options = group(
     click.option("--data", metavar="DATA", help="What is learned, as for `run`.  [default: the task's own]"),
-    click.option("--split", metavar="NAME", help="Of it.  [default: train, dev, validation or test]"),
+    click.option("--split", metavar="NAME", help="Split to learn from.  [default: train, dev, validation or test]"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Learn from the first N examples."),
     map_option,
     language_option,
@@ -18,13 +18,17 @@ training_options = group(
         metavar="DATA",
         help="What is scored before and after.  [default: another split of the data, else 10% of it, held out]",
     ),
-    click.option("--eval-split", metavar="NAME", help="Of it.  [default: test, devtest, validation, dev or train]"),
+    click.option(
+        "--eval-split", metavar="NAME", help="Split to score.  [default: test, devtest, validation, dev or train]"
+    ),
     click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="Score the first N examples."),
     click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
     set_option,
     template_options,
     metrics_option("the task's"),
-    click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of the answers that are scored."),
+    click.option(
+        "--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Tokens of an answer that is scored, at most."
+    ),
     click.option(
         "--validation",
         type=click.IntRange(min=0),
@@ -32,9 +36,9 @@ training_options = group(
         help="Examples held out of the data to choose the best checkpoint; 0: the last is kept.  [default: 5%, at most"
         " 100]",
     ),
-    click.option("--rank", type=click.IntRange(min=1), metavar="R", help="Of the adapter.  [default: 16]"),
+    click.option("--rank", type=click.IntRange(min=1), metavar="R", help="LoRA rank.  [default: 16]"),
     click.option("--alpha", type=float, metavar="A", help="It is scaled by A / R.  [default: 2 R]"),
-    click.option("--dropout", type=float, metavar="P", help="Of the adapter's inputs; costs memory.  [default: 0]"),
+    click.option("--dropout", type=float, metavar="P", help="LoRA dropout; costs memory.  [default: 0]"),
     click.option(
         "--target-modules",
         callback=arguments.names,
