@@ -27,17 +27,17 @@ from lmtasks import (
     Parameter,
     Prompt,
     Sample,
-    ScoreKind,
+    ScoreSpec,
     Task,
     hookspecs,
 )
 from lmtasks.cli.main import COMMANDS, cli, main
 from lmtasks.cli.settings import training_settings
 from lmtasks.metrics import CORE
-from lmtasks.model import CATALOGUE
+from lmtasks.models import CATALOG
 from lmtasks.parsers import PARSERS
 from lmtasks.plugins import Registry
-from lmtasks.plugins.task_file import task_schema
+from lmtasks.plugins.yaml_schema import task_schema
 from lmtasks.training import TrainOptions
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_readme_names_every_command_task_and_model():
     text = (ROOT / "README.md").read_text()
     for name in COMMANDS:
         assert f"lmtasks {name}" in text
-    for name in CATALOGUE:
+    for name in CATALOG:
         assert f"`{name}`" in text
     for plugin in ("summarization", "translation", "qa", "email-reply"):
         for task in Registry().load(plugin).tasks:
@@ -167,7 +167,7 @@ def test_the_reference_has_every_member_of_a_metric():
     [
         *((kind, kind.__name__) for kind in (Task, Field, Prompt, Generation, Parameter)),
         *((kind, "Data") for kind in (DataFile, HubDataset, DataFunction, Example)),
-        *((kind, "Metric") for kind in (Measurement, ScoreKind, Sample, LogLikelihood)),
+        *((kind, "Metric") for kind in (Measurement, ScoreSpec, Sample, LogLikelihood)),
     ],
 )
 def test_the_reference_has_every_field(kind: type, section: str):
@@ -246,7 +246,7 @@ def install(folder: Path) -> str:
 
 
 def test_the_two_lines_of_the_tutorial_are_what_a_new_plugin_has(tmp_path: Path):
-    from lmtasks.plugins.new import NewPlugin, write_plugin
+    from lmtasks.plugins.scaffold import NewPlugin, write_plugin
 
     write_plugin(NewPlugin(name="headlines", summary="S.", author="A"), tmp_path / "new")
     (lines,) = blocks("plugins/README.md", "toml")

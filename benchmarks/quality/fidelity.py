@@ -24,10 +24,10 @@ import torch
 
 import lmtasks
 from lmtasks import Generation, RunOptions
+from lmtasks.backends import Continuation, Request
+from lmtasks.backends.huggingface import TransformersModel
+from lmtasks.backends.native.engine import Engine
 from lmtasks.data import DataRequest, load_dataset
-from lmtasks.inference import Continuation, Request
-from lmtasks.inference.engine import Engine
-from lmtasks.inference.transformers_model import TransformersModel
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
 

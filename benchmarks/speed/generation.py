@@ -28,8 +28,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lmtasks.data import DataRequest, load_dataset
-from lmtasks.model import store
-from lmtasks.model.catalogue import CATALOGUE
+from lmtasks.models import store
+from lmtasks.models.catalog import CATALOG
 from lmtasks.plugins import Registry
 from lmtasks.progress import no_progress
 from lmtasks.prompts import Renderer
@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, default=0)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--ends", action="store_true")
-    parser.add_argument("--model", default="smollm2-135m-instruct", choices=sorted(CATALOGUE))
+    parser.add_argument("--model", default="smollm2-135m-instruct", choices=sorted(CATALOG))
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--sides", default="", help='such as "lmtasks bfloat16,vllm"; by default all')
     parser.add_argument("--rounds", type=int, default=3)
@@ -127,7 +127,7 @@ def make_job(settings: argparse.Namespace, scratch: Path) -> tuple[dict, object]
     """Return what all sides are asked, and what turns their tokens into text."""
     from transformers import AutoTokenizer
 
-    folder = store.pull(CATALOGUE[settings.model], accept_license=True, on_progress=no_progress).path
+    folder = store.pull(CATALOG[settings.model], accept_license=True, on_progress=no_progress).path
     tokenizer = AutoTokenizer.from_pretrained(folder)
     task, _ = Registry().task(settings.task)
     examples = load_dataset(task, DataRequest(data=settings.data)).examples

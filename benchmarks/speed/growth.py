@@ -20,8 +20,8 @@ from pathlib import Path
 
 import lmtasks
 from lmtasks import Generation, RunOptions
+from lmtasks.backends import LanguageModel, Request
 from lmtasks.data import DataRequest, load_dataset
-from lmtasks.inference import LanguageModel, Request
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
 

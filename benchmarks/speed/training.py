@@ -26,8 +26,8 @@ from pathlib import Path
 import torch
 
 from lmtasks.api.training import PlannedTraining, plan_train
-from lmtasks.model import store
-from lmtasks.model.catalogue import CATALOGUE
+from lmtasks.models import store
+from lmtasks.models.catalog import CATALOG
 from lmtasks.progress import no_progress
 from lmtasks.training import TrainOptions
 
@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--task", default="summarization/dialogue")
     parser.add_argument("--data", default="demo")
     parser.add_argument("--examples", type=int, default=64)
-    parser.add_argument("--model", default="smollm2-135m-instruct", choices=sorted(CATALOGUE))
+    parser.add_argument("--model", default="smollm2-135m-instruct", choices=sorted(CATALOG))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -71,7 +71,7 @@ def planned(settings: argparse.Namespace) -> PlannedTraining:
 
 
 def by_lmtasks(settings: argparse.Namespace) -> dict:
-    from lmtasks.training.train import train
+    from lmtasks.training.lora.train import train
 
     ready = planned(settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def write_items() -> None:
     settings = parse()
     ready = planned(settings)
     items = [(list(item.token_ids), len(item.token_ids) - item.learned) for item in ready.prepared.train.items]
-    folder = store.pull(CATALOGUE[settings.model], accept_license=True, on_progress=no_progress).path
+    folder = store.pull(CATALOG[settings.model], accept_license=True, on_progress=no_progress).path
     settings.json.write_text(json.dumps([items, [list(step) for step in ready.prepared.steps], str(folder)]))
 
 

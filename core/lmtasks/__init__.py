@@ -24,7 +24,7 @@ from lmtasks.task import (
     Prompt,
     Sample,
     Score,
-    ScoreKind,
+    ScoreSpec,
     Task,
 )
 
@@ -50,7 +50,7 @@ __all__ = [
     "RunOptions",
     "Sample",
     "Score",
-    "ScoreKind",
+    "ScoreSpec",
     "ScoreOptions",
     "Task",
     "TrainOptions",

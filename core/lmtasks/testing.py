@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmtasks.api import load_model
-from lmtasks.api.checking import STRANGE_TEXTS, check_plugin, check_promises
-from lmtasks.characters import CHAT_TEMPLATE, CharacterTokenizer
-from lmtasks.chat_template import Tokenizer
-from lmtasks.inference import Completion, Continuation, LanguageModel, OnText, Request, Rounding
-from lmtasks.model.adapter import Adapter
-from lmtasks.model.info import ModelInfo
+from lmtasks.backends import Completion, Continuation, LanguageModel, OnText, QuantizationLoss, Request
+from lmtasks.checks.plugin import STRANGE_TEXTS, check_plugin, check_promises
+from lmtasks.models.adapter_files import Adapter
+from lmtasks.models.info import ModelInfo
+from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.runs import RunOptions
 from lmtasks.task import Task
+from lmtasks.text_utils import CHAT_TEMPLATE, CharacterTokenizer
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -50,7 +50,7 @@ class FakeModel:
         self.prompts: list[str] = []
         self.tokenizer: Tokenizer = CharacterTokenizer(CHAT_TEMPLATE if chat else None)
         self.engine = "scripted"
-        self.rounding: Rounding | None = None
+        self.rounding: QuantizationLoss | None = None
         self.info = ModelInfo(
             name="fake",
             source="python",
@@ -116,7 +116,7 @@ def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, chat:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from lmtasks.model.quiet import quiet
+    from lmtasks.models.quiet import quiet
 
     tokenizer = _tiny_tokenizer(chat=chat)
     with torch.random.fork_rng(devices=[]):

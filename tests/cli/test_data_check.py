@@ -29,7 +29,7 @@ def write(tmp_path, rows, name="data.jsonl"):
 
 
 def kinds(checked, level):
-    return [remark.kind for remark in checked.remarks if remark.level == level]
+    return [diagnostic.kind for diagnostic in checked.diagnostics if diagnostic.level == level]
 
 
 def test_good_file_has_no_errors_and_is_described(tmp_path):
@@ -55,8 +55,8 @@ def test_errors_of_all_rows_are_listed_at_once(tmp_path, call: Call):
     ]
     path = write(tmp_path, rows)
     checked = api.check_data(path, "qa")
-    errors = [remark for remark in checked.remarks if remark.level == "error"]
-    lines = {int(remark.message.partition("line ")[2].partition(":")[0]) for remark in errors}
+    errors = [diagnostic for diagnostic in checked.diagnostics if diagnostic.level == "error"]
+    lines = {int(diagnostic.message.partition("line ")[2].partition(":")[0]) for diagnostic in errors}
     assert lines == {4, 5, 6, 7, 8}
     assert not checked.ok
     assert call("data", "check", str(path), "--task", "qa").code == 1
@@ -66,7 +66,7 @@ def test_errors_of_one_kind_are_counted_beyond_the_first_ones(tmp_path):
     rows = [GOOD[0], *({"id": str(number), "question": "?", "answers": ["x"]} for number in range(50))]
     checked = api.check_data(write(tmp_path, rows), "qa")
     assert len(kinds(checked, "error")) == 21
-    assert sum(remark.count for remark in checked.remarks if remark.level == "error") == 50
+    assert sum(diagnostic.count for diagnostic in checked.diagnostics if diagnostic.level == "error") == 50
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,9 @@ def in_splits(*rows_of_splits):
 
 
 def errors(checked):
-    return [(remark.kind, remark.refused_by) for remark in checked.remarks if remark.level == "error"]
+    return [
+        (diagnostic.kind, diagnostic.refused_by) for diagnostic in checked.diagnostics if diagnostic.level == "error"
+    ]
 
 
 ALL = ("run", "score", "train")
@@ -177,7 +179,7 @@ def test_data_without_references_says_which_commands_refuse_it(tmp_path, splits,
     every = in_splits(("test", PAIRS[:3]), ("dev", rows)) if splits else rows
     path = write(tmp_path, every)
     checked = api.check_data(path, "translation/en-de")
-    [said] = [remark.message for remark in checked.remarks if remark.kind == "no-references"]
+    [said] = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "no-references"]
     inside = ' of split "dev"' if splits else ""
     assert said.startswith(f"none of 3 rows{inside} has references: `run` would give no scores, `score` and `train`")
     assert checked.ok
@@ -225,7 +227,7 @@ def test_objects_for_ids_and_languages_are_errors(tmp_path, column):
     rows = [{**row, column: {"$oid": row["id"]}} for row in PAIRS]
     checked = api.check_data(write(tmp_path, rows), "translation/en-de")
     assert errors(checked) == [("bad-example", ALL)] * 6
-    assert f'column "{column}" holds an object (of $oid), expected text' in checked.remarks[0].message
+    assert f'column "{column}" holds an object (of $oid), expected text' in checked.diagnostics[0].message
     by_map = api.check_data(write(tmp_path, rows), "translation/en-de", columns={"id": f"{column}.$oid"})
     assert by_map.ok == (column == "id")
 
@@ -235,7 +237,7 @@ def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
     rows = [*map(json.dumps, PAIRS), f'{{"id": {missing}, "text": "Hello there.", "target": "Hallo ihr."}}']
     path = write(tmp_path, rows)
     checked = api.check_data(path, "translation/en-de")
-    said = [remark.message for remark in checked.remarks if remark.kind == "reading"]
+    said = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
     assert said == [
         f'{path}: 1 of 7 rows have no id in column "id", and have their place among all rows as their id'
         f" (first: {path}, line 7)"
@@ -245,10 +247,10 @@ def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
 def test_split_that_is_not_there_is_said_with_those_that_are(tmp_path):
     path = write(tmp_path, in_splits(("train", PAIRS[:3]), ("dev", PAIRS[3:])))
     checked = api.check_data(path, "translation/en-de", split="test")
-    assert [remark.message for remark in checked.remarks] == [f'{path}: no split "test"; it has train, dev']
+    assert [diagnostic.message for diagnostic in checked.diagnostics] == [f'{path}: no split "test"; it has train, dev']
     path = write(tmp_path, PAIRS)
     checked = api.check_data(path, "translation/en-de", split="test")
-    assert [remark.message for remark in checked.remarks] == [
+    assert [diagnostic.message for diagnostic in checked.diagnostics] == [
         f'{path}: no split "test": the file has no column "split"'
     ]
 
@@ -272,7 +274,7 @@ def test_json_says_the_same(tmp_path, call: Call):
     assert result.code == 1
     checked = json.loads(result.out)
     assert checked["ok"] is False
-    assert [remark["kind"] for remark in checked["remarks"]] == ["unreadable-row"]
+    assert [diagnostic["kind"] for diagnostic in checked["remarks"]] == ["unreadable-row"]
     assert checked["fields"]["references"]["filled"] == 2
 
 

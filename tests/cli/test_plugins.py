@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import Call, one_line
 
-from lmtasks.model import CATALOGUE
+from lmtasks.models import CATALOG
 from lmtasks.testing import save_tiny_model
 
 ROWS = [
@@ -167,7 +167,7 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
 SOUND = """
 import numpy as np
 import random
-from lmtasks import DataFunction, Example, HubDataset, Measurement, Prompt, ScoreKind, Task, hookimpl
+from lmtasks import DataFunction, Example, HubDataset, Measurement, Prompt, ScoreSpec, Task, hookimpl
 
 def read(split):
     if split in ("test", "train"):
@@ -178,8 +178,8 @@ class Filled:
 
     def measure(self, samples, language):
         rows = [[float(sample.prediction == "yes"), float(bool(sample.prediction))] for sample in samples]
-        kinds = (ScoreKind(name="filled", signature="filled"),)
-        return Measurement(statistics=rows, kinds=kinds, combine=lambda sums: sums[..., :1] / sums[..., 1:])
+        kinds = (ScoreSpec(name="filled", signature="filled"),)
+        return Measurement(statistics=rows, specs=kinds, combine=lambda sums: sums[..., :1] / sums[..., 1:])
 
 PROMPT = "$text"
 DATA = {"demo": DataFunction(read=read, license="MIT")}
@@ -395,7 +395,7 @@ def test_commands_tasks_and_plugins_are_completed_without_torch():
     assert completed("run", "broken-exit") == []
     assert "--num-fewshot" in completed("run", "qa", "--num")
     assert completed("run", "--no-plugin", "tit") == ["titles"]
-    assert completed("run", "qa", "--model", "smol") == [name for name in CATALOGUE if name.startswith("smol")] != []
+    assert completed("run", "qa", "--model", "smol") == [name for name in CATALOG if name.startswith("smol")] != []
 
 
 # A YAML file is data alone

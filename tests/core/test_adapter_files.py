@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM
 
 import lmtasks
 from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks.backends import LanguageModel, Request
 from lmtasks.errors import AdapterError
-from lmtasks.inference import LanguageModel, Request
-from lmtasks.model import targets
-from lmtasks.model.adapter import find_adapter
+from lmtasks.models import targets
+from lmtasks.models.adapter_files import find_adapter
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ON_CPU = RunOptions(device="cpu", dtype="float32")

@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import lmtasks
 from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
 from lmtasks.api import show_adapter
+from lmtasks.backends import Completion, Continuation, LanguageModel, Request, transformers_model
+from lmtasks.backends.native.prepare import engine_copy
 from lmtasks.errors import AdapterError, PluginError, UsageError
-from lmtasks.inference import Completion, Continuation, LanguageModel, Request, transformers_model
-from lmtasks.inference.packed import packed_copy
-from lmtasks.model.adapter import find_adapter
+from lmtasks.models.adapter_files import find_adapter
 from lmtasks.prompts import Renderer
 from lmtasks.testing import save_tiny_model
 
@@ -51,7 +51,7 @@ def make_task(name: str = "echo", **changes) -> Task:
         "version": 1,
         "summary": "Echo.",
         "fields": {"text": Field(cut=True)},
-        "prompts": {"first": Prompt(user="Say $text", cue="Said:"), "second": "Repeat $text"},
+        "prompts": {"first": Prompt(user="Say $text", answer_prefix="Said:"), "second": "Repeat $text"},
         "datasets": {"demo": lambda split: iter(EXAMPLES if split == "test" else [])},
         "metrics": ("exact_match", "chrf"),
         "generation": Generation(max_new_tokens=6),
@@ -229,7 +229,7 @@ def test_one_set_of_weights_measures_all_adapters_that_share_it(tiny_folder, bar
     model = load(tiny_folder)
     made: list[object] = []
     monkeypatch.setattr(
-        transformers_model, "packed_copy", lambda *args, **how: made.append(how) or packed_copy(*args, **how)
+        transformers_model, "packed_copy", lambda *args, **how: made.append(how) or engine_copy(*args, **how)
     )
     adapters = [put(model, bare), put(model, other), None]
     asked = [Continuation(tokens(model, "ferry"), tokens(model, " at nine"), adapter) for adapter in adapters]
@@ -491,7 +491,7 @@ def test_a_hub_id_is_looked_up_in_the_cache_of_the_hub(tmp_path, bare, tiny_fold
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc123")
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    code = "import sys; from lmtasks.model.adapter import find_adapter; print(find_adapter(sys.argv[1]).sha256)"
+    code = "import sys; from lmtasks.models.adapter_files import find_adapter; print(find_adapter(sys.argv[1]).sha256)"
 
     def look_up(name: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 import regex
 
-from lmtasks.characters import folded, is_blank
+from lmtasks.text_utils import folded, is_blank
 
 
 @pytest.mark.parametrize(

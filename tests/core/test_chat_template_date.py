@@ -46,7 +46,7 @@ def on_day(monkeypatch):
             def today(cls) -> datetime.date:
                 return datetime.date(year, month, day)
 
-        monkeypatch.setattr("lmtasks.chat_template.date", Day)
+        monkeypatch.setattr("lmtasks.prompts.chat_template.date", Day)
 
     return on_day
 

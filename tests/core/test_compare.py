@@ -11,7 +11,7 @@ import pytest
 from sacrebleu.metrics import CHRF, TER
 
 import lmtasks
-from lmtasks import Example, Generation, Measurement, Prompt, Run, Sample, ScoreKind, Task
+from lmtasks import Example, Generation, Measurement, Prompt, Run, Sample, ScoreSpec, Task
 from lmtasks.errors import MetricError, PluginError, RunError, UnknownNameError, UsageError
 from lmtasks.metrics.statistics import holm, paired_test
 from lmtasks.runs.gates import Gate
@@ -189,9 +189,9 @@ def test_probabilities_are_those_of_the_paired_test(runs):
     [score] = comparison.scores
 
     def measured(answer: Answer) -> Measurement:
-        kind = ScoreKind(name="exact_match", signature="")
+        kind = ScoreSpec(name="exact_match", signature="")
         hits = np.array([[float(answer(n) == right(n)), 1.0] for n in range(N)])
-        return Measurement(statistics=hits, kinds=(kind,), combine=lambda sums: 100 * sums[..., :1] / sums[..., 1:])
+        return Measurement(statistics=hits, specs=(kind,), combine=lambda sums: 100 * sums[..., :1] / sums[..., 1:])
 
     test = paired_test(measured(right), measured(wrong_once), **TESTS, seed=3)
     found = (score.low, score.high, score.p_bootstrap, score.p_randomisation)
@@ -316,8 +316,8 @@ class Length:
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         lengths = np.array([[len(sample.prediction), 1.0] for sample in samples])
-        kind = ScoreKind(name="length", signature="length|v:1", unit="characters", higher_is_better=None)
-        return Measurement(statistics=lengths, kinds=(kind,), combine=lambda sums: sums[..., :1] / sums[..., 1:])
+        kind = ScoreSpec(name="length", signature="length|v:1", unit="characters", higher_is_better=None)
+        return Measurement(statistics=lengths, specs=(kind,), combine=lambda sums: sums[..., :1] / sums[..., 1:])
 
 
 def test_a_metric_may_have_no_better_side(runs):
@@ -496,7 +496,7 @@ class Tally(Length):
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         measured = super().measure(samples, language)
         empty = sum(not sample.prediction for sample in samples)
-        return replace(measured, kinds=(ScoreKind(name="length", signature=f"length|empty:{empty}"),))
+        return replace(measured, specs=(ScoreSpec(name="length", signature=f"length|empty:{empty}"),))
 
 
 def test_a_score_that_would_be_computed_differently_now_is_refused(runs):
@@ -516,7 +516,7 @@ def test_runs_that_were_scored_with_other_settings_are_scored_anew_with_one(run)
 
 def test_perplexities_of_other_tokens_are_refused_and_bytes_compare(tmp_path):
     # Behind the cue of the plain form an answer begins with a space: a token more for a model of characters.
-    task = make_task(prompts={"plain": Prompt(user="Say $text", cue="Answer:")})
+    task = make_task(prompts={"plain": Prompt(user="Say $text", answer_prefix="Answer:")})
     plain, chat = (
         lmtasks.run(task, model=model(right, chat=chat), output_dir=tmp_path, loglikelihood=True)
         for chat in (False, True)

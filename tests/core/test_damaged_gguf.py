@@ -11,9 +11,9 @@ import pytest
 
 import lmtasks
 from lmtasks import RunOptions
+from lmtasks.backends import Request
 from lmtasks.errors import ModelError
-from lmtasks.inference import Request
-from lmtasks.model import store
+from lmtasks.models import store
 from lmtasks.task import Generation
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")

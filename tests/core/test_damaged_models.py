@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import lmtasks
 from lmtasks import Example, Generation, RunOptions, Task
 from lmtasks.errors import LmtasksError, ModelError, PathError, PromptError
-from lmtasks.model import store
+from lmtasks.models import store
 from lmtasks.progress import no_progress
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
@@ -287,7 +287,7 @@ def test_a_home_that_no_folder_can_be_is_one_line(monkeypatch, home):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"gguf_sha256": 7}', b"\xff", b"["])
 def test_a_damaged_record_of_a_stored_model_is_one_line(tmp_path, monkeypatch, content):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path))
-    entry = lmtasks.model.CATALOGUE[lmtasks.model.DEFAULT]
+    entry = lmtasks.models.CATALOG[lmtasks.models.DEFAULT]
     mark = tmp_path / "models" / f"{entry.name}-{entry.sha256[:12]}" / "lmtasks.json"
     mark.parent.mkdir(parents=True)
     mark.write_bytes(content)

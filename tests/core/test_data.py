@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lmtasks import DataFile, Example, Field, HubDataset, Prompt, Task
-from lmtasks.characters import is_blank
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
 from lmtasks.data.hub import parse_hub
 from lmtasks.errors import DataError, UnknownNameError
+from lmtasks.text_utils import is_blank
 
 
 def make_task(**changes) -> Task:
@@ -51,7 +51,7 @@ def translation_task() -> Task:
         prompts={"plain": Prompt(user="$source")},
         references=("translation.de", "de"),
         language="de",
-        expects={"source_lang": "en", "target_lang": "de"},
+        require_columns={"source_lang": "en", "target_lang": "de"},
     )
 
 

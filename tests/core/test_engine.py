@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmtasks
 from lmtasks import Example, Field, Generation, RunOptions, Task
+from lmtasks.backends import Completion, Request, cache, engine, under_way
+from lmtasks.backends.huggingface import TransformersModel
+from lmtasks.backends.native.prefix_sharing import LEAST, shared_prefixes
+from lmtasks.backends.native.prepare import Trial, engine_copy
+from lmtasks.backends.native.prompt_lookup import GUESSES, WORDS, Lookup
 from lmtasks.errors import ModelError
-from lmtasks.inference import Completion, Request, cache, engine, under_way
-from lmtasks.inference.lookup import GUESSES, WORDS, Lookup
-from lmtasks.inference.packed import Trial, packed_copy
-from lmtasks.inference.prefixes import LEAST, shared_prefixes
-from lmtasks.inference.transformers_model import TransformersModel
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
@@ -240,11 +240,11 @@ def test_what_the_engine_cannot_run_is_answered_by_generate(tmp_path: Path):
     # It squashes what attention finds, which the engine does not know.
     gemma = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma2", **sizes, **heads)).eval()
     for module in (mamba, gemma):
-        assert Trial(module).bytes_per_token(packed_copy(module)) is None
+        assert Trial(module).bytes_per_token(engine_copy(module)) is None
     save_tiny_model(tmp_path / "llama")
     model = lmtasks.load_model(tmp_path / "llama", ON_CPU)
     # An architecture that takes no notice of whose tokens it is given
-    deaf = packed_copy(model._loaded.module)
+    deaf = engine_copy(model._loaded.module)
     assert Trial(model._loaded.module).bytes_per_token(deaf) is not None
     deaf.set_attn_implementation("sdpa")
     assert Trial(model._loaded.module).bytes_per_token(deaf) is None

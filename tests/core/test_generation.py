@@ -8,8 +8,8 @@ import torch
 
 import lmtasks
 from lmtasks import Generation, RunOptions
-from lmtasks.inference import Completion, LanguageModel, Request
-from lmtasks.inference.sampling import Draw, own_generator
+from lmtasks.backends import Completion, LanguageModel, Request
+from lmtasks.backends.sampling import Draw, own_generator
 from lmtasks.testing import Architecture, tiny_model
 
 LENGTHS = (3, 40, 7, 1, 22, 9, 15, 30)
@@ -79,7 +79,7 @@ def test_an_end_token_ends_the_answer(model):
     # Declare what the model writes fifth to be an end token: the text ends before it.
     import dataclasses
 
-    from lmtasks.inference.transformers_model import TransformersModel
+    from lmtasks.backends.huggingface import TransformersModel
 
     ended = TransformersModel(dataclasses.replace(loaded, end_ids=(output[4],)))
     loaded.module.generation_config.eos_token_id = [output[4]]
@@ -127,7 +127,7 @@ def test_text_grows_for_a_listener_and_ends_as_the_answer(model):
 
 
 def test_long_prompts_come_in_smaller_batches(model, monkeypatch):
-    from lmtasks.inference import padded, transformers_model
+    from lmtasks.backends import padded, transformers_model
 
     monkeypatch.setattr(padded, "BATCH_TOKENS", 300)
     monkeypatch.setattr(transformers_model.TransformersModel, "engine", "generate")

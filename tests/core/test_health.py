@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Sample, Score
-from lmtasks.characters import is_blank
 from lmtasks.metrics import measure_outputs, score_outputs
-from lmtasks.metrics.health import is_copying, is_repeating, measure_health
-from lmtasks.metrics.identification import identify
+from lmtasks.metrics.language_id import identify
+from lmtasks.metrics.output_checks import is_copying, is_repeating, run_output_checks
+from lmtasks.text_utils import is_blank
 
 KINDS = ("empty", "unfinished", "repeating", "copying", "wrong_language", "length_ratio")
 
@@ -151,9 +151,9 @@ def test_whether_foreign_outputs_were_finished_cannot_be_told():
     unknown = sample("nine", "nine", finish="unknown")
     assert "unfinished" not in health(unknown)
     assert health(unknown, sample("nine", finish="length"))["unfinished"] == 100
-    measurement = measure_health([unknown], {"0": None})
+    measurement = run_output_checks([unknown], {"0": None})
     values = dict(
-        zip([kind.name for kind in measurement.kinds], measurement.combine(measurement.statistics[0]), strict=True)
+        zip([kind.name for kind in measurement.specs], measurement.combine(measurement.statistics[0]), strict=True)
     )
     assert math.isnan(values["unfinished"])
 
@@ -433,7 +433,7 @@ def test_any_two_runs_measure_the_same_so_that_they_can_be_paired():
     bare = [sample("nine", finish="unknown"), sample("six", finish="unknown", index=1)]
     full = [sample("nine", "nine", source="9", language="en"), sample("six", "six", source="6", language="en", index=1)]
     first, second = (measure_outputs(samples)[0].measurement for samples in (bare, full))
-    assert [kind.name for kind in first.kinds] == [kind.name for kind in second.kinds]
+    assert [kind.name for kind in first.specs] == [kind.name for kind in second.specs]
     assert first.statistics.shape == second.statistics.shape
     assert len(score_outputs(bare)) < len(score_outputs(full)) == len(KINDS)
 

@@ -10,7 +10,7 @@ from lmtasks import Example, Sample
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
 from lmtasks.metrics.language import group_by_language
-from lmtasks.metrics.text import normal, sentences, tokens
+from lmtasks.metrics.tokenize import normal, sentences, tokens
 
 CHINESE = "渡轮九点离开港口，最后一班六点返回。"
 JAPANESE = "フェリーは九時に港を出ます。"

@@ -15,10 +15,10 @@ from lmtasks.errors import MetricError
 from lmtasks.metrics import find_metrics, score_samples
 
 # A log-probability, tokens and bytes.
-Measured = tuple[float, int, int]
+MetricResult = tuple[float, int, int]
 
 
-def sample(*measured: Measured, index: int = 0, language: str = "en", prediction: str = "") -> Sample:
+def sample(*measured: MetricResult, index: int = 0, language: str = "en", prediction: str = "") -> Sample:
     return Sample(
         index=index,
         id=f"example {index}",
@@ -128,7 +128,7 @@ measurements = st.tuples(st.floats(-500, 0), st.integers(1, 60), st.integers(1, 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(measurements, min_size=1, max_size=3), min_size=1, max_size=8))
-def test_scores_are_ratios_of_sums_and_perplexity_their_exponential(rows: list[list[Measured]]):
+def test_scores_are_ratios_of_sums_and_perplexity_their_exponential(rows: list[list[MetricResult]]):
     found = scores(*(sample(*row, index=index) for index, row in enumerate(rows)))
     logprob, tokens, size = (sum(column) for column in zip(*(each for row in rows for each in row), strict=True))
     assert found["logprob_per_byte"].value == pytest.approx(logprob / size)

@@ -14,13 +14,21 @@ from transformers.pytorch_utils import Conv1D
 
 import lmtasks
 from lmtasks import Example, Field, RunOptions, Task
+from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.errors import ModelError, UsageError
-from lmtasks.inference.linear import LEVELS, Int8Linear, PackedLinear, Part, can_pack, can_round, lay_out
-from lmtasks.inference.transformers_model import TransformersModel
+from lmtasks.kernels.linear import (
+    LEVELS,
+    Int8Linear,
+    PackedLinear,
+    Part,
+    can_pack,
+    optimize_linear_layers,
+    supports_int8,
+)
 from lmtasks.testing import save_tiny_model
 
 CPU = torch.device("cpu")
-rounds = pytest.mark.skipif(not can_round(CPU), reason="this torch does not multiply in 8 bits")
+rounds = pytest.mark.skipif(not supports_int8(CPU), reason="this torch does not multiply in 8 bits")
 packs = pytest.mark.skipif(
     not can_pack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"
 )
@@ -82,8 +90,8 @@ def test_a_model_is_rounded_by_what_it_does_on_texts():
     exact, plain, seen = small_llama(), small_llama(), small_llama()
     for model in (exact, plain, seen):
         model.model.layers[1].post_attention_layernorm.weight.data[7] = 50
-    lay_out(plain, int8=True)
-    lay_out(seen, int8=True, texts=[list(range(40)), list(range(90, 130))])
+    optimize_linear_layers(plain, int8=True)
+    optimize_linear_layers(seen, int8=True, texts=[list(range(40)), list(range(90, 130))])
     ids = torch.arange(200, 260)[None]
     assert (seen(ids).logits - exact(ids).logits).norm() < 0.7 * (plain(ids).logits - exact(ids).logits).norm()
 
@@ -101,7 +109,7 @@ def test_a_rounded_row_depends_on_no_other(row, factor):
 @rounds
 def test_layers_with_the_same_inputs_are_computed_as_one_and_each_gets_its_part():
     model, laid = small_llama(), small_llama()
-    lay_out(laid, int8=True)
+    optimize_linear_layers(laid, int8=True)
     mlp, attention = laid.model.layers[0].mlp, laid.model.layers[0].self_attn
     assert isinstance(mlp.gate_proj, Part) and mlp.gate_proj.together is mlp.up_proj.together
     assert isinstance(attention.o_proj, Int8Linear)
@@ -119,7 +127,7 @@ def test_layers_with_the_same_inputs_are_computed_as_one_and_each_gets_its_part(
 @packs
 def test_a_packed_model_says_the_same():
     model, laid = small_llama(torch.bfloat16), small_llama(torch.bfloat16)
-    lay_out(laid, int8=False)
+    optimize_linear_layers(laid, int8=False)
     assert isinstance(laid.lm_head, PackedLinear)
     ids = torch.arange(20)[None]
     assert (model(ids).logits - laid(ids).logits).abs().max() < 0.02 * model(ids).logits.abs().max()
@@ -130,7 +138,7 @@ def test_layers_that_are_stored_the_other_way_round_are_rounded_too():
     module = nn.Module()
     module.get_output_embeddings = lambda: None
     module.c_fc = before = Conv1D(192, 128)
-    lay_out(module, int8=True)
+    optimize_linear_layers(module, int8=True)
     inputs = drawn(1, 4, 128)
     assert isinstance(module.c_fc, Int8Linear)
     assert (module.c_fc(inputs) - before(inputs)).abs().max() < 0.03

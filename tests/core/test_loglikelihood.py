@@ -11,8 +11,8 @@ import torch
 
 import lmtasks
 from lmtasks import Example, Generation, LogLikelihood, Prompt, Run, Task
+from lmtasks.backends import Continuation, LanguageModel
 from lmtasks.errors import ModelError, PromptError, RunError, UsageError
-from lmtasks.inference import Continuation, LanguageModel
 from lmtasks.prompts import Renderer
 from lmtasks.testing import CHAT_TEMPLATE, Architecture, CharacterTokenizer, FakeModel, tiny_model
 
@@ -35,7 +35,7 @@ def make_task(examples: Sequence[Example] = EXAMPLES, **changes) -> Task:
         "version": 1,
         "summary": "Echo.",
         "fields": ("text",),
-        "prompts": {"plain": Prompt(user="Say $text", cue="Answer:")},
+        "prompts": {"plain": Prompt(user="Say $text", answer_prefix="Answer:")},
         "datasets": {"demo": lambda split: iter(examples if split == "test" else [])},
         "metrics": ("exact_match",),
         "generation": Generation(max_new_tokens=4),
@@ -115,7 +115,7 @@ def test_an_answer_is_as_likely_as_its_parts_one_after_the_other():
 
 
 def test_large_batches_are_measured_in_parts(monkeypatch):
-    from lmtasks.inference import engine
+    from lmtasks.backends import engine
 
     model = tiny()
     pairs = mixed_pairs(model)
@@ -226,14 +226,14 @@ def test_an_unanswerable_question_measures_what_a_model_should_say(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cue", "others"),
+    ("answer_prefix", "others"),
     [("Answer:", []), ("Answer:", EXAMPLES[:1]), ("", [])],
     ids=["a space as its answer", "a space among other answers", "no token at all"],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_reference_without_text_leaves_only_numbers(tmp_path, cue, others):
+def test_a_reference_without_text_leaves_only_numbers(tmp_path, answer_prefix, others):
     nothing = Example(id="a", inputs={"text": "x"}, references=("",))
-    task = make_task([nothing, *others], prompts={"plain": Prompt(user="Say $text", cue=cue)})
+    task = make_task([nothing, *others], prompts={"plain": Prompt(user="Say $text", answer_prefix=answer_prefix)})
     run = lmtasks.run(task, model=FakeModel(lambda prompt: "x"), output_dir=tmp_path, loglikelihood=True)
     numbers = [number for score in run.scores for number in (score.value, score.low, score.high) if number is not None]
     assert all(map(math.isfinite, numbers))
@@ -396,9 +396,9 @@ def test_a_damaged_sample_is_no_measured_one(tmp_path):
 # The answer's tokens
 
 
-def rendered(tokenizer, answer: str, *, cue: str = "Answer:") -> tuple[list[int], list[int]]:
+def rendered(tokenizer, answer: str, *, answer_prefix: str = "Answer:") -> tuple[list[int], list[int]]:
     """The ids of a prompt, and of an answer behind it."""
-    task = make_task(prompts={"plain": Prompt(user="Say $text", cue=cue)})
+    task = make_task(prompts={"plain": Prompt(user="Say $text", answer_prefix=answer_prefix)})
     renderer = Renderer(task, tokenizer)
     return list(renderer.render(EXAMPLES[0]).token_ids), list(renderer.render_answer(answer))
 
@@ -413,11 +413,13 @@ def test_behind_a_cue_an_answer_begins_with_a_space(answer):
 
 
 @pytest.mark.parametrize(
-    ("template", "cue"), [(None, ""), (CHAT_TEMPLATE, "Answer:"), (CHAT_TEMPLATE, "")], ids=["no cue", "chat", "both"]
+    ("template", "answer_prefix"),
+    [(None, ""), (CHAT_TEMPLATE, "Answer:"), (CHAT_TEMPLATE, "")],
+    ids=["no cue", "chat", "both"],
 )
-def test_without_a_cue_or_in_a_chat_an_answer_begins_at_once(template, cue):
+def test_without_a_cue_or_in_a_chat_an_answer_begins_at_once(template, answer_prefix):
     tokenizer = CharacterTokenizer(template)
-    prompt, ids = rendered(tokenizer, "at nine", cue=cue)
+    prompt, ids = rendered(tokenizer, "at nine", answer_prefix=answer_prefix)
     assert tokenizer.decode(ids) == "at nine"
     assert tokenizer.decode(prompt).endswith("\n")
 

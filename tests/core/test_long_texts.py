@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lmtasks import Sample
 from lmtasks.metrics import CORE, score_outputs, score_samples
 from lmtasks.metrics.lcs import lcs_positions, longest_common_run
-from lmtasks.metrics.text import sentences, tokens
+from lmtasks.metrics.tokenize import sentences, tokens
 
 CHARACTERS = "的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生"
 

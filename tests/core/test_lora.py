@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lmtasks.inference.lora import Routed, is_routable
+from lmtasks.backends.native.multi_lora import MultiLoRALinear, is_routable
 from lmtasks.testing import save_tiny_model
 
 
@@ -19,7 +19,7 @@ def test_each_adapter_answers_at_its_own_places(shape):
     pairs = {name: (torch.randn(2, 6), torch.randn(4, 2)) for name in ("one", "other", "idle")}
     inputs = torch.randn(*shape, 6)
     with torch.no_grad():
-        found = Routed(layer, pairs, routes)(inputs).reshape(9, 4)
+        found = MultiLoRALinear(layer, pairs, routes)(inputs).reshape(9, 4)
         for place in range(9):
             expected = layer(inputs.reshape(9, 6)[place])
             name = next((name for name, places in routes.items() if place in places), None)

@@ -15,10 +15,10 @@ import torch
 import lmtasks
 from lmtasks import RunOptions
 from lmtasks.errors import ModelError, UnknownNameError
-from lmtasks.inference.linear import can_pack
-from lmtasks.model import catalogue, store
-from lmtasks.model.allocation import SHAPES_KEPT
-from lmtasks.model.catalogue import CatalogueEntry, License, Wheel
+from lmtasks.kernels.linear import can_pack
+from lmtasks.kernels.memory import SHAPES_KEPT
+from lmtasks.models import catalog, store
+from lmtasks.models.catalog import CatalogEntry, License, Wheel
 from lmtasks.progress import no_progress
 
 CONTENT = b"GGUF" + bytes(range(200))
@@ -50,7 +50,7 @@ def write_wheel(folder: Path, name: str, content: bytes) -> None:
 
 
 def entry(*, sha256: str | None = None, terms: bool = False, parts: tuple[str, ...] = ("tiny-part1", "tiny-part2")):
-    return CatalogueEntry(
+    return CatalogEntry(
         name="tiny",
         summary="for tests",
         languages=("en",),
@@ -76,7 +76,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr("lmtasks.model.convert.convert", convert)
+    monkeypatch.setattr("lmtasks.models.convert.convert", convert)
     return seen
 
 
@@ -143,7 +143,7 @@ def test_an_interrupted_conversion_leaves_nothing_broken(index, monkeypatch):
         (folder / "half").write_text("")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lmtasks.model.convert.convert", interrupted)
+    monkeypatch.setattr("lmtasks.models.convert.convert", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.pull(entry(), accept_license=False, on_progress=no_progress)
     assert left_in_store() == []
@@ -169,8 +169,8 @@ def test_terms_are_accepted_first(index, conversions):
 def test_two_processes_that_start_together_convert_once(index, tmp_path):
     code = f"""
 import sys, time, pathlib
-from lmtasks.model import store
-import lmtasks.model.convert as module
+from lmtasks.models import store
+import lmtasks.models.convert as module
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_models
 def convert(gguf, folder):
@@ -269,7 +269,7 @@ def test_a_device_that_is_not_there_is_refused(tiny_folder):
 
 
 def test_the_catalogue_is_pinned():
-    for model in catalogue.CATALOGUE.values():
+    for model in catalog.CATALOG.values():
         assert all("==" in wheel.requirement for wheel in model.wheels)
         assert len(model.sha256) == 64
 
@@ -303,7 +303,7 @@ def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatc
     stored = store.pull(entry(), accept_license=False, on_progress=no_progress)
     made: list[str] = []
 
-    def save_in(source: Path, folder: Path, dtype: str) -> None:
+    def save_as_dtype(source: Path, folder: Path, dtype: str) -> None:
         assert source == stored.path
         folder.mkdir()
         (folder / "half").write_text("")
@@ -312,7 +312,7 @@ def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatc
             raise OSError("no room")
         made.append(dtype)
 
-    monkeypatch.setattr("lmtasks.model.convert.save_in", save_in)
+    monkeypatch.setattr("lmtasks.models.convert.save_in", save_as_dtype)
     before = left_in_store()
     with pytest.raises(ModelError, match="is there room on the disk"):
         store.rounded(stored, "bfloat16", on_progress=no_progress)
@@ -327,9 +327,9 @@ def test_a_store_without_room_for_another_precision_costs_no_more_than_that(inde
     def no_room(*_: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setitem(catalogue.CATALOGUE, "tiny", entry())
-    monkeypatch.setattr("lmtasks.model.convert.convert", lambda _, folder: shutil.copytree(tiny_folder, folder))
-    monkeypatch.setattr("lmtasks.model.convert.save_in", no_room)
+    monkeypatch.setitem(catalog.CATALOG, "tiny", entry())
+    monkeypatch.setattr("lmtasks.models.convert.convert", lambda _, folder: shutil.copytree(tiny_folder, folder))
+    monkeypatch.setattr("lmtasks.models.convert.save_in", no_room)
     model = lmtasks.load_model("tiny", RunOptions(device="cpu", dtype="bfloat16"))
     assert model.info.dtype == "bfloat16"
     assert left_in_store() == [store._folder("tiny", entry().sha256).name]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lmtasks import Sample
 from lmtasks.metrics import CORE, score_outputs, score_samples
-from lmtasks.metrics.normalization import normalization_remark
+from lmtasks.metrics.normalization import normalization_warning
 
 GERMAN = ["Die Fähre überquert früh die Öresundbrücke.", "Größere Äpfel kosten mehr.", "Um neun"]
 VIETNAMESE = "Tiếng Việt"
@@ -68,8 +68,8 @@ def test_texts_in_one_form_are_not_remarked_on(
 
 @pytest.mark.parametrize("text", ["페리는 아홉 시에", VIETNAMESE, "ガイド", "Ελλάδα", "Й"])
 def test_every_script_that_has_composed_letters_is_told(text: str):
-    assert normalization_remark(samples((nfd(text), [text]))) is not None
-    assert normalization_remark(samples((text, [text]))) is None
+    assert normalization_warning(samples((nfd(text), [text]))) is not None
+    assert normalization_warning(samples((text, [text]))) is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -79,7 +79,7 @@ def test_data_in_nfc_is_never_remarked_on(pairs: list[tuple[str, list[str]]]):
         (unicodedata.normalize("NFC", text), [unicodedata.normalize("NFC", each) for each in texts])
         for text, texts in pairs
     ]
-    assert normalization_remark(samples(*normal)) is None
+    assert normalization_warning(samples(*normal)) is None
 
 
 def test_health_alone_remarks_on_nothing(caplog: pytest.LogCaptureFixture):

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 import lmtasks
 from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks.backends import Continuation, LanguageModel, Request
 from lmtasks.errors import AdapterError, ModelError
-from lmtasks.inference import Continuation, LanguageModel, Request
-from lmtasks.model.adapter import find_adapter
+from lmtasks.models.adapter_files import find_adapter
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
@@ -109,7 +109,7 @@ def test_a_single_bad_token_is_found_by_the_engine_that_is_used(tmp_path, tiny_f
 
 @pytest.mark.parametrize("generation", WAYS.values(), ids=WAYS)
 def test_generate_of_transformers_is_watched_likewise(tmp_path, tiny_folder, monkeypatch, generation):
-    monkeypatch.setattr("lmtasks.inference.packed.Trial.bytes_per_token", lambda *_: None)
+    monkeypatch.setattr("lmtasks.backends.native.prepare.Trial.bytes_per_token", lambda *_: None)
     token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
     model = make(tmp_path / "model", row_of(token), "embed_tokens")
     assert model.engine == "generate"
@@ -120,7 +120,7 @@ def test_generate_of_transformers_is_watched_likewise(tmp_path, tiny_folder, mon
 @pytest.mark.parametrize("engine", ["slots", "generate"])
 def test_likelihoods_that_are_no_numbers_are_refused(tmp_path, tiny_folder, monkeypatch, engine):
     if engine == "generate":
-        monkeypatch.setattr("lmtasks.inference.packed.Trial.bytes_per_token", lambda *_: None)
+        monkeypatch.setattr("lmtasks.backends.native.prepare.Trial.bytes_per_token", lambda *_: None)
     token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
     model = make(tmp_path / "model", row_of(token), "embed_tokens")
     assert model.engine == engine

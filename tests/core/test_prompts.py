@@ -97,18 +97,18 @@ def control_tokens(tokenizer, rendered: RenderedPrompt) -> list[str]:
     ],
 )
 def test_line_that_names_an_optional_field_is_left_out_where_the_example_lacks_it(inputs, text):
-    task = noted_task(Prompt(user="Notes: $notes\nText: $document\nGo, ${notes}!", cue=":"))
+    task = noted_task(Prompt(user="Notes: $notes\nText: $document\nGo, ${notes}!", answer_prefix=":"))
     assert read(render(task, one(**inputs))) == f"{text}\n:"
 
 
 def test_system_part_that_names_an_absent_field_alone_is_left_out():
-    task = noted_task(Prompt(system="Mind $notes.", user="$document", cue=":"))
+    task = noted_task(Prompt(system="Mind $notes.", user="$document", answer_prefix=":"))
     assert read(render(task, one(document="d"))) == "d\n:"
     assert read(render(task, one(document="d", notes="n"))) == "Mind n.\n\nd\n:"
 
 
 def test_two_dollars_write_one():
-    assert read(render(Prompt(user="$document costs $$5", cue=":"), one(document="It"))) == "It costs $5\n:"
+    assert read(render(Prompt(user="$document costs $$5", answer_prefix=":"), one(document="It"))) == "It costs $5\n:"
 
 
 @pytest.mark.parametrize("text", ["$document and $5 or $$", "{{ document }} {% raw %}", "\\n %s {0}"])
@@ -130,7 +130,12 @@ def test_dollar_that_names_nothing_is_refused(prompt):
 
 
 def test_prompt_is_chosen_by_name_and_else_the_first():
-    task = make_task(prompts={"one": Prompt(user="1 $document", cue=":"), "two": Prompt(user="2 $document", cue=":")})
+    task = make_task(
+        prompts={
+            "one": Prompt(user="1 $document", answer_prefix=":"),
+            "two": Prompt(user="2 $document", answer_prefix=":"),
+        }
+    )
     first, second = Renderer(task, CharacterTokenizer()), Renderer(task, CharacterTokenizer(), prompt="two")
     assert (first.name, read(first.render(one(document="d")))) == ("one", "1 d\n:")
     assert (second.name, read(second.render(one(document="d")))) == ("two", "2 d\n:")
@@ -140,7 +145,7 @@ def test_parts_may_be_functions_of_the_inputs():
     prompt = Prompt(
         system=lambda inputs: f" Letters: {len(inputs['document'])}\n",
         user=lambda inputs: inputs["document"].upper() + " $5\n",
-        cue=":",
+        answer_prefix=":",
     )
     assert read(render(prompt, one(document="abc"))) == "Letters: 3\n\nABC $5\n:"
 
@@ -176,7 +181,7 @@ def test_plain_form_without_cue_ends_on_a_new_line():
 
 
 def test_plain_form_has_system_part_examples_and_cue():
-    prompt = Prompt(system="Be brief.", user="Text: $document", cue="Summary:")
+    prompt = Prompt(system="Be brief.", user="Text: $document", answer_prefix="Summary:")
     rendered = render(prompt, one(document="asked"), *SHOWN)
     assert read(rendered) == (
         "Be brief.\n\nText: shown\nSummary: an answer\n\nText: too\nSummary: another\n\nText: asked\nSummary:"
@@ -184,7 +189,7 @@ def test_plain_form_has_system_part_examples_and_cue():
 
 
 def test_plain_form_has_its_own_separator_and_answers_on_a_line_without_cue():
-    prompt = Prompt(user="Text: $document", separator="\n###\n")
+    prompt = Prompt(user="Text: $document", example_separator="\n###\n")
     assert read(render(prompt, one(document="asked"), *SHOWN)) == (
         "Text: shown\nan answer\n###\nText: too\nanother\n###\nText: asked\n"
     )
@@ -192,7 +197,7 @@ def test_plain_form_has_its_own_separator_and_answers_on_a_line_without_cue():
 
 def test_examples_show_their_target_rather_than_their_first_reference():
     shown = Example(id="s", inputs={"document": "shown"}, references=("first", "second"), target="written")
-    assert read(render(Prompt(user="$document", cue=":"), one(document="asked"), shown)) == (
+    assert read(render(Prompt(user="$document", answer_prefix=":"), one(document="asked"), shown)) == (
         "shown\n: written\n\nasked\n:"
     )
     assert "assistant\nwritten<|im_end|>" in read(
@@ -206,9 +211,9 @@ def test_prompt_does_not_tell_the_answer(tokenizer):
     assert render("$document", told, tokenizer=tokenizer) == render("$document", untold, tokenizer=tokenizer)
 
 
-@pytest.mark.parametrize(("separator", "stop"), [("\n\n", "\n\n"), ("\n", "\n"), ("\n###\n", "\n###")])
-def test_separator_ends_an_answer_in_the_plain_form_alone(separator, stop):
-    task = make_task(Prompt(user="$document", separator=separator))
+@pytest.mark.parametrize(("example_separator", "stop"), [("\n\n", "\n\n"), ("\n", "\n"), ("\n###\n", "\n###")])
+def test_separator_ends_an_answer_in_the_plain_form_alone(example_separator, stop):
+    task = make_task(Prompt(user="$document", example_separator=example_separator))
     assert Renderer(task, CharacterTokenizer()).stop == (stop,)
     assert Renderer(task, CharacterTokenizer(CHAT_TEMPLATE)).stop == ()
 
@@ -217,7 +222,7 @@ def test_separator_ends_an_answer_in_the_plain_form_alone(separator, stop):
 
 
 def test_chat_form_has_a_turn_for_every_question_and_answer_and_no_cue():
-    prompt = Prompt(system="Be brief.", user="Text: $document", cue="Summary:")
+    prompt = Prompt(system="Be brief.", user="Text: $document", answer_prefix="Summary:")
     rendered = render(prompt, one(document="asked"), *SHOWN, tokenizer=CharacterTokenizer(CHAT_TEMPLATE))
     assert read(rendered) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -278,7 +283,7 @@ def test_chat_form_of_ordinary_text_is_what_the_tokenizer_makes_of_the_conversat
 
 def test_plain_form_has_the_tokenizers_first_token_once_and_no_last_one():
     tokenizer = with_bos(None)
-    rendered = render(Prompt(user="$document", cue=":"), one(document="d"), SHOWN[0], tokenizer=tokenizer)
+    rendered = render(Prompt(user="$document", answer_prefix=":"), one(document="d"), SHOWN[0], tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == ["<|endoftext|>"]
     assert tokenizer.decode(rendered.token_ids) == "<|endoftext|>shown\n: an answer\n\nd\n:"
 
@@ -440,21 +445,21 @@ def render_within(task: Task, example: Example, room: int, on_overlong="cut", *,
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip", "cut"])
 def test_prompt_that_fits_exactly_is_not_touched(on_overlong):
-    task = make_task(Prompt(user="$document?", cue=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="d" * 10), 13, on_overlong)
     assert (read(rendered), rendered.cut) == ("d" * 10 + "?\n:", {})
 
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip"])
 def test_overlong_prompt_is_refused_with_both_lengths_unless_it_may_be_cut(on_overlong):
-    task = make_task(Prompt(user="$document?", cue=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
     with pytest.raises(OverlongPromptError, match='task "shorten", example "e7".* 13 tokens.* room for 12'):
         render_within(task, one("e7", document="d" * 10), 12, on_overlong)
 
 
 @pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)])
 def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
-    task = make_task(Prompt(system="Be brief.", user="$document\nQ: $question", cue=":"), fields=CUTTABLE)
+    task = make_task(Prompt(system="Be brief.", user="$document\nQ: $question", answer_prefix=":"), fields=CUTTABLE)
     document, whole = "abcdefghij" * 10, one(document="abcdefghij" * 10, question="why?")
     full = Renderer(task, tokenizer, fewshot=[one("s", "x", document="shown", question="q")]).render(whole)
     room = len(full.token_ids) - 30
@@ -467,7 +472,7 @@ def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
 
 
 def test_cut_goes_back_to_the_end_of_a_word_that_is_near_and_counts_every_character():
-    task = make_task(Prompt(user="$document", cue=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="word " * 19 + "words"), 60)
     assert read(rendered) == "word " * 10 + "word\n:"
     assert rendered.cut == {"document": 100 - 54}
@@ -475,7 +480,7 @@ def test_cut_goes_back_to_the_end_of_a_word_that_is_near_and_counts_every_charac
 
 def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
     fields = {"short": Field(cut=True), "long": Field(cut=True), "kept": Field()}
-    task = make_task(Prompt(user="$short|$long|$kept", cue=":"), fields=fields)
+    task = make_task(Prompt(user="$short|$long|$kept", answer_prefix=":"), fields=fields)
     example = one(short="s" * 20, long="l" * 40, kept="k" * 100)
     rendered = render_within(task, example, 20 + 40 + 100 + 4 - 15)
     assert rendered.cut == {"long": 15}
@@ -487,14 +492,14 @@ def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
 
 
 def test_cut_does_not_reach_the_examples_that_are_shown():
-    task = make_task(Prompt(user="$document", cue=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     shown = one("s", "x", document="s" * 50)
     rendered = render_within(task, one(document="d" * 50), 80, fewshot=[shown])
     assert read(rendered) == "s" * 50 + "\n: x\n\n" + "d" * 22 + "\n:"
 
 
 def test_prompt_too_long_without_all_that_may_be_cut_is_refused():
-    task = make_task(Prompt(user="$document\n$question", cue=":"), fields=CUTTABLE)
+    task = make_task(Prompt(user="$document\n$question", answer_prefix=":"), fields=CUTTABLE)
     with pytest.raises(OverlongPromptError, match='example "e7".*even with all that may be cut'):
         render_within(task, one("e7", document="d" * 50, question="q" * 50), 40)
     with pytest.raises(OverlongPromptError, match='example "e7"'):
@@ -527,7 +532,7 @@ class RunTokenizer(CharacterTokenizer):
 
 
 def test_cut_fits_where_the_end_of_the_text_has_far_fewer_tokens_than_its_beginning():
-    task = make_task(Prompt(user="$document", cue=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="x" * 10_000 + "-" * 10_000), 10_050, tokenizer=RunTokenizer())
     assert len(rendered.token_ids) <= 10_050
 

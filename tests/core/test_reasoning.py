@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 import lmtasks
 from lmtasks import Example, Generation, Prompt, RunOptions, Task
+from lmtasks.backends.stopping import StopCheck, completion, streamed
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
-from lmtasks.inference.text import StopCheck, completion, streamed
 from lmtasks.prompts import Renderer
 from lmtasks.reasoning import ReasoningParser
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model

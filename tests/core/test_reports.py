@@ -17,7 +17,7 @@ from lmtasks import Example, Run, RunOptions, Sample, Task, markdown
 from lmtasks.escaping import one_line
 from lmtasks.reports import markdown_report
 from lmtasks.testing import FakeModel
-from lmtasks.training.card import write_card
+from lmtasks.training.lora.card import write_card
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 OURS = {"text", "text_special", "code_inline", "strong_open", "strong_close", "softbreak", "image"}

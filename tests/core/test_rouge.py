@@ -17,7 +17,7 @@ from lmtasks import Metric, Sample, Score
 from lmtasks.errors import MetricError
 from lmtasks.metrics import CORE, find_metrics, measure_samples, score_samples
 from lmtasks.metrics.lcs import lcs_length, lcs_positions
-from lmtasks.metrics.text import sentences, tokens
+from lmtasks.metrics.tokenize import sentences, tokens
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 

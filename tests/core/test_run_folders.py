@@ -15,8 +15,8 @@ import pytest
 
 import lmtasks
 from lmtasks import Example, Field, RunOptions, Task, api
+from lmtasks.backends import Completion, Request
 from lmtasks.errors import LmtasksError, PathError, RunError
-from lmtasks.inference import Completion, Request
 from lmtasks.testing import FakeModel, tiny_model
 
 EXAMPLES = [

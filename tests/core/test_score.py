@@ -679,7 +679,7 @@ def test_nothing_half_written_stays_behind(data, outputs, tmp_path, monkeypatch)
     def full(*_):
         raise RunError("No space left on device")
 
-    monkeypatch.setattr("lmtasks.runs.outputs.write_record", full)
+    monkeypatch.setattr("lmtasks.runs.rescore.write_record", full)
     refused(RunError, lambda: score(data, outputs, output_dir=tmp_path / "runs"), "No space left")
     assert list((tmp_path / "runs").iterdir()) == []
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtasks import LogLikelihood, Measurement, Metric, Sample, Score, ScoreKind
+from lmtasks import LogLikelihood, Measurement, Metric, Sample, Score, ScoreSpec
 from lmtasks.errors import MetricError, PluginError, UnknownNameError
 from lmtasks.metrics import CORE, find_metrics, measure_samples, score_outputs, score_samples
 
@@ -86,7 +86,7 @@ def test_statistics_of_a_split_corpus_add_up_to_the_whole(name: str, language: s
     whole, first, second = (CORE[name].measure(part, language) for part in (samples, samples[:2], samples[2:]))
     expected = whole.combine(whole.statistics.sum(axis=0))
     assert len(whole.statistics) == 5
-    assert len(expected) == len(whole.kinds)
+    assert len(expected) == len(whole.specs)
     assert (expected != 0).all()
     parts = first.statistics.sum(axis=0) + second.statistics.sum(axis=0)
     assert whole.combine(parts) == pytest.approx(expected, abs=1e-9)
@@ -98,7 +98,7 @@ def test_combine_takes_the_sums_of_many_resampled_corpora_at_once(metric: Metric
     measurement = metric.measure(samples, "en")
     weights = np.array([[[1, 1, 1, 1], [2, 0, 1, 1]], [[0, 4, 0, 0], [1, 3, 0, 0]], [[0, 0, 2, 2], [1, 0, 0, 3]]])
     values = measurement.combine(weights @ measurement.statistics)
-    assert values.shape == (3, 2, len(measurement.kinds))
+    assert values.shape == (3, 2, len(measurement.specs))
     for place in np.ndindex(3, 2):
         drawn = [each for each, times in zip(samples, weights[place], strict=True) for _ in range(times)]
         again = metric.measure(drawn, "en")
@@ -338,10 +338,10 @@ class LengthRatio:
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         lengths = [[len(each.prediction), len(each.references[0])] for each in samples]
-        kind = ScoreKind(name=self.name, signature=f"ratio|of:{language}", unit="ratio", higher_is_better=False)
+        kind = ScoreSpec(name=self.name, signature=f"ratio|of:{language}", unit="ratio", higher_is_better=False)
         return Measurement(
             statistics=np.array(lengths, dtype=float),
-            kinds=(kind,),
+            specs=(kind,),
             combine=lambda sums: sums[..., :1] / sums[..., 1:],
         )
 

@@ -13,7 +13,7 @@ from lmtasks import Metric, Sample, Score
 from lmtasks.metrics import CORE, score_samples
 from lmtasks.metrics.language import SPACED, UNSPACED, group_by_language, is_by_character, language_of
 from lmtasks.metrics.scoring import measure_samples
-from lmtasks.metrics.text import tokens
+from lmtasks.metrics.tokenize import tokens
 
 METRICS: Sequence[Metric] = [CORE[name] for name in ("bleu", "chrf", "chrf++", "ter", "rouge", "exact_match", "f1")]
 BEST = {

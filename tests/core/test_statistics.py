@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtasks import Measurement, Metric, Sample, ScoreKind
+from lmtasks import Measurement, Metric, Sample, ScoreSpec
 from lmtasks.metrics import CORE, find_metrics, measure_samples, score_samples
 from lmtasks.metrics.statistics import (
     PairedTest,
@@ -41,7 +41,7 @@ def mean_of(*columns: Sequence[float]) -> Measurement:
 
     return Measurement(
         statistics=np.hstack([np.where(inside, values, 0), inside]),
-        kinds=tuple(ScoreKind(name=f"mean{place}", signature=f"mean{place}") for place in range(width)),
+        specs=tuple(ScoreSpec(name=f"mean{place}", signature=f"mean{place}") for place in range(width)),
         combine=combine,
     )
 
@@ -72,7 +72,7 @@ def english(n: int, *, wrong: float, seed: int) -> list[Sample]:
 def test_corpus_values_are_summed_exactly():
     values = [0.1] * 10 + [1e16, 1.0, -1e16]
     rows = Measurement(
-        statistics=np.array(values)[:, None], kinds=(ScoreKind(name="sum", signature="sum"),), combine=lambda sums: sums
+        statistics=np.array(values)[:, None], specs=(ScoreSpec(name="sum", signature="sum"),), combine=lambda sums: sums
     )
     # 0.1 is a little more than a tenth, but ten of them, rounded once, are 1; the 1 is not lost beside 1e16.
     assert corpus_values(rows).tolist() == [2]
@@ -163,7 +163,7 @@ def test_a_corpus_score_is_resampled_as_a_whole():
     # and 4/4, so their middle 95% reach from 0 to 1.
     ratio = Measurement(
         statistics=np.array([[0.0, 9.0], [4.0, 4.0]]),
-        kinds=(ScoreKind(name="ratio", signature="ratio"),),
+        specs=(ScoreSpec(name="ratio", signature="ratio"),),
         combine=lambda sums: sums[..., :1] / sums[..., 1:],
     )
     assert bootstrap_intervals(ratio, resamples=200).tolist() == [[0, 1]]
@@ -196,8 +196,8 @@ class Whole:
         def combine(sums: np.ndarray) -> np.ndarray:
             return np.full((*sums.shape[:-1], 1), 7.0)
 
-        kinds = (ScoreKind(name="whole", signature="whole|version:1"),)
-        return Measurement(statistics=np.zeros((len(samples), 0)), kinds=kinds, combine=combine)
+        kinds = (ScoreSpec(name="whole", signature="whole|version:1"),)
+        return Measurement(statistics=np.zeros((len(samples), 0)), specs=kinds, combine=combine)
 
 
 def test_a_score_without_statistics_has_no_interval():
@@ -221,9 +221,9 @@ def test_one_example_cannot_be_resampled():
 def test_identical_systems_do_not_differ_at_all(name: str, language: str, corpus: Corpus):
     first, second = (measured(name, corpus(language, "ragged")) for _ in range(2))
     tested = paired_test(first, second, resamples=200, trials=200)
-    nothing = [0.0] * len(first.kinds)
+    nothing = [0.0] * len(first.specs)
     assert tested.difference.tolist() == tested.low.tolist() == tested.high.tolist() == nothing
-    assert tested.p_bootstrap.tolist() == tested.p_randomisation.tolist() == [1.0] * len(first.kinds)
+    assert tested.p_bootstrap.tolist() == tested.p_randomisation.tolist() == [1.0] * len(first.specs)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "chrf++", "ter", "rouge", "exact_match", "f1"])

@@ -26,14 +26,14 @@ from lmtasks import Example, Field, Generation, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
-from lmtasks.model.loading import load
+from lmtasks.models.loading import load
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.testing import save_tiny_model
 from lmtasks.training import TrainOptions, plan_training, prepare, trainer
 from lmtasks.training import train as training
-from lmtasks.training.checkpoints import checkpoints
-from lmtasks.training.packing import answer_losses, can_pack, collate, packed_attention
-from lmtasks.training.sequences import TokenSequence, plan_steps
+from lmtasks.training.common.checkpoints import checkpoints
+from lmtasks.training.common.dataset import TrainingExample, plan_steps
+from lmtasks.training.common.packing import answer_losses, can_pack, collate, packed_attention
 
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
 WORDS = ("ferry", "harbour", "nine", "last", "six", "returns", "leaves", "one", "at", "the")
@@ -62,7 +62,7 @@ def make_task(**changes) -> Task:
         "version": 3,
         "summary": "Say the first words.",
         "fields": {"text": Field(cut=True), "hint": Field(required=False)},
-        "prompts": {"plain": Prompt(system="You repeat.", user="$text\nHint: $hint", cue="First:")},
+        "prompts": {"plain": Prompt(system="You repeat.", user="$text\nHint: $hint", answer_prefix="First:")},
         "datasets": {"demo": lambda split: iter([])},
         "metrics": ("exact_match", "chrf"),
         "generation": Generation(max_new_tokens=4),
@@ -244,12 +244,12 @@ def test_a_model_with_a_short_context_bounds_the_examples(tmp_path, data):
 # Packing
 
 
-def random_sequences(*sizes: tuple[int, int]) -> list[TokenSequence]:
+def random_sequences(*sizes: tuple[int, int]) -> list[TrainingExample]:
     from array import array
 
     drawn = torch.Generator().manual_seed(1)
     return [
-        TokenSequence(array("i", torch.randint(3, 250, (length,), generator=drawn).tolist()), answer, False)
+        TrainingExample(array("i", torch.randint(3, 250, (length,), generator=drawn).tolist()), answer, False)
         for length, answer in sizes
     ]
 
@@ -276,7 +276,7 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
             packed = answer_losses(module, batch, only_answers=only_answers)
             assert torch.allclose(packed, torch.cat(alone), rtol=0, atol=1e-4)
         changed = list(items)
-        changed[2] = TokenSequence(items[2].token_ids[::-1], items[2].learned, False)
+        changed[2] = TrainingExample(items[2].token_ids[::-1], items[2].learned, False)
         batch = collate(changed, packed=True, pad_id=0, weight=1.0)
         others = answer_losses(module, batch, only_answers=True).split([item.learned for item in items])
     for place, (losses, own) in enumerate(zip(others, packed.split([item.learned for item in items]), strict=True)):
@@ -297,7 +297,7 @@ def test_what_carries_state_from_token_to_token_is_never_packed():
 def test_without_packing_the_same_is_learned(tmp_path, tiny_folder, data, monkeypatch):
     how = {"max_steps": 2, "optimizer": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}
     packed = learned(tiny_folder, data, tmp_path / "packed", **how)
-    monkeypatch.setattr("lmtasks.training.prepare.can_pack", lambda *_, **__: False)
+    monkeypatch.setattr("lmtasks.training.lora.prepare.can_pack", lambda *_, **__: False)
     planned = ready(tiny_folder, data, **how)
     assert not planned.prepared.packed
     padded = load_file(learn(planned, tmp_path / "padded").checkpoint / WEIGHTS)
@@ -855,7 +855,7 @@ def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path, name):
     ],
 )
 def test_damaged_state_of_a_training_is_named(tmp_path, monkeypatch, change, told):
-    monkeypatch.setattr("lmtasks.model.loading.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("lmtasks.models.loading.load", lambda *_, **__: pytest.fail("the model was loaded"))
     folder = tmp_path / "adapter" / "training"
     folder.mkdir(parents=True)
     state = {"schema": 1, "decisive": {}, "steps": 20, "before": None, "trained": None, "after": None}

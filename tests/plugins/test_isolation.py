@@ -22,7 +22,7 @@ from lmtasks.runs import Run, RunOptions
 from lmtasks.testing import FakeModel
 
 TASK = """
-from lmtasks import DataFunction, Example, Measurement, Prompt, ScoreKind, Task, hookimpl
+from lmtasks import DataFunction, Example, Measurement, Prompt, ScoreSpec, Task, hookimpl
 
 EXAMPLES = [Example(id=id, inputs={{"text": id}}, references=(id,)) for id in ("one", "two", "three")]
 
@@ -55,7 +55,7 @@ GOOD = {
     "ask": 'return inputs["text"]',
     "parse": "return completion.strip()",
     "measure": "import numpy as np; return Measurement(statistics=np.ones((len(samples), 1)),"
-    ' kinds=(ScoreKind(name="share", signature="share"),), combine=lambda sums: sums)',
+    ' specs=(ScoreSpec(name="share", signature="share"),), combine=lambda sums: sums)',
     "top": "",
     "register": "",
 }
@@ -357,16 +357,16 @@ def test_a_parser_that_closes_stdout_or_removes_the_folder_hurts_nobody(install,
 )
 def test_what_a_metric_does_to_its_samples_reaches_no_other(harm, install, tmp_path):
     rows = "import numpy as np; n = len(samples)"
-    returned = "return Measurement(statistics=np.ones((n, 1)), kinds=KINDS, combine=lambda sums: sums)"
-    code = bad(top="KINDS = (ScoreKind(name='share', signature='share'),)", measure=f"{rows}; {harm}; {returned}")
+    returned = "return Measurement(statistics=np.ones((n, 1)), specs=KINDS, combine=lambda sums: sums)"
+    code = bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"{rows}; {harm}; {returned}")
     install("bad", code.replace('["exact_match", Metric()]', '[Metric(), "exact_match"]'))
     run = run_bad(tmp_path)
     assert {score.name: score.value for score in run.scores}["exact_match"] == 100
 
 
 def test_numbers_of_numpy_in_a_score_are_recorded_as_pythons(install, tmp_path):
-    kind = "ScoreKind(name='share', signature='s', n=np.int64(2), higher_is_better=np.bool_(False))"
-    returned = f"Measurement(statistics=np.ones((len(samples), 1)), kinds=({kind},), combine=lambda sums: sums)"
+    kind = "ScoreSpec(name='share', signature='s', n=np.int64(2), higher_is_better=np.bool_(False))"
+    returned = f"Measurement(statistics=np.ones((len(samples), 1)), specs=({kind},), combine=lambda sums: sums)"
     install("bad", bad(measure=f"import numpy as np; return {returned}"))
     [_, score] = run_bad(tmp_path).scores
     assert (score.n, score.higher_is_better) == (2, False)
@@ -434,21 +434,21 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
 @pytest.mark.parametrize(
     "returned, told",
     [
-        ("Measurement(statistics=[[1.0]] * 3, kinds=(), combine=sum)", "it has no kinds"),
+        ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no kinds"),
         (
-            "Measurement(statistics=[[1.0]] * 3, kinds=(ScoreKind(name=3, signature=''),), combine=sum)",
+            "Measurement(statistics=[[1.0]] * 3, specs=(ScoreSpec(name=3, signature=''),), combine=sum)",
             "name of one of",
         ),
         ("{'share': 1.0}", "it returned dict, expected lmtasks.Measurement"),
-        ("Measurement(statistics=[1.0] * len(samples), kinds=KINDS, combine=sum)", "statistics of shape [3], expected"),
-        ("Measurement(statistics=[[1.0]], kinds=KINDS, combine=lambda sums: sums)", "1 rows of statistics for 3"),
-        ("Measurement(statistics=[['x']] * 3, kinds=KINDS, combine=lambda sums: sums)", "str_, expected numbers"),
+        ("Measurement(statistics=[1.0] * len(samples), specs=KINDS, combine=sum)", "statistics of shape [3], expected"),
+        ("Measurement(statistics=[[1.0]], specs=KINDS, combine=lambda sums: sums)", "1 rows of statistics for 3"),
+        ("Measurement(statistics=[['x']] * 3, specs=KINDS, combine=lambda sums: sums)", "str_, expected numbers"),
         (
-            "Measurement(statistics=[[1.0]] * 3, kinds=('share',), combine=lambda sums: sums)",
+            "Measurement(statistics=[[1.0]] * 3, specs=('share',), combine=lambda sums: sums)",
             "one of its kinds is str, expected",
         ),
-        ("Measurement(statistics=[[1.0]] * 3, kinds=KINDS, combine=lambda sums: sums[0])", "combine returns values of"),
-        ("Measurement(statistics=[[1.0]] * 3, kinds=KINDS, combine=lambda sums: 1 / 0)", "ZeroDivisionError"),
+        ("Measurement(statistics=[[1.0]] * 3, specs=KINDS, combine=lambda sums: sums[0])", "combine returns values of"),
+        ("Measurement(statistics=[[1.0]] * 3, specs=KINDS, combine=lambda sums: 1 / 0)", "ZeroDivisionError"),
     ],
     ids=[
         "no kinds at all",
@@ -463,7 +463,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
     ],
 )
 def test_a_metric_that_returns_nonsense_costs_its_score_alone(returned, told, install, tmp_path):
-    install("bad", bad(top="KINDS = (ScoreKind(name='share', signature='share'),)", measure=f"return {returned}"))
+    install("bad", bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"return {returned}"))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
     assert told in str(caught.value)
@@ -471,7 +471,7 @@ def test_a_metric_that_returns_nonsense_costs_its_score_alone(returned, told, in
 
 
 def test_a_metric_that_is_no_number_is_left_out_with_a_word(install, tmp_path, caplog):
-    combined = "Measurement(statistics=np.ones((len(samples), 1)), kinds=(ScoreKind(name='share', signature='s'),)"
+    combined = "Measurement(statistics=np.ones((len(samples), 1)), specs=(ScoreSpec(name='share', signature='s'),)"
     install("bad", bad(measure=f"import numpy as np; return {combined}, combine=lambda sums: sums * np.nan)"))
     assert [score.name for score in run_bad(tmp_path).scores] == ["exact_match"]
     assert "share is not defined on these 3 examples, and left out" in caplog.text

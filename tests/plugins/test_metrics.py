@@ -10,17 +10,17 @@ from process_state import state
 from test_isolation import STATE, bad, only_run, others_work, run_bad
 
 import lmtasks
-from lmtasks.api.checking import METRICS, check_plugin
+from lmtasks.checks.plugin import METRICS, check_plugin
 from lmtasks.errors import MetricError, PluginError
 from lmtasks.testing import FakeModel, check_task
 
 # Metrics whose sums do not combine
 
 KINDS = """
-KINDS = (ScoreKind(name="share", signature="share"),)
-TWO = (*KINDS, ScoreKind(name="other", signature="other"))
+KINDS = (ScoreSpec(name="share", signature="share"),)
+TWO = (*KINDS, ScoreSpec(name="other", signature="other"))
 """
-MEASURED = "import numpy as np; return Measurement(statistics={statistics}, kinds={kinds}, combine={combine})"
+MEASURED = "import numpy as np; return Measurement(statistics={statistics}, specs={kinds}, combine={combine})"
 STATISTICS = "[[float(sample.prediction == 'one'), 1.0] for sample in samples]"
 RATIO = "lambda sums: sums[..., :1] / sums[..., 1:]"
 STATE_OF_ITS_OWN = "(lambda calls: lambda sums: sums[..., :1] * (calls.append(1) or len(calls)))([])"
@@ -39,7 +39,7 @@ NOT_BY_ROWS = {
 
 
 def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, kinds: str = "KINDS") -> str:
-    return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, kinds=kinds, combine=combine))
+    return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, specs=kinds, combine=combine))
 
 
 @pytest.mark.parametrize("combine, told", NOT_BY_ROWS.values(), ids=NOT_BY_ROWS)
@@ -100,7 +100,7 @@ def test_whatever_combines_row_by_row_is_taken(combine, install, tmp_path):
 
 
 def test_whole_numbers_are_numbers(install, tmp_path):
-    install("bad", measuring(statistics="[[1, 2]] * 3", combine="lambda sums: sums.astype(int)", kinds="TWO"))
+    install("bad", measuring(statistics="[[1, 2]] * 3", combine="lambda sums: sums.astype(int)", specs="TWO"))
     scores = {score.name: (score.value, score.low, score.high) for score in run_bad(tmp_path).scores}
     assert (scores["share"], scores["other"]) == ((3, 3, 3), (6, 6, 6))
 
@@ -196,18 +196,18 @@ def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, tol
 
 BAD_KINDS = {
     "two of one name": ("(*KINDS, *KINDS)", 'two of its kinds are named "share"'),
-    "no name": ("(ScoreKind(name=' ', signature='s'),)", "has no name"),
-    "a text for better": ("(ScoreKind(name='m', signature='s', higher_is_better='no'),)", "higher_is_better"),
-    "fewer than none": ("(ScoreKind(name='m', signature='s', n=-1),)", 'n of "m" is -1'),
-    "more than all": ("(ScoreKind(name='m', signature='s', n=99),)", 'n of "m" is 99'),
-    "the name of another metric's": ("(ScoreKind(name='exact_match', signature='s'),)", "has the name of one of"),
+    "no name": ("(ScoreSpec(name=' ', signature='s'),)", "has no name"),
+    "a text for better": ("(ScoreSpec(name='m', signature='s', higher_is_better='no'),)", "higher_is_better"),
+    "fewer than none": ("(ScoreSpec(name='m', signature='s', n=-1),)", 'n of "m" is -1'),
+    "more than all": ("(ScoreSpec(name='m', signature='s', n=99),)", 'n of "m" is 99'),
+    "the name of another metric's": ("(ScoreSpec(name='exact_match', signature='s'),)", "has the name of one of"),
 }
 
 
 @pytest.mark.parametrize("kinds, told", BAD_KINDS.values(), ids=BAD_KINDS)
 def test_kinds_that_cannot_be_told_apart_or_recorded_are_refused(kinds, told, install, tmp_path):
     combine = "lambda sums: sums[..., :2]" if kinds.startswith("(*") else RATIO
-    install("bad", measuring(kinds=kinds, combine=combine))
+    install("bad", measuring(specs=kinds, combine=combine))
     with pytest.raises(PluginError, match=re.escape(told)):
         run_bad(tmp_path)
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]

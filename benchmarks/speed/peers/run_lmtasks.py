@@ -14,7 +14,7 @@ from peer import Job, read_job, tell
 
 import lmtasks
 from lmtasks import Generation, RunOptions
-from lmtasks.inference import Completion, LanguageModel, Request
+from lmtasks.backends import Completion, LanguageModel, Request
 
 VARIANTS = {
     "float32": RunOptions(dtype="float32"),

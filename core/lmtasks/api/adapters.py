@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from lmtasks.errors import AdapterError, ModelError, UsageError
-from lmtasks.model.adapter import RECORD, Adapter, find_adapter
-from lmtasks.model.adapter_record import AdapterRecord
-from lmtasks.model.info import Dtype
+from lmtasks.models.adapter_files import RECORD, Adapter, find_adapter
+from lmtasks.models.adapter_record import AdapterRecord
+from lmtasks.models.info import Dtype
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.shape import ShapeError, check_shape
@@ -57,10 +57,10 @@ def merge_adapter(
     """
     from safetensors import SafetensorError
 
-    from lmtasks.model.attach import attach, changes_embeddings, merged
-    from lmtasks.model.finite import not_finite
-    from lmtasks.model.loading import load
-    from lmtasks.model.quiet import quiet
+    from lmtasks.models.adapter_attach import attach, changes_embeddings, merged
+    from lmtasks.models.finite import not_finite
+    from lmtasks.models.loading import load
+    from lmtasks.models.quiet import quiet
 
     output = user_path(output, "output folder")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
 from lmtasks.errors import AdapterError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
-from lmtasks.model import DEFAULT
-from lmtasks.model.adapter import find_adapter
+from lmtasks.models import DEFAULT
+from lmtasks.models.adapter_files import find_adapter
 from lmtasks.paths import user_path
-from lmtasks.plugins import FoundPlugin, LoadedPlugin, Registry
+from lmtasks.plugins import DiscoveredPlugin, Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import Run
@@ -22,10 +22,10 @@ from lmtasks.runs.options import RunOptions, with_changes
 from lmtasks.task import Example, Task
 
 if TYPE_CHECKING:
-    from lmtasks.inference import LanguageModel
+    from lmtasks.backends import LanguageModel
     from lmtasks.runs.adapters import AdapterChoice
+    from lmtasks.runs.execute import OnFailure
     from lmtasks.runs.plan import Plan
-    from lmtasks.runs.runner import OnFailure
 
 log = logging.getLogger("lmtasks")
 RUN_OPTION = "option of a run"
@@ -47,8 +47,8 @@ def load_model(
         ModelError: it cannot be had or loaded.
         UnknownNameError: the name is none of these.
     """
-    from lmtasks.inference.transformers_model import TransformersModel
-    from lmtasks.model.loading import load
+    from lmtasks.backends.huggingface import TransformersModel
+    from lmtasks.models.loading import load
 
     options = options or RunOptions()
     return TransformersModel(
@@ -133,7 +133,7 @@ def run_planned(
     Raises:
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.runner import run_plans
+    from lmtasks.runs.execute import run_plans
 
     # A run that failed or was interrupted has a report too, with what there is.
     return run_plans(
@@ -219,10 +219,10 @@ def ask(
     Raises:
         LmtasksError: its children name what was wrong with task, inputs, model or settings.
     """
-    from lmtasks.inference import Request
-    from lmtasks.runs.adapters import put_on
-    from lmtasks.runs.plan import room_for_prompt, stopping
-    from lmtasks.runs.rendering import make_renderer
+    from lmtasks.backends import Request
+    from lmtasks.runs.adapters import attach_for_run
+    from lmtasks.runs.bound_task import make_renderer
+    from lmtasks.runs.plan import max_prompt_tokens, with_stop_strings
     from lmtasks.runs.samples import parse_completion
 
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
@@ -239,9 +239,9 @@ def ask(
     choice = choose_adapter(found, options)
     loaded = loaded_model(model, options, on_progress)
     renderer = make_renderer(found, loaded, options, fewshot=fewshot, choice=choice)
-    adapter = put_on(choice, loaded, found, renderer)
-    generation = stopping(generation, renderer, adapter)
-    room = room_for_prompt(loaded, generation)
+    adapter = attach_for_run(choice, loaded, found, renderer)
+    generation = with_stop_strings(generation, renderer, adapter)
+    room = max_prompt_tokens(loaded, generation)
     prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)
     for name, count in prompt.cut.items():
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
@@ -266,7 +266,7 @@ class ShownTask:
     """A task with one of its prompts as a model sees it."""
 
     task: Task
-    plugin: FoundPlugin | None
+    plugin: DiscoveredPlugin | None
     prompt: str
     """The prompt's name."""
     text: str
@@ -288,7 +288,7 @@ def show(
     Raises:
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.rendering import make_renderer
+    from lmtasks.runs.bound_task import make_renderer
 
     options = with_changes(options or RunOptions(), {"limit": 1, **changes}, RUN_OPTION)
     plan = plan_run(task, options)
@@ -311,30 +311,6 @@ def loaded_model(model: str | Path | LanguageModel, options: RunOptions, on_prog
     return load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
 
 
-def find_task(
-    registry: Registry, task: str | Task, parameters: Mapping[str, object] | None = None
-) -> tuple[Task, LoadedPlugin | None]:
-    """Return a task by its name, with the plugin that it comes from, or one that was handed over.
-
-    Args:
-        registry: finds it.
-        task: its name, a file, or a Task.
-        parameters: what is set of its parameters.
-
-    Raises:
-        UnknownNameError: there is no such task or parameter.
-        UsageError: a parameter cannot have that value.
-        PluginError: the plugin cannot be loaded.
-    """
-    found, plugin = registry.task(task) if isinstance(task, str) else (task, None)
-    try:
-        return found.with_settings(parameters or {}), plugin
-    except KeyError as error:
-        raise unknown_name(f'parameter of task "{found.name}"', error.args[0], found.parameters) from None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
 def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
     """Return the adapter that was asked for, or else the one that the task brings."""
     from lmtasks.runs.adapters import AdapterChoice
@@ -342,9 +318,9 @@ def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
     if options.adapter == "none" or (options.adapter is None and task.adapter is None):
         return None
     if options.adapter is not None:
-        return AdapterChoice(find_adapter(options.adapter), shipped=False)
+        return AdapterChoice(find_adapter(options.adapter), bundled=False)
     try:
-        return AdapterChoice(find_adapter(task.adapter or ""), shipped=True)
+        return AdapterChoice(find_adapter(task.adapter or ""), bundled=True)
     except AdapterError as error:
         raise AdapterError(f'task "{task.name}" brings an adapter: {error}; --adapter none runs without it') from error
 

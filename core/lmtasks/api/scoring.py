@@ -7,26 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, find_task, loaded_model, plan_run, run_planned
+from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, loaded_model, plan_run, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics import find_metrics
-from lmtasks.metrics.bridge import as_evaluate as bridge_to_evaluate
+from lmtasks.metrics.evaluate_bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
-from lmtasks.model import DEFAULT
+from lmtasks.models import DEFAULT
 from lmtasks.paths import user_path
-from lmtasks.plugins import Registry
+from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import RECORD, Run
+from lmtasks.runs.metric_choice import metrics_of_runs
 from lmtasks.runs.options import RunOptions, with_changes
-from lmtasks.runs.recorded import metrics_of_runs
 from lmtasks.task import Metric, Task
 
 if TYPE_CHECKING:
-    from lmtasks.inference import LanguageModel
+    from lmtasks.backends import LanguageModel
     from lmtasks.runs.compare import Comparison
-    from lmtasks.runs.outputs import Scored, ScoreOptions
+    from lmtasks.runs.rescore import Scored, ScoreOptions
 
 
 def score(
@@ -51,7 +51,7 @@ def score(
         RunError: the run has not finished, or has no folder.
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.outputs import ScoreOptions
+    from lmtasks.runs.rescore import ScoreOptions
 
     options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
     failures: list[LmtasksError] | None = [] if on_failure else None
@@ -63,7 +63,7 @@ def score(
 
 
 def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: list[LmtasksError] | None) -> Scored:
-    from lmtasks.runs.outputs import score_predictions, score_run
+    from lmtasks.runs.rescore import score_predictions, score_run
 
     registry = Registry()
     if options.predictions is None:
@@ -89,7 +89,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         limit=options.limit,
         columns={name: column for name, column in options.columns.items() if name != "prediction"},
         language=options.language,
-        need_inputs=False,
+        require_inputs=False,
     )
     dataset = load_dataset(found, request)
     if not any(example.references for example in dataset.examples):

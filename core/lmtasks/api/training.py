@@ -9,32 +9,40 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.api.running import find_task, plan_run, run_planned
+from lmtasks.api.running import plan_run, run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
-from lmtasks.model import DEFAULT
+from lmtasks.models import DEFAULT
 from lmtasks.paths import user_path
-from lmtasks.plugins import Registry
+from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
 from lmtasks.reports import write_report
+from lmtasks.runs.bound_task import make_renderer
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.options import with_changes
-from lmtasks.runs.record import data_record, now, task_record
-from lmtasks.runs.rendering import make_renderer
+from lmtasks.runs.run_json import data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training
-from lmtasks.training.card import CURVE, write_card, write_record
-from lmtasks.training.processes import processes, rank
-from lmtasks.training.work import FOLDER, Work, check_target, is_trained, planned_date, planned_steps, working_in
+from lmtasks.training.common.distributed import processes, rank
+from lmtasks.training.common.resume_state import (
+    FOLDER,
+    ResumeState,
+    check_target,
+    is_trained,
+    planned_date,
+    planned_steps,
+    working_in,
+)
+from lmtasks.training.lora.card import CURVE, write_card, write_record
 
 if TYPE_CHECKING:
-    from lmtasks.model.loading import LoadedModel
+    from lmtasks.models.loading import LoadedModel
     from lmtasks.runs.compare import Comparison
     from lmtasks.runs.plan import Plan
-    from lmtasks.training.prepare import Prepared
+    from lmtasks.training.lora.prepare import TrainingSetup
 
 log = logging.getLogger("lmtasks")
 NOT_DECISIVE = ("output_dir", "report_to", "gradient_checkpointing")
@@ -63,7 +71,7 @@ class PlannedTraining:
     scoring: Plan
     loaded: LoadedModel
     renderer: Renderer
-    prepared: Prepared
+    prepared: TrainingSetup
 
     @property
     def record(self) -> dict[str, Any]:
@@ -120,8 +128,8 @@ def plan_train(
     Raises:
         LmtasksError: as for `train`.
     """
-    from lmtasks.model.loading import load
-    from lmtasks.training.prepare import prepare
+    from lmtasks.models.loading import load
+    from lmtasks.training.lora.prepare import prepare
 
     options = with_changes(options or TrainOptions(), changes, "option of a training")
     if resumed and options.chat_template_date is None:
@@ -201,7 +209,7 @@ def train(
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
         if not trained:
-            from lmtasks.training.train import train as train_weights
+            from lmtasks.training.lora.train import train as train_weights
 
             train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
         return None
@@ -210,13 +218,13 @@ def train(
         return _train_and_score(planned, work, on_progress)
 
 
-def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgress) -> TrainedAdapter:
+def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: OnProgress) -> TrainedAdapter:
+    from lmtasks.backends.huggingface import TransformersModel
     from lmtasks.data import file_sha256
-    from lmtasks.inference.transformers_model import TransformersModel
-    from lmtasks.model.adapter import WEIGHTS, find_adapter
+    from lmtasks.models.adapter_files import WEIGHTS, find_adapter
     from lmtasks.runs.adapters import AdapterChoice
-    from lmtasks.training.train import place_adapter
-    from lmtasks.training.train import train as train_weights
+    from lmtasks.training.lora.train import place_adapter
+    from lmtasks.training.lora.train import train as train_weights
 
     before = _finished_run(work.state["before"], "before")
     if before is None:
@@ -233,7 +241,7 @@ def _train_and_score(planned: PlannedTraining, work: Work, on_progress: OnProgre
     adapter = find_adapter(work.adapter)
     after = _finished_run(work.state.get("after"), "after")
     if after is None:
-        scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, shipped=False)}, "part of a plan")
+        scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, bundled=False)}, "part of a plan")
         [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
         work.note(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)
@@ -308,7 +316,7 @@ def _decisive(planned: PlannedTraining) -> dict[str, Any]:
 
 def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
     """Return lmtasks.json as it stands before the adapter was scored."""
-    from lmtasks.model.adapter import SCHEMA
+    from lmtasks.models.adapter_files import SCHEMA
 
     plan, options, info = planned.plan, planned.plan.options, planned.loaded.info
     scoring = planned.scoring.options

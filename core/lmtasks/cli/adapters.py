@@ -13,7 +13,7 @@ from lmtasks.cli.terminal import facts, progress, table
 from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
-    from lmtasks.model.adapter import Adapter
+    from lmtasks.models.adapter_files import Adapter
 
 WIDTH = 8
 """Characters of the longest name of a fact."""

@@ -60,9 +60,9 @@ def complete_plugins(_ctx: click.Context, _parameter: click.Parameter, incomplet
 
 def complete_models(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the name of a model of the catalogue, or a file's."""
-    from lmtasks.model.catalogue import CATALOGUE
+    from lmtasks.models.catalog import CATALOG
 
-    return _beginning(CATALOGUE, incomplete)
+    return _beginning(CATALOG, incomplete)
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

@@ -13,7 +13,7 @@ from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import FAILED, facts, message, table
 
 if TYPE_CHECKING:
-    from lmtasks.api.data_check import DataCheck
+    from lmtasks.checks.data_file import DataCheck
 
 
 @click.group("data")
@@ -44,7 +44,7 @@ def check(file: str, task: str, strict: bool, as_json: bool, **settings: Any) ->
     checked = api.check_data(file, task, **settings)
     click.echo(json.dumps(_as_json(checked), ensure_ascii=False, indent=2) if as_json else _as_text(checked))
     bad = ("error", "warning") if strict else ("error",)
-    return FAILED if any(remark.level in bad for remark in checked.remarks) else 0
+    return FAILED if any(diagnostic.level in bad for diagnostic in checked.diagnostics) else 0
 
 
 def _as_json(checked: DataCheck) -> dict[str, Any]:
@@ -69,16 +69,18 @@ def _as_text(checked: DataCheck) -> str:
         "not used": ", ".join(checked.other_columns),
     }
     parts.append(facts(values, 11))
-    parts.append("\n".join(message(f"{remark.level:<8} {remark.message}") for remark in checked.remarks))
+    parts.append(
+        "\n".join(message(f"{diagnostic.level:<8} {diagnostic.message}") for diagnostic in checked.diagnostics)
+    )
     return "\n\n".join(part for part in parts if part)
 
 
 def _verdict(checked: DataCheck) -> str:
-    from lmtasks.data.remarks import COMMANDS
+    from lmtasks.data.diagnostics import COMMANDS
 
     if checked.ok:
         return "it can be used"
-    errors = sum(remark.count for remark in checked.remarks if remark.level == "error")
+    errors = sum(diagnostic.count for diagnostic in checked.diagnostics if diagnostic.level == "error")
     counted = f"{errors} error{'s' if errors > 1 else ''}"
     if len(checked.refused_by) == len(COMMANDS):
         return f"{counted}: it would be refused"

@@ -7,7 +7,7 @@ import json
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.terminal import SLOW, complain, say, table
+from lmtasks.cli.terminal import SLOW, print_errors, say, table
 
 
 @click.command("list")
@@ -38,7 +38,7 @@ def command(as_json: bool) -> None:
         click.echo(
             table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks])
         )
-    complain(broken.values())
+    print_errors(broken.values())
     for plugin in loaded:
         if plugin.seconds > SLOW:
             say(f'plugin "{plugin.found.name}" took {plugin.seconds:.1f} s to import')

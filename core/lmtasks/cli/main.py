@@ -12,7 +12,7 @@ from importlib.metadata import version
 import click
 
 from lmtasks.cli.streams import standard_streams
-from lmtasks.cli.terminal import FAILED, complain, message, say
+from lmtasks.cli.terminal import FAILED, message, print_errors, say
 from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
 
 COMMANDS = {
@@ -96,7 +96,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except LmtasksError as error:
-        complain([error])
+        print_errors([error])
         return USAGE if isinstance(error, (UsageError, UnknownNameError)) else FAILED
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")

@@ -23,10 +23,10 @@ def list_models(as_json: bool) -> None:
 
     --model also takes a folder in transformers format, a .gguf file, or a hub id.
     """
-    from lmtasks.model import CATALOGUE, find_stored, home
+    from lmtasks.models import CATALOG, find_stored, home
 
     rows = []
-    for entry in CATALOGUE.values():
+    for entry in CATALOG.values():
         stored = find_stored(entry)
         rows.append(
             {
@@ -47,7 +47,7 @@ def list_models(as_json: bool) -> None:
             row["license"],
             "yes" if row["path"] else f"no, {entry.download_bytes / 1e6:.0f} MB",
         )
-        for row, entry in zip(rows, CATALOGUE.values(), strict=True)
+        for row, entry in zip(rows, CATALOG.values(), strict=True)
     ]
     click.echo(table(("model", "summary", "license", "fetched"), cells))
     click.echo(f"\nkept in {home() / 'models'}")
@@ -60,11 +60,11 @@ def list_models(as_json: bool) -> None:
 def pull_model(name: str, accept_license: bool) -> None:
     """Fetch a model of the catalogue now instead of at its first use."""
     from lmtasks.errors import unknown_name
-    from lmtasks.model import CATALOGUE, fetch_terms, find_stored, pull
+    from lmtasks.models import CATALOG, fetch_terms, find_stored, pull
 
-    if name not in CATALOGUE:
-        raise unknown_name("model of the catalogue", name, CATALOGUE)
-    entry = CATALOGUE[name]
+    if name not in CATALOG:
+        raise unknown_name("model of the catalogue", name, CATALOG)
+    entry = CATALOG[name]
     with progress() as on_progress:
         if entry.license.terms and not accept_license and not find_stored(entry):
             terms = fetch_terms(entry.license.terms, on_progress=on_progress)

@@ -10,7 +10,7 @@ import click
 
 from lmtasks.cli import arguments
 from lmtasks.cli.completion import complete_models, complete_plugins
-from lmtasks.model.catalogue import DEFAULT
+from lmtasks.models.catalog import DEFAULT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

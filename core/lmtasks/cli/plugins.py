@@ -13,7 +13,7 @@ import click
 
 from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_plugins
-from lmtasks.cli.terminal import FAILED, SLOW, complain, message, show_traceback, table
+from lmtasks.cli.terminal import FAILED, SLOW, message, print_errors, show_traceback, table
 from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def list_plugins(as_json: bool) -> None:
         return
     header = ("plugin", "distribution", "version", "module", "status", "tasks")
     click.echo(table(header, [(*(row[key] for key in header[:-1]), _few(row["tasks"])) for row in rows]))
-    complain([*broken.values(), *(error for _, error in registry.refused)])
+    print_errors([*broken.values(), *(error for _, error in registry.refused)])
 
 
 @command.command("check")
@@ -84,7 +84,7 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     lmtasks plugins check ./titles.yaml
     lmtasks plugins check all
     """
-    from lmtasks.api.checking import LOADED, PROMISES, Check, check_plugin
+    from lmtasks.checks.plugin import LOADED, PROMISES, Check, check_plugin
     from lmtasks.errors import PluginError
     from lmtasks.plugins import Registry
 
@@ -138,7 +138,7 @@ def new_plugin(
     \b
     lmtasks plugins new titles --summary "Give a paragraph a title." --author "Ada Lovelace"
     """
-    from lmtasks.plugins.new import NewPlugin, write_plugin
+    from lmtasks.plugins.scaffold import NewPlugin, write_plugin
 
     def asked(given: str | None, question: str, default: str | None = None) -> str:
         if given is not None:
@@ -168,7 +168,7 @@ def new_plugin(
 @command.command("schema")
 def schema() -> None:
     """Write the JSON Schema of a YAML task, for editors that complete and check while you type."""
-    from lmtasks.plugins.task_file import task_schema
+    from lmtasks.plugins.yaml_schema import task_schema
 
     click.echo(json.dumps(task_schema(), ensure_ascii=False, indent=2))
 

@@ -12,7 +12,7 @@ from lmtasks.task import Score
 if TYPE_CHECKING:
     from lmtasks.runs.compare import ComparedScore
 
-REMARKS = {
+WARNINGS = {
     "unparsed": "that the task could not read",
     "empty": "empty",
     "unfinished": "unfinished (--max-new-tokens)",
@@ -78,16 +78,16 @@ def signature_lines(signatures: Iterable[str]) -> list[str]:
     return [one_line(f"{', '.join(names)}: {rest}") for rest, names in shared.items()]
 
 
-def remarks_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:
+def warnings_line(counts: Mapping[str, int], health: Sequence[Score]) -> str:
     """Return what happened to some of the outputs, and how long they are; nothing where there is nothing to say."""
     from lmtasks.reports.values import HEALTH
 
-    remarks = [f"{counts[name]} {meaning}" for name, meaning in REMARKS.items() if counts.get(name)]
+    warnings = [f"{counts[name]} {meaning}" for name, meaning in WARNINGS.items() if counts.get(name)]
     by_name = {score.name: score for score in health}
     for name in SHARES:
         if name in by_name and (count := round(by_name[name].value * by_name[name].n / 100)):
-            remarks.append(f"{count} {HEALTH[name]}")
-    parts = [f"of {counts['examples']}: {', '.join(remarks)}"] if remarks else []
+            warnings.append(f"{count} {HEALTH[name]}")
+    parts = [f"of {counts['examples']}: {', '.join(warnings)}"] if warnings else []
     if "length_ratio" in by_name:
         parts.append(f"outputs are {by_name['length_ratio'].value:.2f} times as long as the references")
     return "; ".join(parts)

@@ -9,8 +9,8 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
-from lmtasks.cli.results import examples, remarks_line, score_lines
-from lmtasks.cli.terminal import FAILED, complain, progress, say
+from lmtasks.cli.results import examples, score_lines, warnings_line
+from lmtasks.cli.terminal import FAILED, print_errors, progress, say
 from lmtasks.errors import LmtasksError
 from lmtasks.escaping import one_line
 
@@ -70,7 +70,7 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     if as_json:
         results = [_as_json(run) for run in runs]
         click.echo(json.dumps(results if len(runs) > 1 else results[0], ensure_ascii=False, indent=2))
-    complain(failures)
+    print_errors(failures)
     return FAILED if failures else 0
 
 
@@ -105,7 +105,7 @@ def _as_text(run: Any) -> str:
     parts = [
         one_line(f"{record['task']['name']} with {model}: {examples(data['count'])} of {data['name']}{split}"),
         score_lines(run.scores) if run.scores else one_line(f"no scores: {run.why_no_scores}"),
-        remarks_line(counts, run.health),
+        warnings_line(counts, run.health),
         record["rounding"] and f"rounded to int8: {rounding_loss(record['rounding'])}",
         one_line(f"report: {run.path / 'report.md'}"),
     ]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import arguments, options
-from lmtasks.cli.results import examples, remarks_line, score_lines
-from lmtasks.cli.terminal import FAILED, complain
+from lmtasks.cli.results import examples, score_lines, warnings_line
+from lmtasks.cli.terminal import FAILED, print_errors
 from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
-    from lmtasks.runs.outputs import Scored
+    from lmtasks.runs.rescore import Scored
 
 
 @click.command("score")
@@ -56,7 +56,7 @@ def command(target: str, as_json: bool, **settings: Any) -> int:
     if failures and not scored.scores:
         raise failures[0]
     _tell(scored, as_json=as_json, again=not settings["predictions"])
-    complain(failures)
+    print_errors(failures)
     return FAILED if failures else 0
 
 
@@ -74,7 +74,7 @@ def _tell(scored: Scored, *, as_json: bool, again: bool) -> None:
     parts = [
         one_line(f"{source}: {examples(data['count'])} of {data['name']}{split}"),
         score_lines(scored.scores) if scored.scores else "no scores: the data has no references",
-        remarks_line(record["counts"], scored.health),
+        warnings_line(record["counts"], scored.health),
         one_line(f"run: {scored.path}{remark}") if scored.path else "",
     ]
     click.echo("\n\n".join(part for part in parts if part))

@@ -114,7 +114,7 @@ def say(text: str) -> None:
     click.echo(message(f"lmtasks: {text}"), err=True)
 
 
-def complain(errors: Iterable[LmtasksError]) -> None:
+def print_errors(errors: Iterable[LmtasksError]) -> None:
     """Write a line for each error to stderr, with the traceback where `-v` asks for it."""
     for error in errors:
         show_traceback(error)

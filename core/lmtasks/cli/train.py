@@ -15,7 +15,7 @@ from lmtasks.cli.results import compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import facts, progress, say
 from lmtasks.cli.training_options import training_options
 from lmtasks.escaping import one_line
-from lmtasks.model.catalogue import DEFAULT
+from lmtasks.models.catalog import DEFAULT
 
 
 @click.command("train")
@@ -59,7 +59,7 @@ def command(
     """
     from lmtasks import api
     from lmtasks.cli.settings import training_settings
-    from lmtasks.training.work import can_resume
+    from lmtasks.training.common.resume_state import can_resume
 
     settings, chosen = training_settings(config, {"model": model, **flags})
     base = chosen or DEFAULT

@@ -1,21 +1,21 @@
 """Data: files and hub sets become examples, and bad data an error that names file, line and field."""
 
-from lmtasks.data.fewshot import TAUGHT, FewShot, load_fewshot
+from lmtasks.data.fewshot import FEWSHOT_SPLITS, FewShot, load_fewshot
 from lmtasks.data.files import file_sha256
-from lmtasks.data.identity import identity
 from lmtasks.data.load import load_dataset
+from lmtasks.data.overlap import input_key
 from lmtasks.data.predictions import read_predictions
-from lmtasks.data.request import SCORED, DataRequest, Dataset, NoSplitError
+from lmtasks.data.request import EVAL_SPLITS, DataRequest, Dataset, NoSplitError
 
 __all__ = [
-    "SCORED",
-    "TAUGHT",
+    "EVAL_SPLITS",
+    "FEWSHOT_SPLITS",
     "DataRequest",
     "Dataset",
     "FewShot",
     "NoSplitError",
     "file_sha256",
-    "identity",
+    "input_key",
     "load_dataset",
     "load_fewshot",
     "read_predictions",

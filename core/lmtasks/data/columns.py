@@ -59,7 +59,12 @@ def choose_column(rows: Sequence[Row], meaning: str, known: Sequence[str]) -> st
 
 
 def choose_columns(
-    task: Task, rows: Sequence[Row], mapping: Mapping[str, str], *, lenient: bool = False, need_inputs: bool = True
+    task: Task,
+    rows: Sequence[Row],
+    mapping: Mapping[str, str],
+    *,
+    ignore_unknown_columns: bool = False,
+    require_inputs: bool = True,
 ) -> Columns:
     """Decide which column is which field, by the first name that any row has.
 
@@ -74,7 +79,7 @@ def choose_columns(
         DataError: a mapping names no field or no column, or a required field has no column.
     """
     present, objects = _present(rows)
-    if lenient:
+    if ignore_unknown_columns:
         mapping = {name: column for name, column in mapping.items() if column in present}
     targets = (*task.fields, "references", "id", "language")
     for name, column in mapping.items():
@@ -91,7 +96,7 @@ def choose_columns(
         found = _first(known, present, objects)
         if found is not None:
             fields[name] = found
-        elif field.required and need_inputs:
+        elif field.required and require_inputs:
             raise DataError(
                 f'{rows[0].where}: no field "{name}" (looked for {", ".join(known)}); {_columns_hint(present, name)}'
                 f" Name its column with --map {name}=COLUMN"

@@ -16,7 +16,7 @@ log = logging.getLogger("lmtasks.data")
 
 
 def make_examples(
-    task: Task, rows: Sequence[Row], columns: Columns, *, language: str | None, need_inputs: bool = True
+    task: Task, rows: Sequence[Row], columns: Columns, *, language: str | None, require_inputs: bool = True
 ) -> Iterator[Example]:
     """Turn rows into examples.
 
@@ -33,16 +33,18 @@ def make_examples(
     """
     seen: dict[str, str] = {}
     for row in rows:
-        example = make_example(task, row, columns, language=language, need_inputs=need_inputs)
+        example = make_example(task, row, columns, language=language, require_inputs=require_inputs)
         if example.id in seen:
             raise DataError(f'{row.where}: id "{example.id}" stands already at {seen[example.id]}; ids must be unique')
         seen[example.id] = row.where
         yield example
 
 
-def make_example(task: Task, row: Row, columns: Columns, *, language: str | None, need_inputs: bool = True) -> Example:
+def make_example(
+    task: Task, row: Row, columns: Columns, *, language: str | None, require_inputs: bool = True
+) -> Example:
     """Turn a row into an example; arguments and errors are those of `make_examples`, but for the ids of other rows."""
-    for column, expected in task.expects.items():
+    for column, expected in task.require_columns.items():
         value = lookup(row.values, column)
         if isinstance(value, str) and primary(value) != primary(expected):
             raise DataError(
@@ -54,7 +56,7 @@ def make_example(task: Task, row: Row, columns: Columns, *, language: str | None
         text = text_of(row, column)
         if text:
             inputs[name] = text
-        elif task.fields[name].required and need_inputs:
+        elif task.fields[name].required and require_inputs:
             state = "is empty" if text == "" else "is missing"
             raise DataError(f'{row.where}: field "{name}" {state} (column "{column}"), expected text')
     answered = columns.listed is not None or columns.single is not None

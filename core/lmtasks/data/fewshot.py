@@ -6,13 +6,13 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmtasks.data.identity import identity
 from lmtasks.data.load import load_dataset
+from lmtasks.data.overlap import input_key
 from lmtasks.data.request import DataRequest, Dataset, NoSplitError
 from lmtasks.errors import DataError
 from lmtasks.task import Example, Task
 
-TAUGHT = ("train", "dev", "validation")
+FEWSHOT_SPLITS = ("train", "dev", "validation")
 """Few-shot examples come from the first of these that is not scored."""
 
 
@@ -40,10 +40,10 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
         DataError: there are fewer than `count` different examples with an answer to draw from.
     """
     pool = _fewshot_pool(task, dataset, data)
-    scored = {identity(example) for example in dataset.examples}
+    scored = {input_key(example) for example in dataset.examples}
     different: dict[object, Example] = {}
     for example in pool.examples:
-        if example.answer and (asked := identity(example)) not in scored:
+        if example.answer and (asked := input_key(example)) not in scored:
             different.setdefault(asked, example)
     usable = list(different.values())
     if len(usable) < count:
@@ -58,14 +58,14 @@ def _fewshot_pool(task: Task, dataset: Dataset, data: str | Path | None) -> Data
     """Return a split that is not scored: of the named set, or else of the scored one, or else of the task's demo."""
     for name in dict.fromkeys([data] if data else [dataset.name, next(iter(task.datasets))]):
         same = name == dataset.name
-        for split in TAUGHT:
+        for split in FEWSHOT_SPLITS:
             if same and split == dataset.split:
                 continue
             try:
-                request = DataRequest(data=name, split=split, columns=dataset.columns, lenient=not same)
+                request = DataRequest(data=name, split=split, columns=dataset.columns, ignore_unknown_columns=not same)
                 return load_dataset(task, request)
             except NoSplitError:
                 continue
     if data:
-        return load_dataset(task, DataRequest(data=data, columns=dataset.columns, lenient=True))
+        return load_dataset(task, DataRequest(data=data, columns=dataset.columns, ignore_unknown_columns=True))
     raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with --fewshot-data")

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lmtasks.characters import as_utf8, is_blank
 from lmtasks.data.examples import right_answers
 from lmtasks.data.request import DataRequest, NoSplitError
 from lmtasks.errors import DataError
-from lmtasks.foreign import foreign
+from lmtasks.isolation import guarded_call
 from lmtasks.task import DataFunction, Example, Task
+from lmtasks.text_utils import as_utf8, is_blank
 
 
 def read_function(task: Task, name: str, source: DataFunction, request: DataRequest) -> tuple[str, tuple[Example, ...]]:
@@ -21,7 +21,7 @@ def read_function(task: Task, name: str, source: DataFunction, request: DataRequ
         DataError: the function failed or returned something wrong; names the task, the set and the example.
         NoSplitError: it has none of the splits.
     """
-    if request.columns and not request.lenient:
+    if request.columns and not request.ignore_unknown_columns:
         raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
     for split in [request.split] if request.split else request.prefer:
         examples = _checked(task, name, source, split, request.limit)
@@ -35,7 +35,7 @@ def read_function(task: Task, name: str, source: DataFunction, request: DataRequ
 
 def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int | None) -> tuple[Example, ...]:
     checked: dict[str, Example] = {}
-    with foreign(f'{task.label}: reading its data set "{name}" failed', DataError):
+    with guarded_call(f'{task.label}: reading its data set "{name}" failed', DataError):
         found = list(itertools.islice(source.read(split), limit))
     for example in found:
         if not isinstance(example, Example):

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmtasks.characters import as_utf8
 from lmtasks.data.rows import OnError, Row
 from lmtasks.data.streams import open_bytes, read_lines
 from lmtasks.data.values import finite
 from lmtasks.errors import DataError
+from lmtasks.text_utils import as_utf8
 
 CONVERT = (
     "JSONL has one whole object on each line; convert it, for example with jq -c '.[]' (an array) or jq -c . (objects)"

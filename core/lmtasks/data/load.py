@@ -13,7 +13,7 @@ from lmtasks.data.examples import make_examples, warn_of_damage, warn_of_missing
 from lmtasks.data.files import file_sha256, has_columns, read_rows
 from lmtasks.data.functions import read_function
 from lmtasks.data.hub import PREFIX, hub_rows, hub_splits, parse_hub
-from lmtasks.data.printed import JSON_OBJECT, refuse_printed, warn_of_lists
+from lmtasks.data.list_literals import JSON_OBJECT, refuse_printed, warn_of_lists
 from lmtasks.data.request import DataRequest, Dataset, NoSplitError
 from lmtasks.data.rows import Row
 from lmtasks.data.values import as_text, kind
@@ -48,19 +48,27 @@ def load_dataset(task: Task, request: DataRequest) -> Dataset:
     if not taken:
         raise DataError(f"{name}: no data rows; expected at least one example")
     columns = {**source.columns, **request.columns}
-    chosen = choose_columns(task, taken, columns, lenient=request.lenient, need_inputs=request.need_inputs)
+    chosen = choose_columns(
+        task,
+        taken,
+        columns,
+        ignore_unknown_columns=request.ignore_unknown_columns,
+        require_inputs=request.require_inputs,
+    )
     for column in chosen.answers:
         refuse_printed(taken, column)
         warn_of_lists(taken, column)
-    for column in chosen.fields.values() if request.need_inputs else ():
+    for column in chosen.fields.values() if request.require_inputs else ():
         refuse_printed(taken, column, allowed=JSON_OBJECT)
     warn_of_damage(taken, chosen)
     warn_of_missing_ids(taken, chosen)
-    if isinstance(source, HubDataset) and request.need_inputs:
+    if isinstance(source, HubDataset) and request.require_inputs:
         taken = _complete(task, name, taken, chosen)
     examples = tuple(
         replace(example, language=example.language or source.language)
-        for example in make_examples(task, taken, chosen, language=request.language, need_inputs=request.need_inputs)
+        for example in make_examples(
+            task, taken, chosen, language=request.language, require_inputs=request.require_inputs
+        )
     )
     return Dataset(name=name, split=split, examples=examples, file_sha256=sha256, columns=request.columns)
 

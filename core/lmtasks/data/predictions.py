@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lmtasks.data.columns import choose_column, lookup
 from lmtasks.data.files import SUFFIXES, has_columns, read_rows
-from lmtasks.data.printed import JSON_OBJECT, printed_kind, refuse_printed
+from lmtasks.data.list_literals import JSON_OBJECT, printed_kind, refuse_printed
 from lmtasks.data.rows import Row
 from lmtasks.data.streams import check_file, open_bytes, read_lines, suffixes
 from lmtasks.data.values import as_text, kind

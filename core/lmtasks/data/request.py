@@ -11,7 +11,7 @@ from pathlib import Path
 from lmtasks.errors import DataError
 from lmtasks.task import Example
 
-SCORED = ("test", "devtest", "validation", "dev", "train")
+EVAL_SPLITS = ("test", "devtest", "validation", "dev", "train")
 """Where no split is asked for, the first of these that the data has is scored."""
 
 
@@ -29,10 +29,10 @@ class DataRequest:
     """Field to column, where the data uses other names than the task knows."""
     language: str | None = None
     """Of all references, over what the data and the task say."""
-    lenient: bool = False
+    ignore_unknown_columns: bool = False
     """Whether `columns` were meant for other data, and count only where this has them."""
-    prefer: tuple[str, ...] = SCORED
-    need_inputs: bool = True
+    prefer: tuple[str, ...] = EVAL_SPLITS
+    require_inputs: bool = True
     """Whether every example needs what its task requires; only references are scored."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lmtasks.characters import as_utf8, is_blank
+from lmtasks.text_utils import as_utf8, is_blank
 
 _WRITTEN_OUT = 30
 """Powers of ten, up and down, that a float is written out to; further ones have an exponent, as Python writes it."""

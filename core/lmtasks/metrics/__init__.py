@@ -1,14 +1,14 @@
 """Metrics: statistics per example, scores with signatures, the tokenizer chosen by the references' language."""
 
-from lmtasks.metrics.catalogue import CORE, check_references, find_metrics, metrics_in_file
-from lmtasks.metrics.health import is_empty
 from lmtasks.metrics.language import language_of
-from lmtasks.metrics.members import check_metric
-from lmtasks.metrics.scoring import Measured, measure_outputs, measure_samples, score_outputs, score_samples
+from lmtasks.metrics.output_checks import is_empty
+from lmtasks.metrics.protocol import check_metric
+from lmtasks.metrics.registry import CORE, check_references, find_metrics, metrics_in_file
+from lmtasks.metrics.scoring import MetricResult, measure_outputs, measure_samples, score_outputs, score_samples
 
 __all__ = [
     "CORE",
-    "Measured",
+    "MetricResult",
     "check_metric",
     "check_references",
     "find_metrics",

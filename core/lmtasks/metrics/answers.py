@@ -15,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from lmtasks.characters import is_blank
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.lcs import longest_common_run
 from lmtasks.metrics.means import mean_measurement, reference_count
-from lmtasks.metrics.text import tokens
-from lmtasks.task import Measurement, Sample, ScoreKind
+from lmtasks.metrics.tokenize import tokens
+from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.text_utils import is_blank
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -64,13 +64,13 @@ class AnswerMetric:
         values = np.array([self._value(sample, definition, compare) for sample in samples])
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"norm:{definition.name}|{refs}|agg:max|version:1"
-        whole = ScoreKind(name=self.name, signature=f"{self.name}|{signature}")
+        whole = ScoreSpec(name=self.name, signature=f"{self.name}|{signature}")
         parts = {}
         if any(unanswerable):
             for name, inside in (("HasAns", ~np.array(unanswerable)), ("NoAns", np.array(unanswerable))):
                 if inside.any():
                     label = f"{name}_{self.part}"
-                    kind = ScoreKind(name=label, signature=f"{label}|{signature}")
+                    kind = ScoreSpec(name=label, signature=f"{label}|{signature}")
                     parts[kind] = np.where(inside, values, np.nan)
         return mean_measurement({whole: values, **parts})
 

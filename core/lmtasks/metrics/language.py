@@ -10,7 +10,7 @@ from functools import lru_cache
 import regex
 
 from lmtasks.languages import primary, states_language
-from lmtasks.metrics.identification import identify_all
+from lmtasks.metrics.language_id import identify_all
 from lmtasks.task import Example, Sample
 
 UNSPACED = {
@@ -148,7 +148,7 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
     return {key: sorted(members, key=lambda sample: sample.index) for key, members in groups.items()}
 
 
-def doubt(groups: Mapping[tuple[str | None, bool], Sequence[Sample]]) -> str | None:
+def language_warning(groups: Mapping[tuple[str | None, bool], Sequence[Sample]]) -> str | None:
     """Return what may be wrong with the languages of a set, for people; None where nothing seems to be.
 
     Args:

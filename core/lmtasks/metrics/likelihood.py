@@ -10,7 +10,7 @@ import numpy as np
 
 from lmtasks.errors import MetricError
 from lmtasks.metrics.means import reference_count
-from lmtasks.task import Measurement, Sample, ScoreKind
+from lmtasks.task import Measurement, Sample, ScoreSpec
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
@@ -55,11 +55,11 @@ class Likelihood:
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"{refs}|agg:sum|end:no|{unit}:{int(statistics[:, 1].sum())}|version:1"
         if self.name == "loglikelihood":
-            kinds = [ScoreKind(name="logprob_per_byte", unit="nats", signature=f"logprob_per_byte|{signature}")]
+            specs = [ScoreSpec(name="logprob_per_byte", unit="nats", signature=f"logprob_per_byte|{signature}")]
         else:
-            kinds = [
-                ScoreKind(name="logprob_per_token", unit="nats", signature=f"logprob_per_token|{signature}"),
-                ScoreKind(
+            specs = [
+                ScoreSpec(name="logprob_per_token", unit="nats", signature=f"logprob_per_token|{signature}"),
+                ScoreSpec(
                     name="perplexity", unit="1 is best", signature=f"perplexity|{signature}", higher_is_better=False
                 ),
             ]
@@ -67,6 +67,6 @@ class Likelihood:
         def combine(sums: FloatArray) -> FloatArray:
             with np.errstate(invalid="ignore"):  # 0 / 0: references without any text
                 mean = sums[..., 0] / sums[..., 1]
-            return np.stack([mean, np.exp(-mean)][: len(kinds)], axis=-1)
+            return np.stack([mean, np.exp(-mean)][: len(specs)], axis=-1)
 
-        return Measurement(statistics=statistics, kinds=tuple(kinds), combine=combine)
+        return Measurement(statistics=statistics, specs=tuple(specs), combine=combine)

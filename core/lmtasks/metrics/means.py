@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmtasks.task import Measurement, ScoreKind
+from lmtasks.task import Measurement, ScoreSpec
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
 
-def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float] | FloatArray]) -> Measurement:
+def mean_measurement(specs: Mapping[ScoreSpec, Sequence[float] | FloatArray]) -> Measurement:
     """Make a measurement from values per example, each 0 to 1, reported on 0-100.
 
     Args:
         kinds: for each score its values, one per example; NaN for examples that it is not computed on.
     """
-    values = np.array(list(kinds.values()), dtype=np.float64).T
+    values = np.array(list(specs.values()), dtype=np.float64).T
     inside = ~np.isnan(values)
     counted = [
         kind if count == len(values) else replace(kind, n=int(count))
-        for kind, count in zip(kinds, inside.sum(axis=0), strict=True)
+        for kind, count in zip(specs, inside.sum(axis=0), strict=True)
     ]
 
     def combine(sums: FloatArray) -> FloatArray:
@@ -34,7 +34,7 @@ def mean_measurement(kinds: Mapping[ScoreKind, Sequence[float] | FloatArray]) ->
         return means
 
     statistics = np.hstack([np.where(inside, values, 0.0), inside])
-    return Measurement(statistics=statistics, kinds=tuple(counted), combine=combine)
+    return Measurement(statistics=statistics, specs=tuple(counted), combine=combine)
 
 
 def reference_count(counts: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from lmtasks.task import Sample
 
 
-def normalization_remark(samples: Sequence[Sample]) -> str | None:
+def normalization_warning(samples: Sequence[Sample]) -> str | None:
     """Return how many outputs are in another normalization form than their references, for people; None if none is."""
     differing = sum(_differs(sample) for sample in samples)
     if not differing:

@@ -13,8 +13,8 @@ from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.packages import require
-from lmtasks.metrics.text import is_word, normal, sentences, tokens
-from lmtasks.task import Measurement, Sample, ScoreKind
+from lmtasks.metrics.tokenize import is_word, normal, sentences, tokens
+from lmtasks.task import Measurement, Sample, ScoreSpec
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -64,8 +64,8 @@ class Rouge:
         signature = f"{how}|split:lmtasks1|{refs}|agg:max|version:{version('rouge-score')}"
         setting = self.name.removeprefix("rouge")  # scores that are made in another way have another name
         names = [f"{kind}{setting}" for kind in KINDS]
-        kinds = [ScoreKind(name=name, signature=f"{name}|{signature}") for name in names]
-        return mean_measurement(dict(zip(kinds, zip(*values, strict=True), strict=True)))
+        specs = [ScoreSpec(name=name, signature=f"{name}|{signature}") for name in names]
+        return mean_measurement(dict(zip(specs, zip(*values, strict=True), strict=True)))
 
     def _tokenizer(self, language: str, *, by_character: bool) -> tuple[Callable[[str], list[str]], str]:
         """Return the tokenizer of a language, and how the signature tells it."""

@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lmtasks.errors import LmtasksError
-from lmtasks.foreign import foreign
-from lmtasks.metrics.checked import checked
-from lmtasks.metrics.health import measure_health
-from lmtasks.metrics.language import doubt, group_by_language
-from lmtasks.metrics.members import label_of
-from lmtasks.metrics.normalization import normalization_remark
+from lmtasks.isolation import guarded_call
+from lmtasks.metrics.language import group_by_language, language_warning
+from lmtasks.metrics.normalization import normalization_warning
+from lmtasks.metrics.output_checks import run_output_checks
+from lmtasks.metrics.protocol import label_of
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
+from lmtasks.metrics.validation import checked
 from lmtasks.task import Measurement, Metric, Sample, Score
 
 log = logging.getLogger("lmtasks.metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MetricResult:
     """What a metric measured on the samples of one language."""
 
     metric: str
@@ -37,7 +37,7 @@ class Measured:
 
     def signature(self, place: int) -> str:
         """Return the signature of one of the measurement's kinds."""
-        kind = self.measurement.kinds[place]
+        kind = self.measurement.specs[place]
         return f"{kind.signature}|lang:{self.origin}" if self.origin else kind.signature
 
     def scores(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
@@ -48,14 +48,14 @@ class Measured:
         Raises:
             PluginError: the metric failed.
         """
-        with foreign(f"{self.label} failed"):
+        with guarded_call(f"{self.label} failed"):
             values = corpus_values(self.measurement)
             bounds: Sequence[Sequence[float]] = [(math.nan, math.nan)] * len(values)
             if resamples and can_be_resampled(self.measurement):
                 bounds = bootstrap_intervals(self.measurement, resamples=resamples, seed=seed).tolist()
             scores = []
             for place, (kind, value, (low, high)) in enumerate(
-                zip(self.measurement.kinds, values, bounds, strict=True)
+                zip(self.measurement.specs, values, bounds, strict=True)
             ):
                 n = len(self.samples) if kind.n is None else kind.n
                 if not math.isfinite(value):
@@ -82,7 +82,7 @@ class Measured:
 
 def measure_samples(
     samples: Sequence[Sample], metrics: Iterable[Metric], *, failures: list[LmtasksError] | None = None
-) -> list[Measured]:
+) -> list[MetricResult]:
     """Measure a corpus with each metric.
 
     Samples without references, and those that were skipped, are left out. A set in several languages is measured
@@ -100,7 +100,7 @@ def measure_samples(
     usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
     groups = group_by_language(usable)
     metrics = tuple(metrics)
-    for complaint in (doubt(groups), normalization_remark(usable) if metrics else None):
+    for complaint in (language_warning(groups), normalization_warning(usable) if metrics else None):
         if complaint is not None:
             log.warning("%s", complaint)
     found = []
@@ -110,13 +110,13 @@ def measure_samples(
         for metric in metrics:
             label = label_of(metric)
             with _collected(failures):
-                with foreign(f"{label} failed"):
+                with guarded_call(f"{label} failed"):
                     measurement = checked(metric.measure(_copies(members), language), members)
-                    for kind in measurement.kinds:
+                    for kind in measurement.specs:
                         if labels.setdefault(kind.name, label) != label:
                             raise ValueError(f'its score "{kind.name}" has the name of one of {labels[kind.name]}')
                 found.append(
-                    Measured(
+                    MetricResult(
                         metric=metric.name,
                         label=label,
                         measurement=measurement,
@@ -133,7 +133,7 @@ def _copies(samples: Sequence[Sample]) -> list[Sample]:
     return [replace(sample, inputs=dict(sample.inputs), meta=dict(sample.meta)) for sample in samples]
 
 
-def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:
+def measure_outputs(samples: Sequence[Sample]) -> list[MetricResult]:
     """Measure the health of all outputs, those without references too; nothing for no outputs."""
     made = sorted((sample for sample in samples if sample.finish != "skipped"), key=lambda sample: sample.index)
     if not made:
@@ -142,10 +142,10 @@ def measure_outputs(samples: Sequence[Sample]) -> list[Measured]:
         sample.id: language for (language, _), members in group_by_language(made).items() for sample in members
     }
     return [
-        Measured(
+        MetricResult(
             metric="health",
             label="the health of outputs",
-            measurement=measure_health(made, languages),
+            measurement=run_output_checks(made, languages),
             language=None,
             origin="",
             samples=made,

@@ -26,7 +26,7 @@ SUFFIXES = (".py", ".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPlugin:
+class DiscoveredPlugin:
     """A plugin as its distribution's metadata states it, or a file."""
 
     name: str
@@ -50,12 +50,12 @@ class FoundPlugin:
         return f"{self.distribution} {self.version}"
 
 
-def find_plugins() -> dict[str, list[FoundPlugin]]:
+def find_plugins() -> dict[str, list[DiscoveredPlugin]]:
     """Return the installed plugins by name, sorted; more than one under a name is a conflict."""
-    found: dict[str, list[FoundPlugin]] = {}
+    found: dict[str, list[DiscoveredPlugin]] = {}
     for entry_point in _entry_points():
         distribution: Distribution | None = entry_point.dist
-        plugin = FoundPlugin(
+        plugin = DiscoveredPlugin(
             name=entry_point.name,
             module=entry_point.value,
             distribution=_stated(distribution, "Name") or "unknown distribution",
@@ -97,7 +97,7 @@ def is_plugin_file(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def find_file(path: Path) -> FoundPlugin:
+def find_file(path: Path) -> DiscoveredPlugin:
     """Return a Python or YAML file as a plugin; it is read, and not imported yet.
 
     Raises:
@@ -113,7 +113,7 @@ def find_file(path: Path) -> FoundPlugin:
         content = path.read_bytes()
     except OSError as error:
         raise PluginError(f"{path}: cannot be read ({error.strerror}); name a Python or YAML file") from error
-    return FoundPlugin(
+    return DiscoveredPlugin(
         name=path.stem.removeprefix("lmtasks_").replace("_", "-").lower(),
         module=str(path),
         distribution=path.name,
@@ -150,6 +150,6 @@ def _import_file(path: Path) -> object:
 
 
 def _read_yaml(path: Path, content: bytes) -> object:
-    from lmtasks.plugins.yaml_file import read_task
+    from lmtasks.plugins.yaml_task import read_task
 
     return read_task(path, content)

@@ -14,10 +14,10 @@ from typing import TypeVar, cast
 import pluggy
 
 from lmtasks import hookspecs
-from lmtasks.errors import DeprecatedWarning, PluginError, unknown_name
-from lmtasks.foreign import cause, foreign
+from lmtasks.errors import DeprecatedWarning, PluginError, UsageError, unknown_name
+from lmtasks.isolation import cause, guarded_call
 from lmtasks.plugins.discovery import (
-    FoundPlugin,
+    DiscoveredPlugin,
     disabled_plugins,
     find_file,
     find_plugins,
@@ -34,7 +34,7 @@ Named = TypeVar("Named", Task, Metric)
 class LoadedPlugin:
     """A plugin that was imported and asked for what it offers."""
 
-    found: FoundPlugin
+    found: DiscoveredPlugin
     tasks: Mapping[str, Task]
     """By name, the one meant by the plugin's bare name first."""
     metrics: Mapping[str, Metric]
@@ -65,7 +65,7 @@ class PluginMetric:
             check()
 
 
-def load_plugin(found: FoundPlugin) -> LoadedPlugin:
+def load_plugin(found: DiscoveredPlugin) -> LoadedPlugin:
     """Import a plugin and ask it for its tasks and metrics.
 
     Each plugin has a manager of its own: what goes wrong with one is never blamed on another.
@@ -88,10 +88,10 @@ def load_plugin(found: FoundPlugin) -> LoadedPlugin:
     return replace(loaded, deprecated=deprecated)
 
 
-def _ask(where: str, found: FoundPlugin) -> LoadedPlugin:
+def _ask(where: str, found: DiscoveredPlugin) -> LoadedPlugin:
     """Import a plugin and call its hooks."""
     begun = time.perf_counter()
-    with foreign(f"{where} cannot be imported"):
+    with guarded_call(f"{where} cannot be imported"):
         module = found.load()
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -130,7 +130,7 @@ class Registry:
         A file takes the place of an installed plugin of its name, for it was asked for.
         """
         self.found = find_plugins()
-        self.refused: list[tuple[FoundPlugin, PluginError]] = []
+        self.refused: list[tuple[DiscoveredPlugin, PluginError]] = []
         """What claims the name of a plugin that lmtasks itself brings: that one keeps it."""
         for name, plugins in self.found.items():
             own = [plugin for plugin in plugins if plugin.distribution == hookspecs.PROJECT]
@@ -140,7 +140,7 @@ class Registry:
         self.disabled = {name: self.found.pop(name) for name in disabled_plugins() if name in self.found}
         self._loaded: dict[str, LoadedPlugin] = {}
         self._broken: dict[str, PluginError] = {}
-        self._files: dict[str, list[FoundPlugin]] = {}
+        self._files: dict[str, list[DiscoveredPlugin]] = {}
         for path in named_files():
             try:
                 self._add_file(path)
@@ -258,7 +258,7 @@ class Registry:
         return [task for plugin in self.load_all()[0] for task in plugin.tasks]
 
 
-def _check_version(where: str, found: FoundPlugin) -> None:
+def _check_version(where: str, found: DiscoveredPlugin) -> None:
     """Refuse a plugin that was made for another lmtasks, before it fails in some other way."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
@@ -279,14 +279,14 @@ def _check_version(where: str, found: FoundPlugin) -> None:
             )
 
 
-def _taken(found: FoundPlugin) -> PluginError:
+def _taken(found: DiscoveredPlugin) -> PluginError:
     return PluginError(
         f'plugin "{found.name}" ({found.origin}) has the name of one that lmtasks brings, and is left out; its entry'
         " point needs another"
     )
 
 
-def _name_of_file(found: FoundPlugin, tasks: Iterable[object]) -> str:
+def _name_of_file(found: DiscoveredPlugin, tasks: Iterable[object]) -> str:
     """Return the name that a file's tasks begin with; metrics alone go by the file's."""
     return next((task.name.partition("/")[0] for task in tasks if isinstance(task, Task)), found.name)
 
@@ -296,7 +296,7 @@ def _returned(where: str, hook: pluggy.HookCaller) -> list[object]:
     items: list[object] = []
     # Called one by one: through pluggy, None is taken for no answer, and a hook that forgets to return passes.
     for implementation in hook.get_hookimpls():
-        with foreign(f"{where}: {hook.name} failed"):
+        with guarded_call(f"{where}: {hook.name} failed"):
             returned = implementation.function()
             if listed := isinstance(returned, Iterable) and not isinstance(returned, (str, bytes, Mapping)):
                 items.extend(returned)
@@ -307,7 +307,7 @@ def _returned(where: str, hook: pluggy.HookCaller) -> list[object]:
     return items
 
 
-def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> Iterable[Task]:
+def _checked_tasks(where: str, found: DiscoveredPlugin, tasks: Iterable[object]) -> Iterable[Task]:
     for task in tasks:
         if not isinstance(task, Task):
             raise PluginError(
@@ -317,7 +317,7 @@ def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> I
             raise PluginError(
                 f'{where}: a task is named "{task.name}", expected "{found.name}" or "{found.name}/<variant>"'
             )
-        named = task.from_origin(found.origin)
+        named = task.with_origin(found.origin)
         metrics = [
             metric if isinstance(metric, str) else PluginMetric(metric, _name_of(where, metric), f"of {named.label}")
             for metric in named.metrics
@@ -325,7 +325,7 @@ def _checked_tasks(where: str, found: FoundPlugin, tasks: Iterable[object]) -> I
         yield named.with_metrics(metrics)
 
 
-def _checked_metrics(where: str, found: FoundPlugin, metrics: Iterable[object]) -> Iterable[Metric]:
+def _checked_metrics(where: str, found: DiscoveredPlugin, metrics: Iterable[object]) -> Iterable[Metric]:
     for metric in metrics:
         name = _name_of(where, metric)
         yield PluginMetric(cast(Metric, metric), name, f"({found.origin})")
@@ -334,7 +334,7 @@ def _checked_metrics(where: str, found: FoundPlugin, metrics: Iterable[object]) 
 def _name_of(where: str, metric: object) -> str:
     """Return a metric's name, which is a plugin's code too."""
     name: object = None
-    with foreign(f"{where}: the name of a metric cannot be read"):
+    with guarded_call(f"{where}: the name of a metric cannot be read"):
         if isinstance(metric, Metric):
             name = metric.name
     if not isinstance(name, str) or not name:
@@ -352,3 +352,27 @@ def _by_name(where: str, kind: str, items: Iterable[Named]) -> dict[str, Named]:
             raise PluginError(f'{where}: two of its {kind}s are named "{item.name}"')
         named[item.name] = item
     return named
+
+
+def find_task(
+    registry: Registry, task: str | Task, parameters: Mapping[str, object] | None = None
+) -> tuple[Task, LoadedPlugin | None]:
+    """Return a task by its name, with the plugin that it comes from, or one that was handed over.
+
+    Args:
+        registry: finds it.
+        task: its name, a file, or a Task.
+        parameters: what is set of its parameters.
+
+    Raises:
+        UnknownNameError: there is no such task or parameter.
+        UsageError: a parameter cannot have that value.
+        PluginError: the plugin cannot be loaded.
+    """
+    found, plugin = registry.task(task) if isinstance(task, str) else (task, None)
+    try:
+        return found.with_settings(parameters or {}), plugin
+    except KeyError as error:
+        raise unknown_name(f'parameter of task "{found.name}"', error.args[0], found.parameters) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -2,6 +2,6 @@
 
 from lmtasks.runs.folder import Run
 from lmtasks.runs.options import RunOptions
-from lmtasks.runs.outputs import ScoreOptions
+from lmtasks.runs.rescore import ScoreOptions
 
 __all__ = ["Run", "RunOptions", "ScoreOptions"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from lmtasks.inference import LanguageModel
-from lmtasks.model.adapter import Adapter
+from lmtasks.backends import LanguageModel
+from lmtasks.models.adapter_files import Adapter
 from lmtasks.prompts import Renderer
 from lmtasks.task import Task
 
@@ -20,11 +20,13 @@ class AdapterChoice:
     """Which adapter a run uses."""
 
     adapter: Adapter
-    shipped: bool
+    bundled: bool
     """Whether the task brought it: then it is used only where the base matches."""
 
 
-def put_on(choice: AdapterChoice | None, model: LanguageModel, task: Task, renderer: Renderer) -> Adapter | None:
+def attach_for_run(
+    choice: AdapterChoice | None, model: LanguageModel, task: Task, renderer: Renderer
+) -> Adapter | None:
     """Put the adapter of a run on the model, and warn of what may spoil its answers.
 
     Returns:
@@ -36,7 +38,7 @@ def put_on(choice: AdapterChoice | None, model: LanguageModel, task: Task, rende
     if choice is None:
         return None
     adapter = choice.adapter
-    if choice.shipped and not adapter.belongs_to(model.info):
+    if choice.bundled and not adapter.belongs_to(model.info):
         base = adapter.record["base"]["name"] if adapter.record else "another base"
         log.warning('the adapter that task "%s" brings is for %s: %s runs without it', task.name, base, model.info.name)
         return None

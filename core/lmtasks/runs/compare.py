@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from lmtasks.errors import RunError
-from lmtasks.foreign import foreign
-from lmtasks.metrics import Measured, measure_outputs, measure_samples
+from lmtasks.isolation import guarded_call
+from lmtasks.metrics import MetricResult, measure_outputs, measure_samples
 from lmtasks.metrics.statistics import (
     PairedTest,
     can_be_resampled,
@@ -56,7 +56,7 @@ class ComparedScore:
     """The smallest `p_corrected` that so many examples and trials, and so many scores at once, can give."""
 
     @property
-    def can_tell(self) -> bool:
+    def has_power(self) -> bool:
         """Whether any difference could be significant."""
         return self.smallest_p < ALPHA
 
@@ -106,9 +106,9 @@ class Comparison:
     """Those that gained most, then those that lost most."""
 
     @property
-    def can_tell(self) -> bool:
+    def has_power(self) -> bool:
         """Whether any difference could be significant."""
-        return any(score.can_tell for score in self.scores)
+        return any(score.has_power for score in self.scores)
 
     @property
     def verdict(self) -> str:
@@ -143,7 +143,7 @@ class Comparison:
         if rest := [*named.get("no difference shown", []), *named.get("same", [])]:
             if len(rest) == len(self.scores):
                 n = max(score.n for score in self.scores)
-                few = "" if self.can_tell else ", too few of them or of trials to show one"
+                few = "" if self.has_power else ", too few of them or of trials to show one"
                 parts.append(f"No significant difference is shown on these {n} examples{few}")
                 parts.append("that does not prove there is none")
             else:
@@ -185,7 +185,7 @@ def compare_runs(
     health = [measure_outputs(own) for own in samples]
     _refuse_other_signatures(runs, measured, scored_alike=scored_alike)
 
-    def pair(kind: Sequence[Sequence[Measured]]) -> list[tuple[ComparedScore, ...]]:
+    def pair(kind: Sequence[Sequence[MetricResult]]) -> list[tuple[ComparedScore, ...]]:
         compared = [
             [
                 score
@@ -250,11 +250,11 @@ def _short(value: object) -> str:
 
 
 def _refuse_other_signatures(
-    runs: Sequence[Run], measured: Sequence[Sequence[Measured]], *, scored_alike: bool
+    runs: Sequence[Run], measured: Sequence[Sequence[MetricResult]], *, scored_alike: bool
 ) -> None:
     """Refuse scores under one name that are made in different ways, by what is computed now or was when they ran."""
     now = [
-        {(kind.name, one.language): one.signature(at) for one in own for at, kind in enumerate(one.measurement.kinds)}
+        {(kind.name, one.language): one.signature(at) for one in own for at, kind in enumerate(one.measurement.specs)}
         for own in measured
     ]
     then = [{(score.name, score.language): score.signature for score in run.scores} for run in runs]
@@ -268,14 +268,16 @@ def _refuse_other_signatures(
                     )
 
 
-def _compare(ours: Measured, theirs: Measured, *, resamples: int, trials: int, seed: int) -> Iterable[ComparedScore]:
+def _compare(
+    ours: MetricResult, theirs: MetricResult, *, resamples: int, trials: int, seed: int
+) -> Iterable[ComparedScore]:
     test: PairedTest | None = None
-    with foreign(f"{ours.label} failed"):
+    with guarded_call(f"{ours.label} failed"):
         first, second = corpus_values(ours.measurement), corpus_values(theirs.measurement)
         if can_be_resampled(ours.measurement):
             test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
 
-    for at, kind in enumerate(ours.measurement.kinds):
+    for at, kind in enumerate(ours.measurement.specs):
         if not (math.isfinite(first[at]) and math.isfinite(second[at])):
             continue  # a score that is not defined on the outputs of one of them
 
@@ -321,17 +323,19 @@ def _corrected(compared: Sequence[Sequence[ComparedScore]]) -> list[tuple[Compar
     ]
 
 
-def _changed(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[str | None, tuple[ChangedExample, ...]]:
+def _changed(
+    ours: Sequence[MetricResult], theirs: Sequence[MetricResult]
+) -> tuple[str | None, tuple[ChangedExample, ...]]:
     """Return the examples that changed most, by the score that tells most of them apart."""
     name, most, sign = None, 0, 1
     values: list[tuple[float, float, Sample, Sample]] = []
     for mine, other in zip(ours, theirs, strict=True):
         if not can_be_resampled(mine.measurement):
             continue
-        with foreign(f"{mine.label} failed"):
+        with guarded_call(f"{mine.label} failed"):
             first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
         told = np.isfinite(first) & np.isfinite(second)
-        for at, kind in enumerate(mine.measurement.kinds):
+        for at, kind in enumerate(mine.measurement.specs):
             apart = int((told & (first != second))[:, at].sum())
             # Scores of what was written: a likelihood has nothing to show.
             if apart > most and kind.unit == "0-100" and kind.higher_is_better is not None:

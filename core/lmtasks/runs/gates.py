@@ -52,7 +52,7 @@ class Gate:
         for score in scores:
             if self.amount is None and score.p_corrected is None and score.difference:
                 raise UsageError(f'{score.name} has no test; say by how much: "{score.name} {self.change} by NUMBER"')
-            if self.amount is None and not score.can_tell:
+            if self.amount is None and not score.has_power:
                 raise UsageError(
                     f'"{self.score} {self.change}" cannot be told on {score.n} examples: p is never below'
                     f" {score.smallest_p:.3f} here; take more examples or --trials, or say by how much:"

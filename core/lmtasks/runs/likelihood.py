@@ -6,19 +6,19 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 
+from lmtasks.backends import Continuation, LanguageModel
 from lmtasks.errors import ModelError
-from lmtasks.inference import Continuation, LanguageModel
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.task import Example, LogLikelihood, Task
 
 
 def render_answers(task: Task, examples: Sequence[Example], renderer: Renderer) -> dict[str, array[int]]:
     """Return the token ids of every text whose likelihood is to be measured."""
-    texts = {text for example in examples for text in likely_texts(task, example)}
+    texts = {text for example in examples for text in reference_texts(task, example)}
     return {text: renderer.render_answer(text) if text else array("i") for text in texts}
 
 
-def likely_texts(task: Task, example: Example) -> tuple[str, ...]:
+def reference_texts(task: Task, example: Example) -> tuple[str, ...]:
     """Return the references of an example as a model would write them."""
     return tuple(text or task.no_answer or "" for text in example.references)
 
@@ -45,7 +45,7 @@ def measure_likelihoods(
     Raises:
         ModelError: the model gives something else than a number.
     """
-    texts = [likely_texts(task, example) if answers else () for example, _ in asked]
+    texts = [reference_texts(task, example) if answers else () for example, _ in asked]
     places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
     measured: dict[tuple[int, str], float] = {}
     continuations = [

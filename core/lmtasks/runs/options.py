@@ -10,12 +10,12 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from lmtasks.chat_template import THINKING_OFF
 from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import states_language
-from lmtasks.model.info import Device, Dtype, Quantize
+from lmtasks.models.info import Device, Dtype, Quantize
 from lmtasks.prompts import OnOverlong
-from lmtasks.task import Generation, names
+from lmtasks.prompts.chat_template import THINKING_OFF
+from lmtasks.task import Generation, as_tuple
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -87,9 +87,9 @@ class RunOptions:
         """
         # What Python callers naturally pass is taken for what is meant.
         if self.metrics is not None:
-            object.__setattr__(self, "metrics", names(self.metrics))
+            object.__setattr__(self, "metrics", as_tuple(self.metrics))
         if self.stop is not None:
-            object.__setattr__(self, "stop", names(self.stop))
+            object.__setattr__(self, "stop", as_tuple(self.stop))
         for name in ("temperature", "top_p", "repetition_penalty"):
             if (number := getattr(self, name)) is not None:
                 if not isinstance(number, (int, float)):

@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lmtasks.backends import LanguageModel
 from lmtasks.data import Dataset, FewShot
 from lmtasks.errors import PromptError
-from lmtasks.inference import LanguageModel
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
-from lmtasks.model.adapter import Adapter
-from lmtasks.plugins import FoundPlugin
+from lmtasks.models.adapter_files import Adapter
+from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
 from lmtasks.runs.adapters import AdapterChoice
-from lmtasks.runs.likelihood import likely_texts
+from lmtasks.runs.likelihood import reference_texts
 from lmtasks.runs.options import RunOptions
 from lmtasks.runs.samples import stated_language
 from lmtasks.task import Generation, Metric, Task
@@ -32,7 +32,7 @@ class Plan:
     """A run with everything that can be checked before a model is loaded."""
 
     task: Task
-    plugin: FoundPlugin | None
+    plugin: DiscoveredPlugin | None
     """Where the task comes from; None: it was handed over from Python."""
     dataset: Dataset
     fewshot: FewShot | None
@@ -42,14 +42,14 @@ class Plan:
     adapter: AdapterChoice | None = None
 
 
-def stopping(generation: Generation, renderer: Renderer, adapter: Adapter | None) -> Generation:
+def with_stop_strings(generation: Generation, renderer: Renderer, adapter: Adapter | None) -> Generation:
     """Return a way to draw completions that also stops where the prompt's form ends an answer."""
     if adapter and adapter.record:
         return generation  # it has learned to end its answers, which may hold what separates examples
     return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
 
 
-def room_for_prompt(model: LanguageModel, generation: Generation) -> int | None:
+def max_prompt_tokens(model: LanguageModel, generation: Generation) -> int | None:
     """Return how many tokens a prompt may have; None: as many as it likes.
 
     Raises:
@@ -75,14 +75,14 @@ def render_prompts(
     on_progress: OnProgress,
 ) -> list[RenderedPrompt | None]:
     """Render all prompts; None stands for one that is skipped."""
-    room, context = room_for_prompt(model, generation), model.info.context_length
+    room, context = max_prompt_tokens(model, generation), model.info.context_length
     prompts: list[RenderedPrompt | None] = []
     overlong: list[OverlongPromptError] = []
     for number, example in enumerate(plan.dataset.examples):
         if number and number % 1000 == 0:
             on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
         # A reference whose likelihood is measured takes the place of an answer, and may be longer than one.
-        texts = likely_texts(plan.task, example) if answers else ()
+        texts = reference_texts(plan.task, example) if answers else ()
         longest = max((len(answers[text]) for text in texts), default=0)
         own_room = None if room is None or context is None else max(0, min(room, context - longest))
         try:

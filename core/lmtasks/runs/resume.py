@@ -9,8 +9,8 @@ from pathlib import Path
 from lmtasks.errors import RunError
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
-from lmtasks.runs.sample_file import SAMPLES, mend_samples, numbered_samples, rewrite_samples
-from lmtasks.runs.samples import unanswered, with_prediction
+from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line
+from lmtasks.runs.samples import new_sample, with_prediction
 from lmtasks.task import Sample
 
 WAYS_OUT = (
@@ -33,7 +33,7 @@ def take_over(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) 
     Raises:
         RunError: a line is damaged, or holds something else than the plan's example of that index.
     """
-    mend_samples(path)
+    truncate_partial_line(path)
     try:
         lines = numbered_samples(path, count=len(prompts))
     except RunError as error:
@@ -70,7 +70,7 @@ def _foreign_field(plan: Plan, prompt: RenderedPrompt | None, sample: Sample) ->
 
 def _read_again(plan: Plan, sample: Sample) -> Sample:
     """Return a sample as its task reads it now."""
-    fresh = unanswered(plan.task, sample.index, plan.dataset.examples[sample.index])
+    fresh = new_sample(plan.task, sample.index, plan.dataset.examples[sample.index])
     if sample.finish == "skipped":
         return fresh
     return with_prediction(plan.task, replace(sample, language=fresh.language, meta=fresh.meta))

@@ -106,7 +106,7 @@ def _refuse_negative(values: Mapping[str, object], where: str) -> None:
             raise ShapeError(f"{where}{name}: expected a number of at least 0, got {value}")
 
 
-def mend_samples(path: Path) -> None:
+def truncate_partial_line(path: Path) -> None:
     """Cut off a last line that was only half written when the process was killed.
 
     Raises:

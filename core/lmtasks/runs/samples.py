@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from lmtasks.characters import as_utf8, is_blank
+from lmtasks.backends import Completion
 from lmtasks.errors import PluginError
-from lmtasks.foreign import foreign
-from lmtasks.inference import Completion
+from lmtasks.isolation import guarded_call
 from lmtasks.languages import states_language
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.task import Example, LogLikelihood, Sample, Task
+from lmtasks.text_utils import as_utf8, is_blank
 
 log = logging.getLogger("lmtasks.runs")
 
 
-def unanswered(task: Task, index: int, example: Example) -> Sample:
+def new_sample(task: Task, index: int, example: Example) -> Sample:
     """Return the sample of an example that no model has answered yet."""
     return Sample(
         index=index,
@@ -30,7 +30,7 @@ def unanswered(task: Task, index: int, example: Example) -> Sample:
     )
 
 
-def with_answer(
+def with_completion(
     task: Task,
     sample: Sample,
     prompt: RenderedPrompt,
@@ -70,7 +70,7 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
     Raises:
         PluginError: the task's parser failed or returned something else than text.
     """
-    with foreign(f'{task.label}: its parser failed on example "{example_id}"'):
+    with guarded_call(f'{task.label}: its parser failed on example "{example_id}"'):
         prediction = task.parse(completion)
     if not isinstance(prediction, str):
         raise PluginError(

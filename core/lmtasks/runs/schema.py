@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from lmtasks.model.adapter_record import (
+from lmtasks.models.adapter_record import (
     AdapterRecord,
     ChatTemplateRecord,
     Count,

@@ -5,13 +5,13 @@ Standard library only, so that a plugin that imports it starts at once.
 
 from __future__ import annotations
 
-from lmtasks.task.kinds import names
 from lmtasks.task.parameter import Parameter
 from lmtasks.task.prompt import Field, Generation, Prompt
 from lmtasks.task.sample import Example, LogLikelihood, Sample
-from lmtasks.task.score import Measurement, Metric, Score, ScoreKind
+from lmtasks.task.score import Measurement, Metric, Score, ScoreSpec
 from lmtasks.task.source import DataFile, DataFunction, DataSource, HubDataset
 from lmtasks.task.task import TASK_NAME, Task
+from lmtasks.task.validate import as_tuple
 
 __all__ = [
     "TASK_NAME",
@@ -29,7 +29,7 @@ __all__ = [
     "Prompt",
     "Sample",
     "Score",
-    "ScoreKind",
+    "ScoreSpec",
     "Task",
-    "names",
+    "as_tuple",
 ]

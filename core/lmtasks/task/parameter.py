@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lmtasks.task.kinds import names
+from lmtasks.task.validate import as_tuple
 
 Value = str | int | float | bool
 
@@ -25,8 +25,8 @@ class Parameter:
     """That its values have; None: that of `value`, or text."""
     choices: tuple[str, ...] = ()
     """The only texts it may be; empty: any."""
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     """The range of a number, its ends included."""
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class Parameter:
         Raises:
             ValueError: says what it may be.
         """
-        object.__setattr__(self, "choices", names(self.choices))
+        object.__setattr__(self, "choices", as_tuple(self.choices))
         object.__setattr__(self, "type", self.type or (str if self.value is None else type(self.value)))
         if self.choices and self.type is not str:
             raise ValueError("choices are texts: a number has least and most")
@@ -66,13 +66,13 @@ class Parameter:
     def _allows(self, value: Value) -> bool:
         if isinstance(value, str):
             return value in self.choices if self.choices else bool(value)
-        low, high = self.least is not None and value < self.least, self.most is not None and value > self.most
+        low, high = self.minimum is not None and value < self.minimum, self.maximum is not None and value > self.maximum
         return math.isfinite(value) and not low and not high
 
     def _expected(self) -> str:
         if self.choices:
             return f"must be one of {', '.join(self.choices)}"
         kinds: dict[object, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-        bounds = [f"of at least {self.least:g}"] if self.least is not None else []
-        bounds += [f"of at most {self.most:g}"] if self.most is not None else []
+        bounds = [f"of at least {self.minimum:g}"] if self.minimum is not None else []
+        bounds += [f"of at most {self.maximum:g}"] if self.maximum is not None else []
         return f"must be {' '.join([kinds[self.type], ' and '.join(bounds)]).strip()}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from string import Template
 from typing import Literal
 
-from lmtasks.task.kinds import check_kind, names
+from lmtasks.task.validate import as_tuple, check_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Field:
 
     def __post_init__(self) -> None:
         """Take a single column name for a tuple of one."""
-        object.__setattr__(self, "columns", names(self.columns))
+        object.__setattr__(self, "columns", as_tuple(self.columns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +37,9 @@ class Prompt:
 
     user: str | Callable[[Mapping[str, str]], str]
     system: str | Callable[[Mapping[str, str]], str] = ""
-    cue: str = ""
+    answer_prefix: str = ""
     """What the answer follows in the plain form for base models, such as "Summary:"."""
-    separator: str = "\n\n"
+    example_separator: str = "\n\n"
     """What stands between examples in the plain form, and therefore ends an answer there."""
 
     def __post_init__(self) -> None:
@@ -51,9 +51,9 @@ class Prompt:
         for part in ("user", "system"):
             if not isinstance(getattr(self, part), str) and not callable(getattr(self, part)):
                 raise ValueError(f"{part} of a prompt is neither text nor a function of the inputs")
-        for part in ("cue", "separator"):
-            check_kind(f"{part} of a prompt", getattr(self, part), (str,))
-        if not self.separator:
+        for part in ("answer_prefix", "example_separator"):
+            check_type(f"{part} of a prompt", getattr(self, part), (str,))
+        if not self.example_separator:
             raise ValueError("a prompt's separator must not be empty: it ends the answers of base models")
 
     def fill(self, part: Literal["system", "user"], inputs: Mapping[str, str]) -> str:
@@ -102,9 +102,9 @@ class Generation:
             ValueError: a value that no model can be asked for, or sampling settings without a temperature.
         """
         for part in ("max_new_tokens", "top_k"):
-            check_kind(part, getattr(self, part), (int,))
+            check_type(part, getattr(self, part), (int,))
         for part in ("temperature", "top_p", "repetition_penalty"):
-            check_kind(part, getattr(self, part), (float, int))
+            check_type(part, getattr(self, part), (float, int))
         if not 1 <= self.max_new_tokens < 2**63:
             raise ValueError(f"max_new_tokens must be at least 1 and below 2**63, not {self.max_new_tokens}")
         if not 0 <= self.temperature < math.inf:
@@ -117,8 +117,8 @@ class Generation:
             raise ValueError(f"repetition_penalty must be above 0 (1: none), not {self.repetition_penalty}")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
             raise ValueError("top_p and top_k need a temperature above 0: greedy generation ignores them")
-        object.__setattr__(self, "stop", names(self.stop))
+        object.__setattr__(self, "stop", as_tuple(self.stop))
         for text in self.stop:
-            check_kind("a stop string", text, (str,))
+            check_type("a stop string", text, (str,))
         if any(not text for text in self.stop):
             raise ValueError("an empty stop string would end every completion at once")

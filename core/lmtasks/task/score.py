@@ -37,7 +37,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreKind:
+class ScoreSpec:
     """What one value of a measurement is called and means."""
 
     name: str
@@ -58,7 +58,7 @@ class Measurement:
     statistics: FloatArray
     """Shape [examples, statistics]. Without any statistics, shape [examples, 0], the scores are known for the corpus
     alone: they have no interval and no test."""
-    kinds: tuple[ScoreKind, ...]
+    specs: tuple[ScoreSpec, ...]
     combine: Callable[[FloatArray], FloatArray]
     """From sums of statistics, shape [..., statistics], to values, shape [..., kinds], each row by itself."""
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmtasks.task.kinds import check_kind, names
 from lmtasks.task.parameter import Parameter, Value
 from lmtasks.task.prompt import Field, Generation, Prompt
 from lmtasks.task.sample import Example
 from lmtasks.task.score import Metric
 from lmtasks.task.source import DataFile, DataFunction, DataSource, HubDataset
+from lmtasks.task.validate import as_tuple, check_type
 
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)?")
 
@@ -39,7 +39,7 @@ class Task:
     generation: Generation
     language: str | None
     no_answer: str | None
-    expects: Mapping[str, str]
+    require_columns: Mapping[str, str]
     adapter: str | Path | None
     parameters: Mapping[str, Parameter]
     origin: str = field(compare=False)
@@ -60,7 +60,7 @@ class Task:
         generation: Generation | None = None,
         language: str | None = None,
         no_answer: str | None = None,
-        expects: Mapping[str, str] | None = None,
+        require_columns: Mapping[str, str] | None = None,
         adapter: str | Path | None = None,
         parameters: Mapping[str, Parameter] | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Task:
             language: of the references, where neither examples nor flags say; None: read from their script.
             no_answer: what the model should write where the data has an empty list of references; None: such
                 data is an error. `parse` must turn it into "".
-            expects: columns that must hold this value where the data has them, such as {"target_lang": "zh"}.
+            require_columns: columns that must hold this value where the data has them, such as {"target_lang": "zh"}.
             adapter: a LoRA adapter for this task, as a folder of the package or a hub id; it is used where the model
                 is the one that it was trained on.
             parameters: settings that users may change with `--set`, by name; prompts name them like fields.
@@ -93,20 +93,20 @@ class Task:
             "name": name,
             "version": version,
             "summary": summary,
-            "fields": dict(fields) if isinstance(fields, Mapping) else {name: Field() for name in names(fields)},
-            "references": names(references),
+            "fields": dict(fields) if isinstance(fields, Mapping) else {name: Field() for name in as_tuple(fields)},
+            "references": as_tuple(references),
             "prompts": {
                 key: Prompt(user=prompt) if isinstance(prompt, str) else prompt for key, prompt in prompts.items()
             },
             "datasets": {
                 key: DataFunction(read=source) if callable(source) else source for key, source in datasets.items()
             },
-            "metrics": names(metrics),
+            "metrics": as_tuple(metrics),
             "parse": parse,
             "generation": generation or Generation(),
             "language": language,
             "no_answer": no_answer,
-            "expects": dict(expects or {}),
+            "require_columns": dict(require_columns or {}),
             "adapter": adapter,
             "parameters": dict(parameters or {}),
             "origin": "",
@@ -121,13 +121,13 @@ class Task:
                 f'task name "{self.name}": expected the plugin\'s name, or "plugin/variant", in lower case'
             )
         for part, kinds in PARTS.items():
-            check_kind(f'task "{self.name}": {part}', getattr(self, part), kinds)
+            check_type(f'task "{self.name}": {part}', getattr(self, part), kinds)
         for part, kind in ITEMS.items():
             held = getattr(self, part)
             for key in held if isinstance(held, Mapping) else ():
-                check_kind(f'task "{self.name}": the name of one of its {part}', key, (str,))
+                check_type(f'task "{self.name}": the name of one of its {part}', key, (str,))
             for item in held.values() if isinstance(held, Mapping) else held:
-                check_kind(f'task "{self.name}": one of its {part}', item, kind)
+                check_type(f'task "{self.name}": one of its {part}', item, kind)
         for part in ("fields", "prompts", "datasets"):
             if not getattr(self, part):
                 raise ValueError(f'task "{self.name}": {part} is empty, at least one is needed')
@@ -171,7 +171,7 @@ class Task:
                 raise ValueError(f'{self.label}: parameter "{name}" {error}, not {value!r}') from None
         return self._changed("parameters", parameters)
 
-    def from_origin(self, origin: str) -> Task:
+    def with_origin(self, origin: str) -> Task:
         """Return this task with the word of where it comes from."""
         return self._changed("origin", origin)
 
@@ -208,7 +208,7 @@ ITEMS: Mapping[str, tuple[type, ...]] = {
     "prompts": (Prompt,),
     "datasets": (DataFile, HubDataset, DataFunction),
     "metrics": (str, Metric),
-    "expects": (str,),
+    "require_columns": (str,),
     "parameters": (Parameter,),
 }
 """The same for what they hold."""

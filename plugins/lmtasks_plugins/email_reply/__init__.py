@@ -22,8 +22,8 @@ REPLY = Task(
             system="You write replies to e-mails, in the language of the e-mail.",
             user="Subject: $subject\n\n$email\n\n---\nWrite a reply to the e-mail above. Write only the reply.\n"
             "Say this: $points\nTone: $tone\nLength: at most $words words",
-            cue="Reply:",
-            separator="\n\n=====\n\n",
+            answer_prefix="Reply:",
+            example_separator="\n\n=====\n\n",
         ),
     },
     datasets={"demo": DataFile(path=Path(__file__).with_name("emails.jsonl"), license="Apache-2.0")},
@@ -31,7 +31,7 @@ REPLY = Task(
     generation=Generation(max_new_tokens=192),
     parameters={
         "tone": Parameter(summary='of every reply, such as "formal", over what the data says'),
-        "words": Parameter(type=int, least=1, summary="that a reply has at most"),
+        "words": Parameter(type=int, minimum=1, summary="that a reply has at most"),
     },
 )
 

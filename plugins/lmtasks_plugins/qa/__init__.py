@@ -39,12 +39,12 @@ FROM_TEXT = Task(
     prompts={
         "plain": Prompt(
             user=f'$context\n\n$question Answer in at most five words, or with "{NO_ANSWER}" if the text does not say.',
-            cue="Answer:",
+            answer_prefix="Answer:",
         ),
         "strict": Prompt(
             system=f'You copy answers from a text, word by word. If the text holds no answer, you write "{NO_ANSWER}".',
             user="Text: $context\n\nQuestion: $question",
-            cue="Answer:",
+            answer_prefix="Answer:",
         ),
     },
     datasets={
@@ -100,7 +100,7 @@ CLOSED_BOOK = Task(
     prompts={
         "plain": Prompt(
             user="Question: $question\n\nAnswer with a name, a number or a few words, and nothing else.",
-            cue="Answer:",
+            answer_prefix="Answer:",
         ),
     },
     datasets={
@@ -131,7 +131,7 @@ CUSTOMER_SERVICE = Task(
             system="You work in customer service. You answer politely and briefly, and promise nothing that you do"
             " not know.",
             user="Notes: $context\n\nCustomer: $question",
-            cue="Answer:",
+            answer_prefix="Answer:",
         ),
     },
     datasets={

@@ -31,12 +31,12 @@ ARTICLE = Task(
     prompts={
         "plain": Prompt(
             user="$document\n\nSummarize the text above in two sentences.",
-            cue="Summary:",
+            answer_prefix="Summary:",
         ),
         "one-sentence": Prompt(
             system="You write short summaries that keep to the facts of the text.",
             user="Text:\n$document\n\nSummarize the text in one sentence.",
-            cue="Summary:",
+            answer_prefix="Summary:",
         ),
     },
     datasets={
@@ -70,12 +70,12 @@ DIALOGUE = Task(
     prompts={
         "plain": Prompt(
             user="Summarize the following dialogue in one or two sentences.\n\n$document",
-            cue="Summary:",
+            answer_prefix="Summary:",
         ),
         "reporter": Prompt(
             system="You report conversations briefly, in the third person.",
             user="Conversation:\n$document\n\nReport in one or two sentences.",
-            cue="Report:",
+            answer_prefix="Report:",
         ),
     },
     datasets={
@@ -106,7 +106,7 @@ HEADLINE = Task(
     prompts={
         "plain": Prompt(
             user="$document\n\nWrite a subject line of at most ten words for the text above. Write only the line.",
-            cue="Subject:",
+            answer_prefix="Subject:",
         ),
     },
     datasets={

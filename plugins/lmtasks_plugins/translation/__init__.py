@@ -41,16 +41,16 @@ def translation_task(pair: str) -> Task:
         prompts={
             "plain": Prompt(
                 user=f"Translate from {from_language} to {to_language}. Write only the translation.\n\n$text",
-                cue=f"{to_language}:",
+                answer_prefix=f"{to_language}:",
             ),
-            "labels": Prompt(user=f"{from_language}: $text", cue=f"{to_language}:"),
+            "labels": Prompt(user=f"{from_language}: $text", answer_prefix=f"{to_language}:"),
         },
         datasets={"demo": DataFile(path=SENTENCES, license="Apache-2.0"), **public_sets(source, target)},
         metrics=("bleu", "chrf"),
         generation=Generation(max_new_tokens=128),
         language=target,
         # Data made for another pair would be scored without complaint, and mean nothing.
-        expects={"source_lang": source, "target_lang": target, "src_lang": source, "tgt_lang": target},
+        require_columns={"source_lang": source, "target_lang": target, "src_lang": source, "tgt_lang": target},
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lmtasks import Measurement, Metric, Sample, ScoreKind, hookimpl
+from lmtasks import Measurement, Metric, Sample, ScoreSpec, hookimpl
 
 
 class LengthRatio:
@@ -16,7 +16,7 @@ class LengthRatio:
         lengths = [(len(sample.prediction), len(sample.references[0])) for sample in samples]
         return Measurement(
             statistics=np.array(lengths, dtype=np.float64),
-            kinds=(ScoreKind(name=self.name, signature="length_ratio|in:characters|version:1", unit="ratio"),),
+            specs=(ScoreSpec(name=self.name, signature="length_ratio|in:characters|version:1", unit="ratio"),),
             combine=lambda sums: sums[..., :1] / sums[..., 1:],
         )
 

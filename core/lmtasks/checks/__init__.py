@@ -1,0 +1,1 @@
+"""Checks: what a plugin promises, and whether a data file can be used."""

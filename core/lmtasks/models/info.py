@@ -1,0 +1,36 @@
+"""What a run records of its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["none", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A loaded model's identity and shape."""
+
+    name: str
+    """As the user asked for it."""
+    source: str
+    """"catalog", "folder", "gguf" or "hub"."""
+    revision: str
+    """The hash of the weights ("sha256:..."), or the hub's commit."""
+    architecture: str
+    parameters: int
+    dtype: str
+    device: str
+    context_length: int | None
+    """In tokens, prompt and answer together; None: unlimited."""
+    chat: bool
+    """Whether it has a chat template."""
+    languages: tuple[str, ...] = ()
+    """That it writes, as primary subtags; empty: unknown or many."""
+    remote_code: bool = False
+    """Whether code from its folder or the hub was allowed to run."""
+    quantize: Quantize = "none"
+    """To what its linear layers are rounded when it answers."""
