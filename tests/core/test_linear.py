@@ -21,7 +21,7 @@ from lmtasks.kernels.linear import (
     Int8Linear,
     PackedLinear,
     Part,
-    can_pack,
+    can_prepack,
     optimize_linear_layers,
     supports_int8,
 )
@@ -30,7 +30,7 @@ from lmtasks.testing import save_tiny_model
 CPU = torch.device("cpu")
 rounds = pytest.mark.skipif(not supports_int8(CPU), reason="this torch does not multiply in 8 bits")
 packs = pytest.mark.skipif(
-    not can_pack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"
+    not can_prepack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"
 )
 
 
