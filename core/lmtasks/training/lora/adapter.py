@@ -17,8 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from lmtasks.errors import TrainingError, UsageError
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
+from lmtasks.options import TrainOptions
 from lmtasks.training.common.packing import packed_attention
-from lmtasks.training.lora.options import TrainOptions
 
 ALL = ("all-linear",)
 
