@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from lmtasks.testing import save_tiny_model
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several torch processes on the same cores slow each other down: their threads wait by spinning.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

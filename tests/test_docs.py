@@ -35,10 +35,10 @@ from lmtasks.cli.main import COMMANDS, cli, main
 from lmtasks.cli.settings import training_settings
 from lmtasks.metrics import CORE
 from lmtasks.models import CATALOG
+from lmtasks.options import TrainOptions
 from lmtasks.parsers import PARSERS
 from lmtasks.plugins import Registry
 from lmtasks.plugins.yaml_schema import task_schema
-from lmtasks.training import TrainOptions
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

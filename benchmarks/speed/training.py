@@ -28,8 +28,8 @@ import torch
 from lmtasks.api.training import PlannedTraining, plan_train
 from lmtasks.models import store
 from lmtasks.models.catalog import CATALOG
+from lmtasks.options import TrainOptions
 from lmtasks.progress import no_progress
-from lmtasks.training import TrainOptions
 
 SIDES = ("lmtasks", "trainer")
 RANK, ALPHA, RATE, BATCH = 16, 32, 5e-4, 8

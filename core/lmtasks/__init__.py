@@ -30,8 +30,8 @@ from lmtasks.task import (
 
 if TYPE_CHECKING:
     from lmtasks.api import TrainedAdapter, as_evaluate, ask, compare, load_model, run, score, train
-    from lmtasks.runs import Run, RunOptions, ScoreOptions
-    from lmtasks.training import TrainOptions
+    from lmtasks.options import RunOptions, ScoreOptions, TrainOptions
+    from lmtasks.runs import Run
 
 __all__ = [
     "DataFile",
@@ -69,8 +69,8 @@ _LATE = {
     **dict.fromkeys(
         ("TrainedAdapter", "as_evaluate", "ask", "compare", "load_model", "run", "score", "train"), "lmtasks.api"
     ),
-    "TrainOptions": "lmtasks.training",
-    **dict.fromkeys(("Run", "RunOptions", "ScoreOptions"), "lmtasks.runs"),
+    "Run": "lmtasks.runs",
+    **dict.fromkeys(("RunOptions", "ScoreOptions", "TrainOptions"), "lmtasks.options"),
 }
 
 

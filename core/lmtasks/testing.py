@@ -13,8 +13,8 @@ from lmtasks.backends import Capabilities, Completion, Continuation, LanguageMod
 from lmtasks.checks.plugin import STRANGE_TEXTS, check_plugin, check_promises
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
+from lmtasks.options import RunOptions
 from lmtasks.prompts.chat_template import Tokenizer
-from lmtasks.runs import RunOptions
 from lmtasks.task import Task
 from lmtasks.text_utils import CHAT_TEMPLATE, CharacterTokenizer
 

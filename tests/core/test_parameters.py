@@ -8,7 +8,7 @@ import lmtasks
 from lmtasks import Example, Parameter, Prompt, Task
 from lmtasks.api import plan_run
 from lmtasks.errors import UnknownNameError, UsageError
-from lmtasks.runs import RunOptions
+from lmtasks.options import RunOptions
 from lmtasks.testing import FakeModel
 
 EXAMPLES = [Example(id="a", inputs={"text": "hi", "tone": "warm"}), Example(id="b", inputs={"text": "ho"})]

@@ -27,9 +27,10 @@ from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
 from lmtasks.models.loading import load
+from lmtasks.options import TrainOptions
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.testing import save_tiny_model
-from lmtasks.training import TrainOptions, plan_training, prepare, trainer
+from lmtasks.training import plan_training, prepare, trainer
 from lmtasks.training import train as training
 from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.common.dataset import TrainingExample, plan_steps

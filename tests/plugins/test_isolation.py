@@ -17,8 +17,9 @@ from process_state import state
 import lmtasks
 from lmtasks.api import run_all
 from lmtasks.errors import DataError, LmtasksError, PluginError, PromptError
+from lmtasks.options import RunOptions
 from lmtasks.plugins import Registry
-from lmtasks.runs import Run, RunOptions
+from lmtasks.runs import Run
 from lmtasks.testing import FakeModel
 
 TASK = """

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmtasks.errors import AdapterError, ModelError, UsageError
 from lmtasks.models.adapter_files import RECORD, Adapter, find_adapter
 from lmtasks.models.adapter_record import AdapterRecord
-from lmtasks.models.info import Dtype
+from lmtasks.options import Dtype
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.shape import ShapeError, check_shape

@@ -13,12 +13,12 @@ from lmtasks.errors import AdapterError, UsageError, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.models import DEFAULT
 from lmtasks.models.adapter_files import find_adapter
+from lmtasks.options import RunOptions, with_changes
 from lmtasks.paths import user_path
 from lmtasks.plugins import DiscoveredPlugin, Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import Run
-from lmtasks.runs.options import RunOptions, with_changes
 from lmtasks.task import Example, Task
 
 if TYPE_CHECKING:

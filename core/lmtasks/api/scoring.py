@@ -14,19 +14,19 @@ from lmtasks.metrics import find_metrics
 from lmtasks.metrics.evaluate_bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.models import DEFAULT
+from lmtasks.options import RunOptions, ScoreOptions, with_changes
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
 from lmtasks.runs.folder import RECORD, Run
 from lmtasks.runs.metric_choice import metrics_of_runs
-from lmtasks.runs.options import RunOptions, with_changes
 from lmtasks.task import Metric, Task
 
 if TYPE_CHECKING:
     from lmtasks.backends import LanguageModel
     from lmtasks.runs.compare import Comparison
-    from lmtasks.runs.rescore import Scored, ScoreOptions
+    from lmtasks.runs.rescore import Scored
 
 
 def score(
@@ -51,8 +51,6 @@ def score(
         RunError: the run has not finished, or has no folder.
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.rescore import ScoreOptions
-
     options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
     failures: list[LmtasksError] | None = [] if on_failure else None
     scored = _scored(target, options, failures)

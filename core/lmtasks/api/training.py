@@ -13,6 +13,7 @@ from lmtasks.api.running import plan_run, run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.models import DEFAULT
+from lmtasks.options import TrainOptions, with_changes
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
@@ -22,10 +23,9 @@ from lmtasks.runs.bound_task import make_renderer
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
-from lmtasks.runs.options import with_changes
 from lmtasks.runs.run_json import data_record, now, task_record
 from lmtasks.task import Task
-from lmtasks.training import TrainingPlan, TrainOptions, plan_training
+from lmtasks.training import TrainingPlan, plan_training
 from lmtasks.training.common.distributed import processes, rank
 from lmtasks.training.common.resume_state import (
     FOLDER,
@@ -241,7 +241,7 @@ def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: O
     adapter = find_adapter(work.adapter)
     after = _finished_run(work.state.get("after"), "after")
     if after is None:
-        scoring = with_changes(planned.scoring, {"adapter": AdapterChoice(adapter, bundled=False)}, "part of a plan")
+        scoring = replace(planned.scoring, adapter=AdapterChoice(adapter, bundled=False))
         [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
         work.note(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)

@@ -24,10 +24,11 @@ from lmtasks.kernels.linear import supports_int8
 from lmtasks.kernels.probe import EquivalenceProbe
 from lmtasks.models.adapter_files import Adapter, adapter_name
 from lmtasks.models.finite import NotFiniteError
-from lmtasks.models.info import ModelInfo, Quantize
+from lmtasks.models.info import ModelInfo
 from lmtasks.models.load_errors import said
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
+from lmtasks.options import Quantize
 from lmtasks.prompts.chat_template import chat_template_of
 
 if TYPE_CHECKING:

@@ -20,12 +20,13 @@ from lmtasks.data.text_checks import in_rows, no_references, odd_answers, odd_te
 from lmtasks.errors import DataError, LmtasksError
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.metrics.language import group_by_language, language_warning
+from lmtasks.options import TrainOptions
+from lmtasks.options.base import check_language
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
-from lmtasks.runs.options import check_language
 from lmtasks.runs.samples import new_sample
 from lmtasks.task import Example, Task
-from lmtasks.training import TrainOptions, plan_training
+from lmtasks.training import plan_training
 
 WITH_INPUTS = ("run", "train")
 """The commands that need the inputs of a task; outputs made elsewhere are scored without."""

@@ -82,7 +82,7 @@ def command(
     """
     from lmtasks import api
     from lmtasks.cli.main import GATE
-    from lmtasks.runs import RunOptions
+    from lmtasks.options import RunOptions
     from lmtasks.runs.compare import ALPHA
     from lmtasks.runs.gates import Gate
 

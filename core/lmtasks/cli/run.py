@@ -43,7 +43,7 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     lmtasks run summarization/dialogue=adapters/dialogue qa=adapters/qa
     """
     from lmtasks import api
-    from lmtasks.runs.options import RunOptions
+    from lmtasks.options import RunOptions
 
     if len(tasks) > 1:
         given = [name for name in OF_ONE_TASK if settings[name]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lmtasks.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from lmtasks.training import TrainOptions
+    from lmtasks.options import TrainOptions
 
 
 def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[TrainOptions, str | None]:
@@ -25,7 +25,7 @@ def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[Tr
         UnknownNameError: there is no such setting; offers the nearest.
         MetricError: the file names a module of `evaluate`, which is code: only a flag does.
     """
-    from lmtasks.training import TrainOptions
+    from lmtasks.options import TrainOptions
 
     given = {name: value for name, value in flags.items() if not (value is None or value is False or value in ((), {}))}
     settings = {**(_read(config, given) if config else {}), **given}

@@ -6,29 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from lmtasks.errors import DataError
+from lmtasks.options import DataOptions
 from lmtasks.task import Example
 
 EVAL_SPLITS = ("test", "devtest", "validation", "dev", "train")
 """Where no split is asked for, the first of these that the data has is scored."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataRequest:
-    """What a user asks for; everything has a default in the task."""
+@dataclass(frozen=True, kw_only=True)
+class DataRequest(DataOptions):
+    """The examples that a user asks for, and how they are chosen where the options leave it open."""
 
-    data: str | Path | None = None
-    """A named set of the task, a file, or hub:ID[@REVISION][#CONFIG]; None: the task's demo."""
-    split: str | None = None
-    """None: the first of `prefer` that the data has."""
-    limit: int | None = None
-    """At most this many examples, the first ones."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Field to column, where the data uses other names than the task knows."""
-    language: str | None = None
-    """Of all references, over what the data and the task say."""
     ignore_unknown_columns: bool = False
     """Whether `columns` were meant for other data, and count only where this has them."""
     prefer: tuple[str, ...] = EVAL_SPLITS

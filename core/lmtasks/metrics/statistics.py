@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmtasks.options.score import RESAMPLES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
 CONFIDENCE = 0.95
-RESAMPLES = 1_000
 TRIALS = 10_000
 SEED = 0
 _CELLS = 2**22

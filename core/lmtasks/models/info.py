@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantize = Literal["none", "int8"]
+from lmtasks.options import Quantize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

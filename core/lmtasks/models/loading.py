@@ -28,10 +28,11 @@ from lmtasks.models import store
 from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from lmtasks.models.catalog import CATALOG
 from lmtasks.models.checkpoint_files import CONFIG, check_counts, check_folder, read_object, tensor_sizes
-from lmtasks.models.info import Device, Dtype, ModelInfo
+from lmtasks.models.info import ModelInfo
 from lmtasks.models.load_errors import one_line
 from lmtasks.models.quiet import quiet
 from lmtasks.models.size import check_size, refuse_absent
+from lmtasks.options import Device, Dtype
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 

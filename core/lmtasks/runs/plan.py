@@ -13,12 +13,12 @@ from lmtasks.errors import PromptError
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
 from lmtasks.models.adapter_files import Adapter
+from lmtasks.options import RunOptions
 from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
 from lmtasks.runs.adapters import AdapterChoice
 from lmtasks.runs.likelihood import reference_texts
-from lmtasks.runs.options import RunOptions
 from lmtasks.runs.samples import stated_language
 from lmtasks.task import Generation, Metric, Task
 

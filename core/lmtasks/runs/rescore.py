@@ -4,68 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmtasks.data import Dataset, file_sha256
-from lmtasks.errors import LmtasksError, UsageError
-from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.errors import LmtasksError
+from lmtasks.options import ScoreOptions
 from lmtasks.paths import user_path
 from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.reasoning import FORMATS, ReasoningParser
 from lmtasks.runs.acquire import acquire_run_folder
 from lmtasks.runs.environment import environment
 from lmtasks.runs.folder import SCHEMA, Run, write_record
-from lmtasks.runs.options import check_counts, check_language, check_paths
 from lmtasks.runs.run_json import data_record, now, scores_record, task_record, totals_record
 from lmtasks.runs.sample_file import append_samples, sync_samples
 from lmtasks.runs.samples import new_sample
-from lmtasks.task import Metric, Sample, Score, Task, as_tuple
+from lmtasks.task import Metric, Sample, Score, Task
 
 log = logging.getLogger("lmtasks.runs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreOptions:
-    """What can be asked of a scoring; None leaves a thing to the task, or to the run."""
-
-    predictions: str | Path | None = None
-    """Outputs made elsewhere: JSONL, CSV, TSV or Parquet with a column "id", or any other file with one a line."""
-    data: str | Path | None = None
-    """What they answer, as for a run."""
-    split: str | None = None
-    limit: int | None = None
-    references: str | None = None
-    """The data's column with the right answers, over all that are known."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Field to column, as for a run; "prediction" names the column of the outputs."""
-    language: str | None = None
-    metrics: tuple[str, ...] | None = None
-    resamples: int = RESAMPLES
-    """Of the bootstrap for the intervals; 0: without intervals."""
-    seed: int = SEED
-    """Of the bootstrap."""
-    output_dir: str | Path | None = None
-    """Leave a run folder for the outputs in this folder, to be compared and reported."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be scored.
-
-        Raises:
-            UsageError: names the setting and what is expected.
-        """
-        if self.metrics is not None:
-            object.__setattr__(self, "metrics", as_tuple(self.metrics))
-        check_counts(self, limit=1, resamples=0, seed=0)
-        check_paths(self, "predictions", "data", "output_dir")
-        check_language(self.language)
-        if self.references is not None:
-            if "references" in self.columns:
-                raise UsageError("the column of the references is named twice")
-            object.__setattr__(self, "columns", {**self.columns, "references": self.references})
-        if self.resamples == 1:
-            raise UsageError("resamples must be 0 (no intervals) or at least 2, not 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,11 +27,11 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 
 from lmtasks.errors import TrainingError
+from lmtasks.options import Optimizer, TrainOptions
 from lmtasks.progress import OnProgress
 from lmtasks.training.common.checkpoints import STATE, checkpoint, remove_old, writing_aside
 from lmtasks.training.common.dataset import TrainingExample
 from lmtasks.training.common.packing import Batch, answer_losses, collate
-from lmtasks.training.lora.options import Optimizer, TrainOptions
 
 log = logging.getLogger("lmtasks.training")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lmtasks.data import EVAL_SPLITS, DataRequest, Dataset, NoSplitError, input_key, load_dataset
 from lmtasks.errors import DataError, UsageError
+from lmtasks.options import TrainOptions
 from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.task import Example, Task
-from lmtasks.training.lora.options import TrainOptions
 
 TRAIN_SPLITS = ("train", "dev", "validation", "test")
 """Where no split is asked for, the first of these that the data has is learned."""

@@ -17,6 +17,7 @@ from peft import PeftModel
 from lmtasks.errors import UsageError
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
+from lmtasks.options import TrainOptions
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import Renderer
 from lmtasks.runs.environment import peak_memory_bytes
@@ -33,7 +34,6 @@ from lmtasks.training.common.distributed import processes
 from lmtasks.training.common.packing import answer_losses, supports_packing
 from lmtasks.training.common.trainer import VALIDATIONS, MicroBatches
 from lmtasks.training.lora.adapter import lora_attached, packed_attention_if, report_oom
-from lmtasks.training.lora.options import TrainOptions
 from lmtasks.training.lora.plan import TrainingPlan
 
 PART_TOKENS = 4096
