@@ -374,7 +374,9 @@ def test_what_git_keeps_in_a_model_folder_is_no_part_of_its_identity(tiny_folder
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc for the memory in use")
-@pytest.mark.skipif(not can_prepack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16")
+@pytest.mark.skipif(
+    not can_prepack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"
+)
 def test_products_of_ever_new_shapes_leave_no_memory_behind(tiny_folder):
     code = f"""
 import ctypes, torch, lmtasks

@@ -26,6 +26,7 @@ from lmtasks import Example, Field, Generation, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
+from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import load
 from lmtasks.options import TrainOptions
 from lmtasks.prompts import RenderedPrompt, Renderer
@@ -34,7 +35,6 @@ from lmtasks.training import plan_training, prepare, trainer
 from lmtasks.training import train as training
 from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.common.dataset import TrainingExample, plan_steps
-from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.training.common.packing import answer_losses, collate, supports_packing
 
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
@@ -964,7 +964,9 @@ def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint
 
     def losses(model, batch, *, supports_logits_to_keep):
         calls[model.training] += 1
-        return honest(model, batch, supports_logits_to_keep=supports_logits_to_keep) * (float("nan") if calls[True] == 6 else 1)
+        return honest(model, batch, supports_logits_to_keep=supports_logits_to_keep) * (
+            float("nan") if calls[True] == 6 else 1
+        )
 
     monkeypatch.setattr(trainer, "answer_losses", losses)
     files = {**data, "output_dir": tmp_path / "runs"}

@@ -12,8 +12,6 @@ from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.reasoning import ReasoningParser
 from lmtasks.task import Generation
 
-BackendName = Literal["auto", "native", "hf-generate"]
-"""Backends that run weights; "auto": native where the architecture passes the probe, else hf-generate."""
 OnText = Callable[[str], None]
 """Called with the whole text of a completion so far, each time it has grown."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lmtasks.backends.base import BackendName, Capabilities, Completion, Continuation, QuantizationLoss, Request
+from lmtasks.backends.base import Capabilities, Completion, Continuation, QuantizationLoss, Request
 from lmtasks.backends.hf_generate import HFGenerateRunner
 from lmtasks.backends.native.config import EngineConfig
 from lmtasks.backends.native.runner import NativeRunner
@@ -28,7 +28,7 @@ from lmtasks.models.info import ModelInfo
 from lmtasks.models.load_errors import said
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
-from lmtasks.options import Quantize
+from lmtasks.options import BackendName, Quantize
 from lmtasks.prompts.chat_template import chat_template_of
 
 if TYPE_CHECKING:

@@ -8,53 +8,17 @@ that of weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
-from lmtasks.backends.base import BackendName, LanguageModel
+from lmtasks.backends.base import LanguageModel
 from lmtasks.errors import unknown_name
-from lmtasks.models.info import Device, Dtype, Quantize
+from lmtasks.options import InferenceOptions
 from lmtasks.progress import OnProgress
 
-
-class ModelOptions(Protocol):
-    """The options that decide how a model is loaded and run."""
-
-    @property
-    def device(self) -> Device:
-        """The device that it runs on."""
-        ...
-
-    @property
-    def dtype(self) -> Dtype:
-        """The data type of its weights."""
-        ...
-
-    @property
-    def trust_remote_code(self) -> bool:
-        """Whether code that comes with the model may run."""
-        ...
-
-    @property
-    def quantize(self) -> Quantize:
-        """What its linear layers are quantized to."""
-        ...
-
-    @property
-    def memory(self) -> float:
-        """Memory for keys and values, in GiB."""
-        ...
-
-    @property
-    def backend(self) -> BackendName:
-        """The backend's name; "auto": native where the model passes the probe, else hf-generate."""
-        ...
-
-
-Factory = Callable[[str, ModelOptions, OnProgress], LanguageModel]
+Factory = Callable[[str, InferenceOptions, OnProgress], LanguageModel]
 """Loads a model by its name."""
 
 
-def load_model(name: str, options: ModelOptions, on_progress: OnProgress) -> LanguageModel:
+def load_model(name: str, options: InferenceOptions, on_progress: OnProgress) -> LanguageModel:
     """Load a model with the backend that the options name.
 
     Args:
@@ -71,7 +35,7 @@ def load_model(name: str, options: ModelOptions, on_progress: OnProgress) -> Lan
     return BACKENDS[options.backend](name, options, on_progress)
 
 
-def _load_weights(name: str, options: ModelOptions, on_progress: OnProgress) -> LanguageModel:
+def _load_weights(name: str, options: InferenceOptions, on_progress: OnProgress) -> LanguageModel:
     """Load weights with transformers; its class chooses between the backends that run them."""
     from lmtasks.backends.huggingface import TransformersModel
     from lmtasks.models.loading import load

@@ -205,7 +205,9 @@ class Int8Linear(nn.Module):
     alpha = 0.5).
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, input_absmax: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, input_absmax: torch.Tensor | None = None
+    ) -> None:
         """Quantize a layer.
 
         Args:

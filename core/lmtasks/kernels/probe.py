@@ -36,7 +36,7 @@ class EquivalenceProbe:
         self.device, self.dtype, self.architecture = module.device, module.dtype, type(module).__name__
         vocabulary = module.get_input_embeddings().weight.shape[0]
         drawn = torch.randint(0, vocabulary, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
-        self.sequences = drawn.to(self.device).split(LENGTHS)
+        self.sequences = torch.split_with_sizes(drawn.to(self.device), LENGTHS)
         self.supported = supports_attention_functions(module)
         self.expected = [
             module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in self.sequences

@@ -113,9 +113,7 @@ def attend(
         output[tokens] = attended.transpose(0, 1)
     for batch in lmtasks_batch.decode:
         tokens = slice(batch.start, batch.start + len(batch.slots))
-        output[tokens] = _decode(
-            batch, layer, query[:, tokens], key[0, :, tokens], value[0, :, tokens], sliding_window
-        )
+        output[tokens] = _decode(batch, layer, query[:, tokens], key[0, :, tokens], value[0, :, tokens], sliding_window)
     return output[None], None
 
 

@@ -28,7 +28,8 @@ class EngineModel:
     @property
     def device(self) -> torch.device:
         """The device that the model is on."""
-        return self.module.device
+        device: torch.device = self.module.device
+        return device
 
     @property
     def vocab_size(self) -> int:
@@ -43,9 +44,8 @@ class EngineModel:
                 if adapter is not None:
                     by_adapter.setdefault(adapter_name(adapter), []).extend(range(start, start + count))
             self.adapter_tokens.clear()
-            self.adapter_tokens |= {
-                name: torch.tensor(tokens, device=self.device) for name, tokens in by_adapter.items()
-            }
+            for name, tokens in by_adapter.items():
+                self.adapter_tokens[name] = torch.tensor(tokens, device=self.device)
         output = self.module(
             input_ids=torch.tensor([batch.token_ids], device=self.device),
             position_ids=torch.tensor([batch.positions], device=self.device),

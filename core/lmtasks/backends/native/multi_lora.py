@@ -75,9 +75,7 @@ def lora_matrices(layer: LoraLayer, dtype: torch.dtype) -> LoRAMatrices:
     return matrices
 
 
-def install_adapters(
-    module: PreTrainedModel, adapters: dict[str, LoRAMatrices], adapter_tokens: AdapterTokens
-) -> None:
+def install_adapters(module: PreTrainedModel, adapters: dict[str, LoRAMatrices], adapter_tokens: AdapterTokens) -> None:
     """Add the matrices of adapters to the layers of a model, by the layers' names."""
     for name, matrices in adapters.items():
         if matrices:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from lmtasks.backends.base import Completion, Continuation, QuantizationLoss, Request
@@ -19,8 +18,8 @@ from lmtasks.backends.native.stats import EngineStats
 from lmtasks.kernels.memory import advise_pageout
 from lmtasks.kernels.probe import EquivalenceProbe
 from lmtasks.models.adapter_files import adapter_name
-from lmtasks.models.info import Quantize
 from lmtasks.models.loading import LoadedModel
+from lmtasks.options import Quantize
 
 if TYPE_CHECKING:
     from peft import PeftModel

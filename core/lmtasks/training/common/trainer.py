@@ -163,7 +163,9 @@ class AdapterTrainer(Trainer):
         total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
             for batch in self.validation:
-                losses = answer_losses(self.model, self._prepare_inputs(batch), supports_logits_to_keep=self.supports_logits_to_keep)
+                losses = answer_losses(
+                    self.model, self._prepare_inputs(batch), supports_logits_to_keep=self.supports_logits_to_keep
+                )
                 total += float(losses.double().sum())
                 tokens += len(losses)
         if not math.isfinite(total):

@@ -135,7 +135,9 @@ def prepare(
     with quiet(), lora_attached(loaded, options) as model:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         data = MicroBatches(train.items, steps, parts, packed=packed, pad_id=loaded.pad_id)
-        per_token, memory = _measure(model, data, loaded, options, packed=packed, supports_logits_to_keep=supports_logits_to_keep)
+        per_token, memory = _measure(
+            model, data, loaded, options, packed=packed, supports_logits_to_keep=supports_logits_to_keep
+        )
     validated = validation.tokens * FORWARD_SHARE * (VALIDATIONS + 1) if validation else 0.0
     if options.max_minutes is not None:
         # As many steps as fit: the schedule of the learning rate has to end when the time does.
