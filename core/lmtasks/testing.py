@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmtasks.api import load_model
-from lmtasks.backends import Completion, Continuation, LanguageModel, OnText, QuantizationLoss, Request
+from lmtasks.backends import Capabilities, Completion, Continuation, LanguageModel, QuantizationLoss, Request
 from lmtasks.checks.plugin import STRANGE_TEXTS, check_plugin, check_promises
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
@@ -49,8 +49,9 @@ class FakeModel:
         self._answers = answers
         self.prompts: list[str] = []
         self.tokenizer: Tokenizer = CharacterTokenizer(CHAT_TEMPLATE if chat else None)
-        self.engine = "scripted"
-        self.rounding: QuantizationLoss | None = None
+        self.backend = "scripted"
+        self.capabilities = Capabilities(adapters=True, logprobs=True, streaming=True)
+        self.quantization_loss: QuantizationLoss | None = None
         self.info = ModelInfo(
             name="fake",
             source="python",
@@ -74,7 +75,6 @@ class FakeModel:
         *,
         seed: int,
         batch_size: int | None = None,
-        on_text: OnText | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
         """Answer one prompt after the other; stop strings end an answer, the number of new tokens does not."""
         for place, request in enumerate(requests):
@@ -84,9 +84,9 @@ class FakeModel:
             parsed = request.reasoning.parse(answer)
             ends = [at for at in (parsed.answer.find(stop) for stop in request.generation.stop) if at >= 0]
             text = parsed.answer[: min(ends, default=len(parsed.answer))]
-            if on_text:
+            if request.on_text:
                 for length in range(1, len(text) + 1):
-                    on_text(text[:length])
+                    request.on_text(text[:length])
             thought = len(answer) if parsed.start is None else parsed.start
             yield [(place, Completion(text, thought + len(text), "stop", parsed.reasoning, thought))]
 

@@ -1,8 +1,9 @@
-"""The engine: packed prompts and slots give the text that `generate` gives to each prompt alone."""
+"""The native engine: batches without padding give the text that `generate` gives to each prompt alone."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +14,29 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import Example, Field, Generation, RunOptions, Task
-from lmtasks.backends import Completion, Request, cache, engine, under_way
+from lmtasks import Generation, RunOptions
+from lmtasks.backends import Completion, LanguageModel, Request
 from lmtasks.backends.huggingface import TransformersModel
-from lmtasks.backends.native.prefix_sharing import LEAST, shared_prefixes
-from lmtasks.backends.native.prepare import Trial, engine_copy
-from lmtasks.backends.native.prompt_lookup import GUESSES, WORDS, Lookup
+from lmtasks.backends.native.config import EngineConfig
+from lmtasks.backends.native.engine import Engine
+from lmtasks.backends.native.engine_model import EngineModel
+from lmtasks.backends.native.kv_cache import KVBlock
+from lmtasks.backends.native.prefix_sharing import MIN_PREFIX, shared_prefixes
+from lmtasks.backends.native.prepare import engine_copy, probe_kv_bytes
+from lmtasks.backends.native.prompt_lookup import MAX_DRAFT, NGRAM, PromptLookup
+from lmtasks.backends.native.scheduler import count_similar
+from lmtasks.backends.native.sequence import ScoringState, SharedPrefix
 from lmtasks.errors import ModelError
+from lmtasks.kernels.probe import EquivalenceProbe
+from lmtasks.models.loading import LoadedModel, load
+from lmtasks.progress import no_progress
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
 SYSTEM = "You are a ferry and answer every question briefly. "
 EXAMPLES = SYSTEM * 3
+PLENTY = 2**30
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,194 +49,340 @@ def one_thread():
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TransformersModel:
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = tmp_path_factory.mktemp("model") / request.param
     save_tiny_model(folder, request.param)
-    return lmtasks.load_model(folder, ON_CPU)
+    return load_weights(folder)
 
 
-def requests(model: TransformersModel, beginnings: tuple[str, ...], **generation: object) -> list[Request]:
+@pytest.fixture(scope="module")
+def model(loaded: LoadedModel) -> TransformersModel:
+    return TransformersModel(loaded)
+
+
+@pytest.fixture(scope="module")
+def engine_model(loaded: LoadedModel) -> EngineModel:
+    return prepared(loaded)
+
+
+def load_weights(folder: Path) -> LoadedModel:
+    return load(str(folder), device="cpu", dtype="float32", trust_remote_code=False, on_progress=no_progress)
+
+
+def prepared(loaded: LoadedModel) -> EngineModel:
+    module = engine_copy(loaded.module)
+    bytes_per_token = probe_kv_bytes(EquivalenceProbe(loaded.module), module)
+    assert bytes_per_token is not None
+    return EngineModel(module, bytes_per_token)
+
+
+def make_engine(loaded: LoadedModel, engine_model: EngineModel, *, kv_tokens: int | None = None, **config) -> Engine:
+    return Engine(
+        engine_model,
+        loaded.tokenizer,
+        loaded.end_ids,
+        kv_bytes=PLENTY if kv_tokens is None else kv_tokens * engine_model.bytes_per_token,
+        config=EngineConfig(**config),
+    )
+
+
+def make_requests(model: LanguageModel | LoadedModel, beginnings: tuple[str, ...], **generation) -> list[Request]:
     """Return prompts of very different length that begin in some of these ways, with limits of their own."""
-    made = []
+    requests = []
     for number in range(23):
         text = beginnings[number % len(beginnings)] + f"number {number * 7} " + "ferry at nine " * (1 + number * 5 % 9)
         limit = Generation(max_new_tokens=5 + number * 3 % 17, **generation)
-        made.append(Request(str(number), tuple(model.tokenizer.encode(text, add_special_tokens=False)), limit))
-    return made
+        ids = tuple(model.tokenizer.encode(text, add_special_tokens=False))
+        requests.append(Request(str(number), ids, limit))
+    return requests
 
 
-def answers(model: TransformersModel, asked: list[Request], **how: object) -> list[Completion]:
-    done = {place: answer for finished in model.generate(asked, seed=3, **how) for place, answer in finished}
-    return [done[place] for place in range(len(asked))]
+def needed_tokens(requests: Sequence[Request]) -> list[int]:
+    return [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in requests]
 
 
-def alone(model: TransformersModel, asked: list[Request]) -> list[Completion]:
-    """Return what transformers' own `generate` says to each prompt by itself."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(TransformersModel, "engine", "generate")
-        return answers(model, asked, batch_size=1)
+def complete(model: LanguageModel, requests: Sequence[Request], **options) -> list[Completion]:
+    done = dict(pair for finished in model.generate(requests, seed=3, **options) for pair in finished)
+    return [done[index] for index in range(len(requests))]
+
+
+def run_all(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    """Add requests, and step until all have finished."""
+    ids = [engine.add(request, seed=3) for request in requests]
+    done: dict[int, Completion] = {}
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+    return [done[id] for id in ids]
+
+
+def complete_alone(loaded: LoadedModel, requests: Sequence[Request]) -> list[Completion]:
+    """Return what transformers' own `generate` gives to each prompt by itself."""
+    return complete(TransformersModel(loaded, backend="hf-generate"), requests, batch_size=1)
 
 
 @pytest.mark.parametrize("beginnings", [("",), (SYSTEM,), (EXAMPLES, SYSTEM + "Now: ", "")], ids=["0", "1", "several"])
-def test_text_is_that_of_generate(model, beginnings):
-    assert model.engine == "slots"
-    asked = requests(model, beginnings)
-    expected = alone(model, asked)
-    for how in ({}, {"batch_size": 1}, {"batch_size": 5}):
-        assert answers(model, asked, **how) == expected
+def test_generate_gives_the_text_of_hf_generate(model, loaded, beginnings):
+    assert model.backend == "native"
+    requests = make_requests(model, beginnings)
+    expected = complete_alone(loaded, requests)
+    for options in ({}, {"batch_size": 1}, {"batch_size": 5}):
+        assert complete(model, requests, **options) == expected
 
 
-def test_text_is_the_same_in_rows_of_any_length_and_with_little_memory(model, monkeypatch):
-    asked = requests(model, (EXAMPLES, ""))
-    expected = alone(model, asked)
-    for tokens, wasted in (7, 0), (50, 20), (50, 10**6):
-        monkeypatch.setattr(engine, "ROW_TOKENS", tokens)
-        for module in cache, under_way:
-            monkeypatch.setattr(module, "MOST_WASTED", wasted)
-        assert answers(model, asked) == expected
-    longest = max(len(request.token_ids) + request.generation.max_new_tokens for request in asked)
-    monkeypatch.setattr(model._engine({None}), "memory_bytes", longest * 2 * model._engine({None}).bytes_per_token)
-    assert answers(model, asked) == expected
+def test_text_is_the_same_with_small_batches_and_little_memory(loaded, engine_model):
+    requests = make_requests(loaded, (EXAMPLES, ""))
+    expected = complete_alone(loaded, requests)
+    for tokens, padding in (7, 0), (50, 20), (50, 10**6):
+        engine = make_engine(loaded, engine_model, max_batch_tokens=tokens, max_padding=padding)
+        assert run_all(engine, requests) == expected
+    longest = max(len(request.token_ids) + request.generation.max_new_tokens for request in requests)
+    assert run_all(make_engine(loaded, engine_model, kv_tokens=longest * 2), requests) == expected
 
 
-def test_what_ends_an_answer_ends_it_here_too(model):
-    asked = requests(model, (SYSTEM, ""))
-    whole = alone(model, asked)
-    asked = [
-        replace(request, generation=replace(request.generation, stop=(answer.text[2:4],)))
-        if answer.text[2:4] and place % 2
+def test_text_ends_at_stop_strings_as_in_hf_generate(model, loaded):
+    requests = make_requests(model, (SYSTEM, ""))
+    whole = complete_alone(loaded, requests)
+    requests = [
+        replace(request, generation=replace(request.generation, stop=(completion.text[2:4],)))
+        if completion.text[2:4] and index % 2
         else request
-        for place, (request, answer) in enumerate(zip(asked, whole, strict=True))
+        for index, (request, completion) in enumerate(zip(requests, whole, strict=True))
     ]
-    expected = alone(model, asked)
-    assert {answer.finish for answer in expected} == {"stop", "length"}
-    assert answers(model, asked) == expected
+    expected = complete_alone(loaded, requests)
+    assert {completion.finish_reason for completion in expected} == {"stop", "length"}
+    assert complete(model, requests) == expected
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0.8}, {"temperature": 1.5, "top_k": 20, "top_p": 0.9}], ids=str)
-def test_what_is_drawn_for_an_example_depends_on_no_other(model, sampling):
-    asked = requests(model, (SYSTEM, ""), **sampling)
-    greedy = requests(model, (SYSTEM, ""))
-    mixed = [drawn if place % 3 else plain for place, (drawn, plain) in enumerate(zip(asked, greedy, strict=True))]
-    expected = alone(model, mixed)
-    assert answers(model, mixed) == expected
-    assert expected != alone(model, greedy)
+def test_sampling_depends_on_no_other_request(model, loaded, sampling):
+    sampled = make_requests(model, (SYSTEM, ""), **sampling)
+    greedy = make_requests(model, (SYSTEM, ""))
+    mixed = [one if index % 3 else other for index, (one, other) in enumerate(zip(sampled, greedy, strict=True))]
+    expected = complete_alone(loaded, mixed)
+    assert complete(model, mixed) == expected
+    assert expected != complete_alone(loaded, greedy)
 
 
-def test_a_penalty_for_repetition_is_that_of_transformers(model):
-    asked = requests(model, (SYSTEM, ""), repetition_penalty=1.7)[:6]
-    found = [answer.text for answer in answers(model, asked)]
-    assert found == [answer.text for answer in alone(model, asked)]
-    assert found != [answer.text for answer in answers(model, requests(model, (SYSTEM, ""))[:6])]
-    for request, text in zip(asked, found, strict=True):
+def test_repetition_penalty_is_that_of_transformers(model, loaded):
+    requests = make_requests(model, (SYSTEM, ""), repetition_penalty=1.7)[:6]
+    texts = [completion.text for completion in complete(model, requests)]
+    assert texts == [completion.text for completion in complete_alone(loaded, requests)]
+    assert texts != [completion.text for completion in complete(model, make_requests(model, (SYSTEM, ""))[:6])]
+    for request, text in zip(requests, texts, strict=True):
         ids = torch.tensor([request.token_ids])
         limit = request.generation.max_new_tokens
         with torch.inference_mode():
-            out = model._loaded.module.generate(ids, max_new_tokens=limit, do_sample=False, repetition_penalty=1.7)
-        written = [token for token in out[0, ids.shape[1] :].tolist() if token not in model._loaded.end_ids]
-        assert model.tokenizer.decode(written, skip_special_tokens=True) == text
+            output = loaded.module.generate(ids, max_new_tokens=limit, do_sample=False, repetition_penalty=1.7)
+        new_ids = [token for token in output[0, ids.shape[1] :].tolist() if token not in loaded.end_ids]
+        assert model.tokenizer.decode(new_ids, skip_special_tokens=True) == text
 
 
-def test_memory_is_bounded_by_the_budget(model, monkeypatch):
-    taken: list[int] = []
-    take = cache.Budget.take
-
-    def watched(budget: cache.Budget, *asked: object) -> cache.Slots | None:
-        slots = take(budget, *asked)
-        taken.append(sum(slots.count * slots.width for slots in budget.taken) * budget.bytes_per_token)
-        assert taken[-1] <= budget.bytes
-        return slots
-
-    monkeypatch.setattr(cache.Budget, "take", watched)
-    asked = requests(model, (EXAMPLES, ""))
-    runner = model._engine({None})
-    monkeypatch.setattr(runner, "memory_bytes", 1000 * runner.bytes_per_token)
-    answers(model, asked)
-    assert max(taken) > 500 * runner.bytes_per_token
+# Requests that come and go
 
 
-def test_a_prefix_that_all_have_copied_takes_no_memory_any_more(model, monkeypatch):
-    taken: list[list[int]] = []
-    leave = engine.Engine._leave
+def test_text_does_not_depend_on_when_a_request_arrives(loaded, engine_model):
+    requests = make_requests(loaded, (EXAMPLES, SYSTEM, ""))
+    expected = complete_alone(loaded, requests)
+    engine = make_engine(loaded, engine_model)
+    done: dict[int, Completion] = {}
+    for request in requests:  # one before each step
+        engine.add(request, seed=3)
+        done |= dict(engine.step())
+    assert done, "some finish while others arrive"
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+    assert [done[id] for id in range(len(requests))] == expected
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.reserved_tokens) == (0, 0, 0)
 
-    def watched(self: engine.Engine, answer: object, budget: cache.Budget) -> None:
-        taken.append([slots.count for slots in budget.taken])
-        leave(self, answer, budget)
 
-    monkeypatch.setattr(engine.Engine, "_leave", watched)
-    answers(model, requests(model, (SYSTEM,)))
-    assert sum(taken[0]) == 23  # the slots of the 23 answers alone
+@pytest.mark.parametrize("kv_tokens", [None, 700])
+def test_requests_that_arrive_later_share_prefixes_with_earlier_ones(loaded, engine_model, kv_tokens):
+    requests = make_requests(loaded, (EXAMPLES * 2,))
+    expected = complete_alone(loaded, requests)
+    engine = make_engine(loaded, engine_model, kv_tokens=kv_tokens, max_batch=4)
+    ids = [engine.add(request, seed=3) for request in requests[:12]]
+    done = dict(engine.step())
+    hits = engine.stats().counts.prefix_hits
+    ids += [engine.add(request, seed=3) for request in requests[12:]]
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+    assert [done[id] for id in ids] == expected
+    assert engine.stats().counts.prefix_hits > hits
+    assert engine.stats().reserved_tokens == 0
+
+
+def test_a_later_request_with_a_long_prompt_evicts_idle_prefixes(loaded, engine_model):
+    shared = make_requests(loaded, (EXAMPLES * 2,))[:9]
+    ids = shared[0].token_ids
+    alone = Request("long", (*ids[len(ids) // 2 :], *ids), Generation(max_new_tokens=4))
+    requests = [*shared[:3], alone, *shared[3:]]
+    expected = complete_alone(loaded, requests)
+    engine = make_engine(loaded, engine_model, kv_tokens=max(needed_tokens(requests)) + 1, max_batch=1)
+    added = []
+    for request in requests:  # each in a step of its own, so that they begin in this order
+        added.append(engine.add(request, seed=3))
+    done: dict[int, Completion] = {}
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+    assert [done[id] for id in added] == expected
+
+
+def test_abort_frees_what_a_request_holds_and_leaves_the_others(loaded, engine_model):
+    requests = make_requests(loaded, (EXAMPLES, ""))
+    expected = complete_alone(loaded, requests)
+    engine = make_engine(loaded, engine_model, max_batch=6)
+    ids = [engine.add(request, seed=3) for request in requests]
+    late = engine.add(requests[0], seed=3)
+    engine.abort(late)  # before any step
+    done = dict(engine.step())
+    before = engine.stats()
+    assert before.running + len(done) == 6
+    aborted = [id for id in ids if id not in done][::3]
+    for id in aborted:  # some run, some wait
+        engine.abort(id)
+    after = engine.stats()
+    assert after.running < before.running and after.waiting < before.waiting
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+    assert sorted(done) == sorted(set(ids) - set(aborted))
+    assert all(done[id] == expected[id] for id in done)
+    assert engine.stats().reserved_tokens == 0
+    engine.abort(ids[0])  # has finished or is aborted: nothing happens
+
+
+def test_each_request_has_its_own_callback(model):
+    texts: dict[str, list[str]] = {}
+    requests = [
+        replace(request, on_text=texts.setdefault(request.key, []).append)
+        for request in make_requests(model, (SYSTEM, ""))
+    ]
+    for request, completion in zip(requests, complete(model, requests), strict=True):
+        grown = texts[request.key]
+        assert len(grown) == completion.tokens
+        assert grown[-1] == completion.text.rstrip("\ufffd")
+        assert all(len(one) <= len(other) for one, other in zip(grown, grown[1:], strict=False))
+
+
+def test_hf_generate_streams_each_request_too(loaded, model):
+    texts: dict[str, list[str]] = {}
+    requests = [
+        replace(request, on_text=texts.setdefault(request.key, []).append) for request in make_requests(model, ("",))
+    ]
+    completions = complete(TransformersModel(loaded, backend="hf-generate"), requests)
+    for request, completion in zip(requests, completions, strict=True):
+        assert texts[request.key][-1] == completion.text.rstrip("\ufffd")
+
+
+def test_a_callback_that_raises_stops_no_other_request(loaded, engine_model):
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt
+
+    requests = make_requests(loaded, (SYSTEM, ""))
+    expected = complete_alone(loaded, requests)
+    engine = make_engine(loaded, engine_model)
+    ids = [engine.add(request, seed=3) for request in requests]
+    interrupted = engine.add(replace(requests[0], on_text=interrupt), seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            engine.step()
+    engine.abort(interrupted)
+    done: dict[int, Completion] = {}
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+    assert [done[id] for id in ids] == expected
+
+
+def test_closing_the_generator_aborts_what_is_unfinished(model):
+    requests = make_requests(model, (SYSTEM, ""))
+    completions = model.generate(requests, seed=3)
+    finished = next(iter(completions))
+    assert len(finished) < len(requests)
+    completions.close()
+    stats = model.stats()
+    assert (stats.running, stats.waiting, stats.reserved_tokens) == (0, 0, 0)
+
+
+# The KV cache
+
+
+def test_kv_budget_is_kept(loaded, engine_model):
+    engine = make_engine(loaded, engine_model, kv_tokens=1000)
+    run_all(engine, make_requests(loaded, (EXAMPLES, "")))
+    peak = engine.stats().peak_kv_bytes / engine_model.bytes_per_token
+    assert 500 < peak <= 1000
+
+
+def test_prefix_that_all_have_copied_takes_no_memory(loaded, engine_model):
+    engine = make_engine(loaded, engine_model)
+    for request in make_requests(loaded, (SYSTEM,)):
+        engine.add(request, seed=3)
+    engine.step()
+    stats = engine.stats()
+    assert stats.running == stats.slots == 23
+    assert stats.counts.prefix_hits == 22
+    assert stats.reserved_tokens == sum(block.slots * block.width for block in stats.blocks)
 
 
 @pytest.mark.parametrize("beginnings", [("",), ("", EXAMPLES)], ids=["1", "2"])
-def test_slots_are_hardly_wider_than_what_they_hold(model, monkeypatch, beginnings):
-    wasted = 40
-    for module in cache, under_way:
-        monkeypatch.setattr(module, "MOST_WASTED", wasted)
-    taken: list[tuple[int, int]] = []
-    leave = engine.Engine._leave
-
-    def watched(self: engine.Engine, answer: object, budget: cache.Budget) -> None:
-        taken.append((sum(slots.count * slots.width for slots in budget.taken), len(budget.taken)))
-        leave(self, answer, budget)
-
-    monkeypatch.setattr(engine.Engine, "_leave", watched)
-    asked = requests(model, beginnings)
-    answers(model, asked)
-    needs = [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in asked]
-    assert max(needs) > 3 * min(needs)
-    tokens, sets = taken[0]
-    assert sum(needs) <= tokens <= sum(needs) + sets * wasted
+def test_blocks_are_hardly_wider_than_what_they_hold(loaded, engine_model, beginnings):
+    padding = 40
+    requests = make_requests(loaded, beginnings)
+    engine = make_engine(loaded, engine_model, max_padding=padding)
+    for request in requests:
+        engine.add(request, seed=3)
+    engine.step()
+    stats, needed = engine.stats(), needed_tokens(requests)
+    assert max(needed) > 3 * min(needed)
+    assert sum(needed) <= stats.reserved_tokens <= sum(needed) + len(stats.blocks) * padding
 
 
-def test_what_is_longer_takes_no_slots_with_what_comes_before_it():
-    prefix = under_way.Prefix((), None)
-    texts = deque(under_way.Text(place, [0] * need, 1, need, prefix) for place, need in enumerate((20, 19, 90)))
-    assert under_way.count_alike(texts, 8) == 2
+def test_count_similar_stops_at_a_longer_sequence():
+    waiting = deque(ScoringState(index, [0] * length, 1, length, None) for index, length in enumerate((20, 19, 90)))
+    for sequence in waiting:
+        sequence.prefix = SharedPrefix((), None)
+    assert count_similar(waiting, 8, 1024) == 2
 
 
-@pytest.mark.parametrize("slots", [None, 6])
-def test_slots_waste_little_as_answers_come_and_go(model, monkeypatch, slots):
-    wasted = 40
-    for module in cache, under_way:
-        monkeypatch.setattr(module, "MOST_WASTED", wasted)
-    sets: list[int] = []
-    step = engine.Engine._step
-
-    def watched(self: engine.Engine, active: list) -> object:
-        members: dict[cache.Slots, list[int]] = {}
-        for answer in active:
-            members.setdefault(answer.slots, []).append(answer.need)
-        for found, needs in members.items():
-            assert len(needs) * (found.width - max(needs)) <= wasted
-            assert 2 * len(needs) > found.count
-        sets.append(len(members))
-        return step(self, active)
-
-    monkeypatch.setattr(engine.Engine, "_step", watched)
-    asked = requests(model, ("", EXAMPLES))
-    needs = [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in asked]
-    assert max(needs) > 3 * min(needs)
-    assert answers(model, asked, **({"batch_size": slots} if slots else {})) == alone(model, asked)
-    assert max(sets) > 1 == sets[-1]
+@pytest.mark.parametrize("max_batch", [64, 6])
+def test_blocks_need_little_padding_as_requests_come_and_go(loaded, engine_model, max_batch):
+    padding = 40
+    requests = make_requests(loaded, ("", EXAMPLES))
+    needed = needed_tokens(requests)
+    assert max(needed) > 3 * min(needed)
+    engine = make_engine(loaded, engine_model, max_padding=padding, max_batch=max_batch)
+    for request in requests:
+        engine.add(request, seed=3)
+    done: dict[int, Completion] = {}
+    blocks: list[int] = []
+    while engine.has_unfinished:
+        done |= dict(engine.step())
+        stats = engine.stats()
+        assert 0 <= stats.padding_share < 1
+        for block in stats.blocks:
+            assert block.sequences * (block.width - block.longest) <= padding
+            assert 2 * block.sequences > block.slots
+        blocks.append(len(stats.blocks))
+    assert [done[index] for index in range(len(requests))] == complete_alone(loaded, requests)
+    assert max(blocks) > 1 == blocks[-1]
 
 
-def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):
-    asked = requests(model, ("",))
-    runner = model._engine({None})
-    monkeypatch.setattr(runner, "memory_bytes", 20 * runner.bytes_per_token)
-    with pytest.raises(ModelError, match=r"more than the .* MiB that --memory allows") as error:
-        answers(model, asked)
+def test_a_request_that_memory_has_no_room_for_is_one_line(loaded, tmp_path):
+    loaded.module.save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    model = lmtasks.load_model(tmp_path, replace(ON_CPU, memory=1e-6))
+    with pytest.raises(ModelError, match=r"more than the .* MiB that memory allows") as error:
+        complete(model, make_requests(model, ("",)))
     assert "\n" not in str(error.value)
 
 
-def test_slots_grow_with_what_is_in_them():
-    slots = cache.Slots(2, 1000)
+def test_kv_block_grows_with_what_is_in_it():
+    block = KVBlock(2, 1000)
     key = torch.ones(1, 3, 1, 4)
-    keys, _ = slots.layer(0, key, key, 8)
+    keys, _ = block.layer(0, key, key, 8)
     assert keys.shape == (2, 3, 10, 4)
     keys[1, :, :8] = 5
-    grown, _ = slots.layer(0, key, key, 900)
+    grown, _ = block.layer(0, key, key, 900)
     assert grown.shape == (2, 3, 1000, 4)
     assert (grown[1, :, :8] == 5).all() and not grown[1, :, 8:].any()
 
@@ -233,68 +390,49 @@ def test_slots_grow_with_what_is_in_them():
 # Architectures that attend in another way
 
 
-def test_what_the_engine_cannot_run_is_answered_by_generate(tmp_path: Path):
+def test_probe_refuses_architectures_that_the_engine_cannot_run(tmp_path: Path):
     sizes = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "intermediate_size": 32}
     mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **sizes, state_size=4)).eval()
-    # It squashes what attention finds, which the engine does not know.
+    # Its attention logits are soft-capped.
     gemma = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma2", **sizes, **heads)).eval()
     for module in (mamba, gemma):
-        assert Trial(module).bytes_per_token(engine_copy(module)) is None
+        assert probe_kv_bytes(EquivalenceProbe(module), engine_copy(module)) is None
     save_tiny_model(tmp_path / "llama")
-    model = lmtasks.load_model(tmp_path / "llama", ON_CPU)
-    # An architecture that takes no notice of whose tokens it is given
-    deaf = engine_copy(model._loaded.module)
-    assert Trial(model._loaded.module).bytes_per_token(deaf) is not None
-    deaf.set_attn_implementation("sdpa")
-    assert Trial(model._loaded.module).bytes_per_token(deaf) is None
+    loaded = load_weights(tmp_path / "llama")
+    # An architecture that ignores which sequences its tokens belong to
+    ignorant = engine_copy(loaded.module)
+    assert probe_kv_bytes(EquivalenceProbe(loaded.module), ignorant) is not None
+    ignorant.set_attn_implementation("sdpa")
+    assert probe_kv_bytes(EquivalenceProbe(loaded.module), ignorant) is None
 
 
-@pytest.mark.parametrize(("name", "told"), [("slots", "packed prompts"), ("generate", "generate of transformers")])
-def test_a_report_says_what_answered(tmp_path, tiny_folder, monkeypatch, name, told):
-    examples = [Example(id="e", inputs={"text": "ferry"}, references=("nine",))]
-    task = Task(
-        name="echo",
-        version=1,
-        summary="Echo.",
-        fields={"text": Field()},
-        prompts={"plain": "Say $text"},
-        datasets={"demo": lambda split: iter(examples if split == "test" else [])},
-        metrics=("exact_match",),
-    )
-    if name == "generate":
-        monkeypatch.setattr(TransformersModel, "engine", "generate")
-    run = lmtasks.run(task, ON_CPU, model=tiny_folder, max_new_tokens=3, output_dir=tmp_path)
-    assert run.record["engine"] == name
-    assert told in (run.path / "report.md").read_text()
-
-
-# Guesses
+# Drafts
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60))
-def test_what_is_guessed_followed_the_same_words_where_they_stood_last(ids, before):
-    lookup = Lookup()
-    lookup.following(ids[:before])
-    found = lookup.following(ids)
-    last = tuple(ids[-WORDS:])
-    earlier = [end for end in range(WORDS, len(ids)) if tuple(ids[end - WORDS : end]) == last]
-    assert found == (ids[earlier[-1] : earlier[-1] + GUESSES] if earlier else [])
+def test_prompt_lookup_proposes_what_followed_the_last_ngram_before(ids, before):
+    lookup = PromptLookup()
+    lookup.propose(ids[:before])
+    draft = lookup.propose(ids)
+    last = tuple(ids[-NGRAM:])
+    earlier = [end for end in range(NGRAM, len(ids)) if tuple(ids[end - NGRAM : end]) == last]
+    assert draft == (ids[earlier[-1] : earlier[-1] + MAX_DRAFT] if earlier else [])
 
 
-def test_guesses_save_steps_and_change_nothing(tmp_path, monkeypatch):
+def test_drafts_save_steps_and_change_nothing(tmp_path):
     save_tiny_model(tmp_path, "gpt_neox")  # it soon repeats itself
-    model = lmtasks.load_model(tmp_path, ON_CPU)
-    prompt = tuple(model.tokenizer.encode("one two three " * 8, add_special_tokens=False))
-    asked = [Request("a", prompt, Generation(max_new_tokens=60))]
-    steps: list[int] = []
-    step = engine.Engine._step
-    monkeypatch.setattr(engine.Engine, "_step", lambda self, active: (steps.append(1), step(self, active))[1])
-    guessed, count = answers(model, asked), len(steps)
-    monkeypatch.setattr(engine, "FEW", 0)
-    assert answers(model, asked) == guessed == alone(model, asked)
-    assert len(steps) - count == 60
-    assert count < 60
+    loaded = load_weights(tmp_path)
+    engine_model = prepared(loaded)
+    prompt = tuple(loaded.tokenizer.encode("one two three " * 8, add_special_tokens=False))
+    requests = [Request("a", prompt, Generation(max_new_tokens=60))]
+    drafting = make_engine(loaded, engine_model)
+    plain = make_engine(loaded, engine_model, max_speculative_batch=0)
+    assert run_all(drafting, requests) == run_all(plain, requests) == complete_alone(loaded, requests)
+    assert plain.stats().counts.steps == 60
+    counts = drafting.stats().counts
+    assert counts.steps < 60
+    assert 60 - counts.steps <= counts.draft_hits <= counts.draft_tokens
 
 
 # Prefixes
@@ -304,16 +442,16 @@ families = st.lists(st.sampled_from([(7,) * 40, (7,) * 40 + (8,) * 30, (9,) * 20
 
 
 @given(st.data())
-def test_prefixes_are_common_leave_a_token_and_save_as_much_as_one_for_all(data):
+def test_shared_prefixes_leave_a_token_and_save_as_much_as_one_prefix_for_all(data):
     prompts = [(*begin, *data.draw(tokens)) for begin in data.draw(families)]
     lengths = shared_prefixes(prompts)
     begun: dict[tuple[int, ...], int] = {}
     for prompt, length in zip(prompts, lengths, strict=True):
-        assert length == 0 or LEAST <= length < len(prompt)
+        assert length == 0 or MIN_PREFIX <= length < len(prompt)
         begun[prompt[:length]] = begun.get(prompt[:length], 0) + 1
     assert all(count > 1 for prefix, count in begun.items() if prefix)
     saved = sum((count - 1) * len(prefix) for prefix, count in begun.items())
-    together = 0
-    while all(len(prompt) > together + 1 and prompt[together] == prompts[0][together] for prompt in prompts):
-        together += 1
-    assert saved >= (together * (len(prompts) - 1) if together >= LEAST else 0)
+    common = 0
+    while all(len(prompt) > common + 1 and prompt[common] == prompts[0][common] for prompt in prompts):
+        common += 1
+    assert saved >= (common * (len(prompts) - 1) if common >= MIN_PREFIX else 0)

@@ -15,8 +15,8 @@ import torch
 import lmtasks
 from lmtasks import RunOptions
 from lmtasks.errors import ModelError, UnknownNameError
-from lmtasks.kernels.linear import can_pack
-from lmtasks.kernels.memory import SHAPES_KEPT
+from lmtasks.kernels.linear import can_prepack
+from lmtasks.kernels.memory import KERNEL_CACHES
 from lmtasks.models import catalog, store
 from lmtasks.models.catalog import CatalogEntry, License, Wheel
 from lmtasks.progress import no_progress
@@ -374,7 +374,9 @@ def test_what_git_keeps_in_a_model_folder_is_no_part_of_its_identity(tiny_folder
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc for the memory in use")
-@pytest.mark.skipif(not can_pack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16")
+@pytest.mark.skipif(
+    not can_prepack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"
+)
 def test_products_of_ever_new_shapes_leave_no_memory_behind(tiny_folder):
     code = f"""
 import ctypes, torch, lmtasks
@@ -393,7 +395,7 @@ def in_use(rows):
 before = in_use(range(1, 201))
 print(in_use(range(201, 401)) - before)
 """
-    unset = {name: value for name, value in os.environ.items() if name not in SHAPES_KEPT}
+    unset = {name: value for name, value in os.environ.items() if name not in KERNEL_CACHES}
     kept, left = (
         int(subprocess.run(
             [sys.executable, "-c", code.format(load=load)], env=unset, capture_output=True, text=True, check=True

@@ -1,9 +1,10 @@
-"""Models and adapters that compute what is no number."""
+"""Models and adapters whose logits or weights are NaN or infinite."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,9 @@ def spoil(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], name: st
     return folder
 
 
-def make(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> LanguageModel:
+def make(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], name: str = "", **options) -> LanguageModel:
     save_tiny_model(folder)
-    return lmtasks.load_model(spoil(folder, change, name), ON_CPU)
+    return lmtasks.load_model(spoil(folder, change, name), replace(ON_CPU, **options))
 
 
 def nan(weight: torch.Tensor) -> torch.Tensor:
@@ -81,10 +82,10 @@ def answer(model: LanguageModel, generation: Generation = GREEDY, adapter: str |
     return list(model.generate([Request("a", ids, generation, adapter)], seed=0))
 
 
-def refused(model: LanguageModel, what: Callable[[], object], *said: str) -> None:
+def refused(model: LanguageModel, call: Callable[[], object], *parts: str) -> None:
     with pytest.raises(ModelError) as error:
-        what()
-    for part in (model.info.name, "float32", "NaN or infinite", *said):
+        call()
+    for part in (model.info.name, "float32", "NaN or infinite", *parts):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -93,47 +94,44 @@ def refused(model: LanguageModel, what: Callable[[], object], *said: str) -> Non
 @pytest.mark.parametrize(
     ("change", "name"), [(nan, "layers.1"), (infinite, "lm_head"), (huge, "lm_head")], ids=["NaN", "infinite", "huge"]
 )
-def test_no_token_is_chosen_from_logits_that_are_no_numbers(tmp_path, change, name, generation):
+def test_logits_that_are_not_finite_are_refused(tmp_path, change, name, generation):
     model = make(tmp_path / "model", change, name)
     refused(model, lambda: answer(model, generation))
 
 
 @pytest.mark.parametrize("generation", WAYS.values(), ids=WAYS)
-def test_a_single_bad_token_is_found_by_the_engine_that_is_used(tmp_path, tiny_folder, generation):
+def test_native_backend_refuses_a_single_bad_token(tmp_path, tiny_folder, generation):
     token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
     model = make(tmp_path / "model", row_of(token), "embed_tokens")
-    # Prompts without that token are answered as ever.
+    # Prompts without that token are completed.
     assert answer(model, generation)
     refused(model, lambda: answer(model, generation, text="ferry at nine"))
 
 
 @pytest.mark.parametrize("generation", WAYS.values(), ids=WAYS)
-def test_generate_of_transformers_is_watched_likewise(tmp_path, tiny_folder, monkeypatch, generation):
-    monkeypatch.setattr("lmtasks.backends.native.prepare.Trial.bytes_per_token", lambda *_: None)
+def test_hf_generate_backend_refuses_a_single_bad_token(tmp_path, tiny_folder, generation):
     token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
-    model = make(tmp_path / "model", row_of(token), "embed_tokens")
-    assert model.engine == "generate"
+    model = make(tmp_path / "model", row_of(token), "embed_tokens", backend="hf-generate")
+    assert model.backend == "hf-generate"
     assert answer(model, generation)
     refused(model, lambda: answer(model, generation, text="ferry at nine"))
 
 
-@pytest.mark.parametrize("engine", ["slots", "generate"])
-def test_likelihoods_that_are_no_numbers_are_refused(tmp_path, tiny_folder, monkeypatch, engine):
-    if engine == "generate":
-        monkeypatch.setattr("lmtasks.backends.native.prepare.Trial.bytes_per_token", lambda *_: None)
+@pytest.mark.parametrize("backend", ["native", "hf-generate"])
+def test_loglikelihoods_that_are_not_finite_are_refused(tmp_path, tiny_folder, backend):
     token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
-    model = make(tmp_path / "model", row_of(token), "embed_tokens")
-    assert model.engine == engine
+    model = make(tmp_path / "model", row_of(token), "embed_tokens", backend=backend)
+    assert model.backend == backend
     refused(model, lambda: list(model.loglikelihood([Continuation([5, token], [6, 7])])))
 
 
-def test_a_run_fails_and_says_so(tmp_path):
+def test_run_and_ask_fail_where_logits_are_not_finite(tmp_path):
     model = make(tmp_path / "model", nan, "layers.1")
     refused(model, lambda: lmtasks.run(TASK, ON_CPU, model=model, output_dir=tmp_path / "runs"))
     refused(model, lambda: lmtasks.ask(TASK, "nine", ON_CPU, model=model))
 
 
-def test_a_run_fails_after_the_first_batch_that_is_no_number(tmp_path, tiny_folder):
+def test_run_fails_after_the_first_batch_that_is_not_finite(tmp_path, tiny_folder):
     token = lmtasks.load_model(tiny_folder, ON_CPU).tokenizer.encode(" nine")[-1]
     model = make(tmp_path / "model", row_of(token), "embed_tokens")
     refused(model, lambda: lmtasks.run(TASK, ON_CPU, model=model, output_dir=tmp_path / "runs"))
@@ -142,8 +140,8 @@ def test_a_run_fails_after_the_first_batch_that_is_no_number(tmp_path, tiny_fold
     assert "NaN" in lmtasks.Run(folder).record["error"]
 
 
-def test_tokens_that_a_model_masks_do_no_harm(tmp_path):
-    """Logits of -inf are how models say that a token must not be written."""
+def test_masked_tokens_do_no_harm(tmp_path):
+    """Models mask tokens by logits of -inf."""
     save_tiny_model(tmp_path / "model", "gpt_neox")
     model = lmtasks.load_model(tmp_path / "model", ON_CPU)
     module = model._loaded.module
@@ -152,10 +150,10 @@ def test_tokens_that_a_model_masks_do_no_harm(tmp_path):
     head.bias.data.zero_()
     head.bias.data[7:] = -math.inf
     module.set_output_embeddings(head.eval())
-    assert model.engine == "slots"
+    assert model.backend == "native"
     for generation in WAYS.values():
-        [[(_, said)]] = answer(model, generation)
-        assert all(token < 7 for token in model.tokenizer.encode(said.text)) or not said.text
+        [[(_, completion)]] = answer(model, generation)
+        assert all(token < 7 for token in model.tokenizer.encode(completion.text)) or not completion.text
     [[(_, logprob)]] = model.loglikelihood([Continuation([5], [3])])
     assert math.isfinite(logprob)
 
@@ -170,12 +168,12 @@ def adapter(tmp_path: Path, tiny_folder: Path) -> Path:
     return tmp_path / "adapter"
 
 
-def test_a_base_that_is_no_number_is_blamed_and_not_the_adapter(tmp_path, adapter):
+def test_attach_blames_a_base_that_is_not_finite_and_not_the_adapter(tmp_path, adapter):
     model = make(tmp_path / "model", nan, "layers.1")
     refused(model, lambda: model.attach(find_adapter(adapter)))
 
 
-def test_a_base_with_bad_weights_is_not_merged(tmp_path, adapter):
+def test_merge_refuses_a_base_with_bad_weights(tmp_path, adapter):
     save_tiny_model(tmp_path / "model")
     spoil(tmp_path / "model", nan, "layers.1.mlp.up_proj")
     with pytest.raises(ModelError, match=r"its weight model\.layers\.1\.mlp\.up_proj\.weight is NaN or infinite"):
@@ -184,7 +182,7 @@ def test_a_base_with_bad_weights_is_not_merged(tmp_path, adapter):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_an_adapter_with_bad_weights_is_not_merged(tmp_path, tiny_folder, adapter, dtype):
+def test_merge_refuses_an_adapter_with_bad_weights(tmp_path, tiny_folder, adapter, dtype):
     file = adapter / "adapter_model.safetensors"
     weights = load_file(file)
     value = math.nan if dtype == "float32" else 1e3  # float16 overflows, where float32 does not

@@ -26,6 +26,7 @@ from lmtasks import Example, Field, Generation, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
+from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import load
 from lmtasks.options import TrainOptions
 from lmtasks.prompts import RenderedPrompt, Renderer
@@ -34,7 +35,7 @@ from lmtasks.training import plan_training, prepare, trainer
 from lmtasks.training import train as training
 from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.common.dataset import TrainingExample, plan_steps
-from lmtasks.training.common.packing import answer_losses, can_pack, collate, packed_attention
+from lmtasks.training.common.packing import answer_losses, collate, supports_packing
 
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
 WORDS = ("ferry", "harbour", "nine", "last", "six", "returns", "leaves", "one", "at", "the")
@@ -179,7 +180,7 @@ def test_targets_are_answers_and_end_tokens_each_predicted_at_the_place_before_i
     batch = collate(items, packed=packed, pad_id=0, weight=1.0)
     expected = [token for item in items for token in item.token_ids[-item.learned :]]
     assert batch["targets"].tolist() == expected
-    assert batch["input_ids"].flatten()[batch["places"] + 1].tolist() == expected
+    assert batch["input_ids"].flatten()[batch["target_positions"] + 1].tolist() == expected
 
 
 LONG = {"id": "long", "text": "ferry " * 200, "hint": "short", "target": "the ferry leaves the harbour"}
@@ -272,33 +273,33 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
         alone.append(losses[-item.learned :])
     before = module.config._attn_implementation
     with packed_attention(module):
-        for only_answers in (True, False):
+        for supports_logits_to_keep in (True, False):
             batch = collate(items, packed=True, pad_id=0, weight=1.0)
-            packed = answer_losses(module, batch, only_answers=only_answers)
+            packed = answer_losses(module, batch, supports_logits_to_keep=supports_logits_to_keep)
             assert torch.allclose(packed, torch.cat(alone), rtol=0, atol=1e-4)
         changed = list(items)
         changed[2] = TrainingExample(items[2].token_ids[::-1], items[2].learned, False)
         batch = collate(changed, packed=True, pad_id=0, weight=1.0)
-        others = answer_losses(module, batch, only_answers=True).split([item.learned for item in items])
+        others = answer_losses(module, batch, supports_logits_to_keep=True).split([item.learned for item in items])
     for place, (losses, own) in enumerate(zip(others, packed.split([item.learned for item in items]), strict=True)):
         difference = float((losses - own).abs().max())
         assert difference > 1e-2 if place == 2 else difference < 1e-6
     assert module.config._attn_implementation == before
-    assert can_pack(module, items, only_answers=True)
-    padded = answer_losses(module, collate(items, packed=False, pad_id=0, weight=1.0), only_answers=True)
+    assert supports_packing(module, supports_logits_to_keep=True)
+    padded = answer_losses(module, collate(items, packed=False, pad_id=0, weight=1.0), supports_logits_to_keep=True)
     assert torch.allclose(padded, torch.cat(alone), rtol=0, atol=1e-4)
 
 
 def test_what_carries_state_from_token_to_token_is_never_packed():
     common = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **common)).eval()
-    assert not can_pack(module, random_sequences((12, 4), (9, 4)), only_answers=False)
+    assert not supports_packing(module, supports_logits_to_keep=False)
 
 
 def test_without_packing_the_same_is_learned(tmp_path, tiny_folder, data, monkeypatch):
     how = {"max_steps": 2, "optimizer": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}
     packed = learned(tiny_folder, data, tmp_path / "packed", **how)
-    monkeypatch.setattr("lmtasks.training.lora.prepare.can_pack", lambda *_, **__: False)
+    monkeypatch.setattr("lmtasks.training.lora.prepare.supports_packing", lambda *_, **__: False)
     planned = ready(tiny_folder, data, **how)
     assert not planned.prepared.packed
     padded = load_file(learn(planned, tmp_path / "padded").checkpoint / WEIGHTS)
@@ -961,9 +962,11 @@ def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint
     honest = trainer.answer_losses
     calls = Counter()
 
-    def losses(model, batch, *, only_answers):
+    def losses(model, batch, *, supports_logits_to_keep):
         calls[model.training] += 1
-        return honest(model, batch, only_answers=only_answers) * (float("nan") if calls[True] == 6 else 1)
+        return honest(model, batch, supports_logits_to_keep=supports_logits_to_keep) * (
+            float("nan") if calls[True] == 6 else 1
+        )
 
     monkeypatch.setattr(trainer, "answer_losses", losses)
     files = {**data, "output_dir": tmp_path / "runs"}

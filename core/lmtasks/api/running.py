@@ -40,28 +40,16 @@ def load_model(
 
     Args:
         name: of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
-        options: device, dtype, quantize, memory and trust_remote_code count here.
+        options: device, dtype, backend, quantize, memory and trust_remote_code count here.
         on_progress: hears of fetching, converting and loading.
 
     Raises:
         ModelError: it cannot be had or loaded.
         UnknownNameError: the name is none of these.
     """
-    from lmtasks.backends.huggingface import TransformersModel
-    from lmtasks.models.loading import load
+    from lmtasks.backends import registry
 
-    options = options or RunOptions()
-    return TransformersModel(
-        load(
-            str(name),
-            device=options.device,
-            dtype=options.dtype,
-            trust_remote_code=options.trust_remote_code,
-            on_progress=on_progress,
-        ),
-        memory_bytes=int(options.memory * 2**30),
-        quantize=options.quantize,
-    )
+    return registry.load_model(str(name), options or RunOptions(), on_progress)
 
 
 def run(
@@ -248,8 +236,8 @@ def ask(
 
     hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
     adapter_id = adapter.id if adapter else None
-    requests = [Request(example.id, prompt.token_ids, generation, adapter_id, prompt.reasoning)]
-    [(_, completion)] = next(iter(loaded.generate(requests, seed=options.seed, on_text=hear)))
+    request = Request(example.id, prompt.token_ids, generation, adapter_id, prompt.reasoning, on_text=hear)
+    [[(_, completion)]] = loaded.generate([request], seed=options.seed)
     if completion.reasoning_tokens and not completion.text.strip():
         log.warning(
             "the model wrote %d tokens of reasoning and no answer; allow more with max_new_tokens",

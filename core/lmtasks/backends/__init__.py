@@ -1,5 +1,13 @@
-"""Inference: the door to every model, and models of transformers behind it (`transformers_model`, needs torch)."""
+"""Backends: the interface of all models (`base`), their names (`registry`), and those that run weights."""
 
-from lmtasks.backends.base import Completion, Continuation, LanguageModel, OnText, QuantizationLoss, Request
+from lmtasks.backends.base import (
+    Capabilities,
+    Completion,
+    Continuation,
+    LanguageModel,
+    OnText,
+    QuantizationLoss,
+    Request,
+)
 
-__all__ = ["Completion", "Continuation", "LanguageModel", "OnText", "Request", "QuantizationLoss"]
+__all__ = ["Capabilities", "Completion", "Continuation", "LanguageModel", "OnText", "QuantizationLoss", "Request"]

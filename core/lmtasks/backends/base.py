@@ -1,9 +1,9 @@
-"""The door to every model: prompts in, completions out. Imports neither torch nor transformers."""
+"""The interface of every backend: requests in, completions out. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from lmtasks.models.adapter_files import Adapter
@@ -16,32 +16,54 @@ OnText = Callable[[str], None]
 """Called with the whole text of a completion so far, each time it has grown."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend reads of a request, and what it can do."""
+
+    token_ids: bool = True
+    """Whether it reads `Request.token_ids`."""
+    messages: bool = False
+    """Whether it reads `Request.messages`."""
+    adapters: bool = False
+    """Whether `attach` works, so that requests may name LoRA adapters."""
+    logprobs: bool = False
+    """Whether `loglikelihood` works."""
+    streaming: bool = False
+    """Whether it calls `Request.on_text` while a completion grows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to be answered."""
+    """A prompt to be completed, in every form that a backend may read."""
 
     key: str
-    """Decides, with the seed, what is drawn when sampling: the same key gives the same text in any company."""
+    """With the seed it decides what is drawn when sampling: the same key gives the same text in any batch."""
     token_ids: Sequence[int]
     generation: Generation
-    """How its answer is drawn; requests of one call may differ in it."""
+    """How the completion is generated; requests of one call may differ in it."""
     adapter: str | None = None
-    """The `id` of an attached adapter that answers; None: the base model does."""
+    """The `id` of the attached adapter to use; None: the base model."""
     reasoning: ReasoningParser = ReasoningParser()
-    """Divides what is written into reasoning and answer; stop strings end the answer alone."""
+    """Separates reasoning from the answer; stop strings end the answer alone."""
+    messages: Sequence[Mapping[str, str]] = ()
+    """The rendered conversation, each message with "role" and "content"; empty where only tokens are known."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The example's inputs, by field; for baselines that answer without a prompt."""
+    on_text: OnText | None = None
+    """Called each time the answer's text has grown; what it was called with is never taken back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote."""
+    """What a model generated for a request."""
 
     text: str
     """The answer, without end tokens and stop strings; "" where the reasoning has not ended."""
     tokens: int
-    """How many the model produced, those of its reasoning and the end token included."""
-    finish: Literal["stop", "length"]
+    """Number of tokens generated, those of the reasoning and the end token included."""
+    finish_reason: Literal["stop", "length"]
     reasoning: str = ""
-    """What it wrote before its answer, without the markers of reasoning."""
+    """What was generated before the answer, without the markers of reasoning."""
     reasoning_tokens: int = 0
     """How many of `tokens` are reasoning, its markers included."""
 
@@ -51,98 +73,96 @@ class Continuation:
     """A prompt with the text that may follow it."""
 
     token_ids: Sequence[int]
-    """Of the prompt; at least one."""
+    """The prompt's tokens; at least one."""
     answer_ids: Sequence[int]
-    """At least one."""
+    """The text's tokens; at least one."""
     adapter: str | None = None
-    """As in Request."""
+    """The `id` of the attached adapter to use; None: the base model."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationLoss:
-    """What rounding a model's layers to 8 bits changes, measured on prompts that it was asked."""
+    """The perplexity of a run's own prompts with and without quantization."""
 
     tokens: int
-    """Of the prompts that were measured."""
-    exact: float
-    """The perplexity of their tokens without rounding."""
-    rounded: float
-    """With it."""
+    """Number of prompt tokens measured."""
+    baseline_ppl: float
+    """Their perplexity without quantization."""
+    quantized_ppl: float
+    """Their perplexity with quantization."""
 
     @property
     def change(self) -> float:
-        """By what share rounding raises the perplexity."""
-        return self.rounded / self.exact - 1
+        """Relative increase of the perplexity: 0.01 is 1%."""
+        return self.quantized_ppl / self.baseline_ppl - 1
 
 
 class LanguageModel(Protocol):
-    """A model that answers prompts."""
+    """A model that a backend has loaded."""
 
     @property
     def info(self) -> ModelInfo:
-        """What a run records of it."""
+        """The model's identity, as a run records it."""
         ...
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What prompts are rendered with."""
+        """The tokenizer that prompts are rendered with."""
         ...
 
     @property
-    def engine(self) -> str:
-        """What computes answers, as a run records it."""
+    def backend(self) -> str:
+        """The backend's name, as a run records it."""
         ...
 
     @property
-    def rounding(self) -> QuantizationLoss | None:
-        """What `info.quantize` was measured to change; None: it rounds nothing, or has not answered yet."""
+    def capabilities(self) -> Capabilities:
+        """What the backend reads and can do."""
+        ...
+
+    @property
+    def quantization_loss(self) -> QuantizationLoss | None:
+        """What `info.quantize` was measured to cost; None: nothing is quantized, or nothing was generated yet."""
         ...
 
     def attach(self, adapter: Adapter) -> float:
-        """Take an adapter into memory, for requests that name it; one that is there already stays.
+        """Load an adapter, for requests that name it; one that is loaded already stays.
 
         Returns:
-            By how much it changes what the model says behind a few words: the largest difference of logits. 0: it
-            changes nothing.
+            The largest change of logits that it makes behind a few probe tokens. 0: it changes nothing.
 
         Raises:
-            AdapterError: it belongs to another base model, or not all of its weights find their place.
+            AdapterError: it belongs to another base model, or some of its weights do not fit.
         """
         ...
 
     def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        seed: int,
-        batch_size: int | None = None,
-        on_text: OnText | None = None,
+        self, requests: Sequence[Request], *, seed: int, batch_size: int | None = None
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Answer prompts, and yield the answers as they are finished.
+        """Complete prompts, and yield completions as they finish. Closing the iterator aborts the others.
 
         Args:
-            requests: in any order; they are worked on in an order of the model's own. Those of several adapters
-                share batches where the adapters can.
-            seed: of the draws.
-            batch_size: prompts at once; None: as many as the model thinks best, within its memory.
-            on_text: hears the text grow; only for a single request.
+            requests: in any order; the backend chooses its own. Requests with different adapters share batches where
+                the adapters can.
+            seed: seed of the draws.
+            batch_size: requests at once; None: as many as the backend finds best, within its memory.
 
         Yields:
-            Those that finished together: each request's place in `requests`, and its completion.
+            Those that finished together: the index of each in `requests`, and its completion.
         """
         ...
 
     def loglikelihood(
         self, continuations: Sequence[Continuation], *, batch_size: int | None = None
     ) -> Iterator[list[tuple[int, float]]]:
-        """Tell how likely the model finds texts behind prompts.
+        """Compute how likely the model finds texts behind prompts.
 
         Args:
             continuations: in any order.
-            batch_size: at once; None: as many as the model thinks best, within its memory.
+            batch_size: texts at once; None: as many as the backend finds best, within its memory.
 
         Yields:
-            Those that were measured together: each one's place in `continuations`, and the natural logarithm of the
+            Those that finished together: the index of each in `continuations`, and the natural logarithm of the
             probability of its answer's tokens, given the prompt's.
         """
         ...

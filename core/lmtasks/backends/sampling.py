@@ -1,4 +1,4 @@
-"""Drawing tokens so that an example's text depends on its own seed and on no neighbour in the batch."""
+"""Sampling in which an example's text depends on its own seed, and on no neighbour in the batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lmtasks.task import Generation
 
 
 class CheckFinite(LogitsProcessor):
-    """Refuses logits from which no token can be chosen."""
+    """A logits processor that refuses logits from which no token can be chosen."""
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return scores, shape [batch, vocabulary], as they are.
+        """Return scores, shape [batch, vocabulary], unchanged.
 
         Raises:
             NotFiniteError: the highest of a row is NaN or infinite.
@@ -32,7 +32,7 @@ class CheckFinite(LogitsProcessor):
 
 
 class Draw(LogitsProcessor):
-    """Draws the next token of each row from its softmax, with a generator of the row's own.
+    """A logits processor that draws each row's next token from its softmax, with the row's own generator.
 
     By inversion: with u uniform in [0, 1), the first token whose cumulative probability exceeds u.
     """
@@ -44,7 +44,7 @@ class Draw(LogitsProcessor):
         """Return scores, shape [batch, vocabulary], that are 0 for the drawn token and -inf for all others.
 
         Raises:
-            NotFiniteError: those of a row make no probabilities.
+            NotFiniteError: the softmax of a row is not finite.
         """
         precise = torch.float32 if scores.device.type == "mps" else torch.float64  # mps has no float64
         cumulative = torch.softmax(scores.to(precise), dim=-1).cumsum(-1)
@@ -56,48 +56,54 @@ class Draw(LogitsProcessor):
 
 
 class Penalize(LogitsProcessor):
-    """Makes what a row has said already less likely, by a row's own prompt and new tokens, and no padding."""
+    """A logits processor for the repetition penalty over each row's own prompt and new tokens, without padding."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], width: int, penalty: float) -> None:
-        """Take the prompts of a batch, the width to which they are padded on the left, and the penalty."""
+        """Create the processor of a batch.
+
+        Args:
+            prompts: token ids of each row's prompt.
+            width: width to which they are padded on the left.
+            penalty: as for `penalized`.
+        """
         self.prompts, self.width, self.penalty = prompts, width, penalty
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return scores, shape [batch, vocabulary], with the penalty."""
+        """Return scores, shape [batch, vocabulary], after the penalty."""
         new = input_ids[:, self.width :].tolist()
         return penalized(scores, [[*prompt, *row] for prompt, row in zip(self.prompts, new, strict=True)], self.penalty)  # type: ignore[return-value]
 
 
 def penalized(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
-    """Return logits of which those of seen tokens are divided by the penalty where positive, else multiplied.
+    """Return logits in which those of seen tokens are divided by the penalty where positive, else multiplied.
 
     Keskar et al. 2019, "CTRL", section 4.1, as transformers has it.
 
     Args:
         logits: shape [rows, vocabulary].
-        seen: tokens of each row.
+        seen: token ids of each row.
         penalty: above 0; 1 changes nothing.
     """
     logits = logits.clone()
     for row, ids in zip(logits, seen, strict=True):
-        places = torch.tensor(sorted(set(ids)), device=logits.device)
-        own = row[places]
-        row[places] = torch.where(own > 0, own / penalty, own * penalty)
+        tokens = torch.tensor(sorted(set(ids)), device=logits.device)
+        scores = row[tokens]
+        row[tokens] = torch.where(scores > 0, scores / penalty, scores * penalty)
     return logits
 
 
-def own_generator(key: str, seed: int) -> torch.Generator:
-    """Return the generator of a request's draws, by its key and the seed of all."""
+def request_generator(key: str, seed: int) -> torch.Generator:
+    """Return the random generator of a request, by its key and the seed of all."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def logits_processors(generation: Generation, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
-    """Return what turns greedy choice into sampling; nothing at temperature 0.
+    """Return the processors that turn greedy choice into sampling; none at temperature 0.
 
     Args:
         generation: temperature, top_p and top_k.
-        generators: of the batch's rows.
+        generators: one for each row of the batch.
     """
     processors = LogitsProcessorList()
     if generation.temperature == 0:
@@ -111,8 +117,8 @@ def logits_processors(generation: Generation, generators: Sequence[torch.Generat
     return processors
 
 
-def sampling(generation: Generation) -> tuple[float, float, int, float]:
-    """Return what decides how tokens are drawn: rows that have it in common are drawn together."""
+def sampling_settings(generation: Generation) -> tuple[float, float, int, float]:
+    """Return the settings that decide how tokens are drawn: rows that share them are drawn together."""
     return generation.temperature, generation.top_p, generation.top_k, generation.repetition_penalty
 
 
@@ -125,27 +131,27 @@ def choose(
     """Return the next token of each row.
 
     Args:
-        logits: of the model, shape [rows, vocabulary].
-        generations: how each row is drawn.
-        generators: of each row.
-        seen: tokens of each row so far, the prompt's first.
+        logits: the model's logits, shape [rows, vocabulary].
+        generations: settings of each row.
+        generators: random generator of each row.
+        seen: token ids of each row so far, prompt included.
 
     Raises:
         NotFiniteError: the logits of a row are NaN or infinite, so that none is the highest.
     """
-    logits = logits.float()  # of bfloat16, argmax on a CPU takes five times as long
-    alike: dict[tuple[float, float, int, float], list[int]] = {}
+    logits = logits.float()  # argmax of bfloat16 takes five times as long on a CPU
+    groups: dict[tuple[float, float, int, float], list[int]] = {}
     for row, generation in enumerate(generations):
-        alike.setdefault(sampling(generation), []).append(row)
+        groups.setdefault(sampling_settings(generation), []).append(row)
     chosen = [0] * len(generations)
-    for rows in alike.values():
-        own = logits if len(rows) == len(chosen) else logits[rows]
+    for rows in groups.values():
+        scores = logits if len(rows) == len(chosen) else logits[rows]
         generation = generations[rows[0]]
         if generation.repetition_penalty != 1:
-            own = penalized(own, [seen[row] for row in rows], generation.repetition_penalty)
+            scores = penalized(scores, [seen[row] for row in rows], generation.repetition_penalty)
         processors = logits_processors(generation, [generators[row] for row in rows])
-        tokens = processors(None, own).argmax(-1)
-        check_finite(own.gather(-1, tokens[:, None]))  # NaN is the highest to argmax
+        tokens = processors(None, scores).argmax(-1)
+        check_finite(scores.gather(-1, tokens[:, None]))  # NaN is the highest to argmax
         for row, token in zip(rows, tokens.tolist(), strict=True):
             chosen[row] = token
     return chosen

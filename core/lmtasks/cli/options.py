@@ -76,6 +76,13 @@ model_options = group(
         help="auto: bfloat16 where the hardware computes in it.",
     ),
     click.option(
+        "--backend",
+        type=click.Choice(["auto", "native", "hf-generate"]),
+        default="auto",
+        show_default=True,
+        help="What runs the weights. auto: the native engine where it supports the architecture, else generate.",
+    ),
+    click.option(
         "--quantize",
         type=click.Choice(["none", "int8"]),
         default="none",

@@ -1,7 +1,7 @@
-"""Texts on which it is seen which activations of a model are large, before they are rounded to 8 bits.
+"""Calibration texts for int8: they show which activations of a model are large before it is quantized.
 
 A few of many kinds: an announcement, a letter, a dialogue, a question, other languages and scripts, a program. Always
-the same ones, so that a model is rounded the same way whatever it is asked.
+the same ones, so that a model is quantized the same way whatever it is asked.
 """
 
 CALIBRATION_TEXTS = (

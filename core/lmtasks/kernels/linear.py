@@ -1,4 +1,4 @@
-"""Linear layers for a CPU: weights laid out once for its instructions, in their own type or in 8 bits."""
+"""Linear layers for a CPU: weights prepacked once for its instructions, in their own type or in int8."""
 
 from __future__ import annotations
 
@@ -10,68 +10,91 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lmtasks.kernels.memory import advise_pageout
-
-SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Layers that architectures give the same inputs, by the names that they have in most of them."""
-EXACT = (
-    *("q_proj", "k_proj", "v_proj", "c_attn", "query_key_value"),  # before attention
-    *("down_proj", "dense_4h_to_h", "fc2"),  # behind what is large where two factors are
+from lmtasks.kernels.torch_private import (
+    has_bf16_kernels,
+    has_int8_instructions,
+    has_int8_kernels,
+    linear_int8,
+    linear_prepacked,
+    prepack_int8_weight,
+    prepack_weight,
 )
-"""Layers that are not rounded to 8 bits, by the names that architectures give them. In SmolLM2 those before attention
-are an eighth of the work, and their rounding does as much harm as that of all others; of these the last layer of each
-block does two thirds."""
-LEAST_WEIGHTS = 2**14
-"""Of a layer that is worth being laid out."""
-LEVELS = 127
-"""Of 8 bits, on each side of zero."""
-TINY = 1e-30
-"""The least scale: of rows that are all zero."""
+
+FUSED_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that architectures give the same inputs, by the names that they have in most of them."""
+KEEP_FULL_PRECISION = (
+    *("q_proj", "k_proj", "v_proj", "c_attn", "query_key_value"),  # before attention
+    *("down_proj", "dense_4h_to_h", "fc2"),  # their inputs are large where two factors are
+)
+"""Layers that are not quantized to int8, by the names that architectures give them. In SmolLM2 those before attention
+are an eighth of the work, and quantizing them does as much harm as quantizing all others; of these the last layer of
+each block does two thirds."""
+MIN_WEIGHTS = 2**14
+"""Weights of the smallest layer that is worth replacing."""
+INT8_MAX = 127
+EPS = 1e-30
+"""Smallest scale, for rows that are all zero."""
 
 
 def optimize_linear_layers(module: PreTrainedModel, *, int8: bool, texts: Sequence[Sequence[int]] = ()) -> None:
-    """Replace the linear layers within a model by such as compute the same faster.
+    """Replace the linear layers of a model by layers that compute the same faster.
 
     Args:
-        module: is changed; the weights of its layers are not, which others may share.
-        int8: whether weights and activations are rounded to 8 bits, but for the layers of EXACT and the output
-            embeddings, whose rounding costs 1% of perplexity by itself.
-        texts: on which it is seen which activations are large, for int8; tokens of each.
+        module: is changed; the weights of its layers are not, which other models may share.
+        int8: whether weights and activations are quantized to int8, but for the layers of KEEP_FULL_PRECISION and the
+            output embeddings, whose quantization costs 1% of perplexity by itself.
+        texts: token ids of calibration texts, for int8: they show which activations are large.
     """
     head = module.get_output_embeddings()
-    largest = _largest_inputs(module, texts) if int8 and texts else {}
+    input_absmax = _input_absmax(module, texts) if int8 and texts else {}
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
     while layers:
         name, layer = next(iter(layers.items()))
-        parent, _, own = name.rpartition(".")
+        parent, _, last = name.rpartition(".")
         prefix = f"{parent}." if parent else ""
-        siblings = next((names for names in SIBLINGS if own in names), (own,))
-        if not all(prefix + sibling in layers for sibling in siblings):
-            siblings = (own,)
-        found = [layers.pop(prefix + sibling) for sibling in siblings]
-        rounds = int8 and layer is not head and own not in EXACT
-        if not (rounds or can_pack(layer.weight)) or sum(each.weight.numel() for each in found) < LEAST_WEIGHTS:
+        group = next((names for names in FUSED_GROUPS if last in names), (last,))
+        if not all(prefix + member in layers for member in group):
+            group = (last,)
+        members = [layers.pop(prefix + member) for member in group]
+        quantized = int8 and layer is not head and last not in KEEP_FULL_PRECISION
+        if not (quantized or can_prepack(layer.weight)) or sum(each.weight.numel() for each in members) < MIN_WEIGHTS:
             continue
-        weights = [_weight(each) for each in found]
-        weight, bias = _joined(weights, [each.bias for each in found])
-        fast = Int8Linear(weight, bias, largest.get(name)) if rounds else PackedLinear(weight, bias)
-        together = Together(fast, [len(weight) for weight in weights])
-        for number, sibling in enumerate(siblings):
-            setattr(module.get_submodule(parent), sibling, Part(together, number) if len(siblings) > 1 else fast)
+        weights = [_weight(each) for each in members]
+        weight, bias = _concatenated(weights, [each.bias for each in members])
+        fast = Int8Linear(weight, bias, input_absmax.get(name)) if quantized else PrepackedLinear(weight, bias)
+        replace_layers(module.get_submodule(parent), group, fast, [len(weight) for weight in weights])
         for weight in weights:
             advise_pageout(weight)
 
 
-@torch.inference_mode()
-def _largest_inputs(module: PreTrainedModel, texts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-    """Return by layer the largest absolute value of each of its inputs on some texts, shape [inputs]."""
-    found: dict[str, torch.Tensor] = {}
+def replace_layers(parent: nn.Module, names: Sequence[str], layer: nn.Module, outputs: Sequence[int]) -> None:
+    """Put one layer in the place of several that are given the same inputs.
 
-    def look(name: str, inputs: torch.Tensor) -> None:
-        here = inputs.detach().float().abs().flatten(0, -2).amax(0)
-        found[name] = torch.maximum(found[name], here) if name in found else here
+    Args:
+        parent: the module that holds them.
+        names: their names in it, in the order in which they are called.
+        layer: computes the outputs of all of them.
+        outputs: how many outputs each has.
+    """
+    if len(names) == 1:
+        setattr(parent, names[0], layer)
+        return
+    fused = FusedLinear(layer, outputs)
+    for index, name in enumerate(names):
+        setattr(parent, name, FusedSlice(fused, index))
+
+
+@torch.inference_mode()
+def _input_absmax(module: PreTrainedModel, texts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Return by layer the largest absolute value of each of its inputs on some texts, shape [inputs]."""
+    absmax: dict[str, torch.Tensor] = {}
+
+    def observe(name: str, inputs: torch.Tensor) -> None:
+        largest = inputs.detach().float().abs().flatten(0, -2).amax(0)
+        absmax[name] = torch.maximum(absmax[name], largest) if name in absmax else largest
 
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: observe(name, inputs[0]))
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear | Conv1D)
     ]
@@ -79,7 +102,7 @@ def _largest_inputs(module: PreTrainedModel, texts: Sequence[Sequence[int]]) -> 
         module(input_ids=torch.tensor([list(ids)], device=module.device), use_cache=False)
     for hook in hooks:
         hook.remove()
-    return found
+    return absmax
 
 
 def _weight(layer: nn.Linear | Conv1D) -> torch.Tensor:
@@ -87,7 +110,7 @@ def _weight(layer: nn.Linear | Conv1D) -> torch.Tensor:
     return layer.weight.detach().t() if isinstance(layer, Conv1D) else layer.weight.detach()
 
 
-def _joined(
+def _concatenated(
     weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the weight and bias of one layer with the outputs of all of these."""
@@ -100,118 +123,121 @@ def _joined(
     return torch.cat(list(weights)), torch.cat(filled)
 
 
-class Together(nn.Module):
+class FusedLinear(nn.Module):
     """Layers that are given the same inputs, computed as one."""
 
     def __init__(self, layer: nn.Module, outputs: Sequence[int]) -> None:
-        """Take a layer, and how many of its outputs belong to each part."""
+        """Fuse layers.
+
+        Args:
+            layer: computes the outputs of all of them.
+            outputs: how many outputs each has.
+        """
         super().__init__()
         self.layer, self.outputs = layer, list(outputs)
         self._inputs: torch.Tensor | None = None
-        self._found: tuple[torch.Tensor, ...] = ()
+        self._slices: tuple[torch.Tensor, ...] = ()
 
-    def part(self, number: int, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the outputs of a part; its siblings' are kept for them until the last of them has asked."""
+    def slice(self, index: int, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of one layer; those of the others are kept until the last of them has been called."""
         if inputs is not self._inputs:
-            self._inputs, self._found = inputs, self.layer(inputs).split(self.outputs, -1)
-        found = self._found[number]
-        if number == len(self.outputs) - 1:
-            self._inputs, self._found = None, ()
-        return found
+            self._inputs, self._slices = inputs, self.layer(inputs).split(self.outputs, -1)
+        outputs = self._slices[index]
+        if index == len(self.outputs) - 1:
+            self._inputs, self._slices = None, ()
+        return outputs
 
 
-class Part(nn.Module):
+class FusedSlice(nn.Module):
     """One of several layers that are computed together."""
 
-    def __init__(self, together: Together, number: int) -> None:
-        """Take the layers, and which of them this is."""
+    def __init__(self, fused: FusedLinear, index: int) -> None:
+        """Take the place of the layer with this index among those of `fused`."""
         super().__init__()
-        self.together, self.number = together, number
+        self.fused, self.index = fused, index
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return outputs, shape [..., outputs], of inputs, shape [..., inputs]."""
-        return self.together.part(self.number, inputs)
+        """Return outputs, shape [..., outputs], for inputs, shape [..., inputs]."""
+        return self.fused.slice(self.index, inputs)
 
 
 def supports_int8(device: torch.device) -> bool:
-    """Tell whether a device multiplies in 8 bits: a CPU with instructions for it, and a torch with oneDNN.
+    """Return whether int8 layers run on a device: a CPU with int8 instructions, and a torch with oneDNN.
 
-    Without these instructions sums of two products are cut off at 16 bits, and are no longer exact.
+    Without these instructions sums of two products saturate at 16 bits, and are no longer exact.
     """
-    there = torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_prepack")
-    return device.type == "cpu" and there and (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cpu" and has_int8_kernels() and has_int8_instructions()
 
 
-def can_pack(weight: torch.Tensor) -> bool:
-    """Tell whether a weight gains from another order: bfloat16 does where a CPU computes in it."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.bfloat16
-        and torch._C._has_mkldnn
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+def can_prepack(weight: torch.Tensor) -> bool:
+    """Return whether a weight gains from prepacking: bfloat16 does where a CPU computes in it."""
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_bf16_kernels()
 
 
-class PackedLinear(nn.Module):
-    """Weights in the order in which oneDNN multiplies them; else it would reorder them at every call."""
+class PrepackedLinear(nn.Module):
+    """A linear layer whose weight is in oneDNN's memory order; otherwise oneDNN would reorder it at every call."""
 
     ROWS = 64
-    """That the order is chosen for."""
+    """Number of input rows that the order is chosen for."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Take a weight, shape [outputs, inputs], and a bias, shape [outputs]."""
-        super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), self.ROWS)
-        self.bias = bias
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return outputs, shape [..., outputs], of inputs, shape [..., inputs]."""
-        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "")
-        return found
-
-
-class Int8Linear(nn.Module):
-    """Weights in 8 bits with a scale for each output, and inputs in 8 bits with a scale for each row.
-
-    Rows are rounded as they come, each by its own largest value, so that no row depends on its neighbours. Sums are
-    exact; scales are float32. A few inputs are many times as large as the others, and would leave these no bits: they
-    are made smaller and their weights larger by the same factor (Xiao et al. 2023, "SmoothQuant", equation 4 with a
-    half for alpha).
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, largest: torch.Tensor | None = None) -> None:
-        """Take a layer.
+        """Prepack a layer.
 
         Args:
             weight: shape [outputs, inputs].
             bias: shape [outputs].
-            largest: absolute value of each input on some texts, shape [inputs]; None: all are alike.
         """
         super().__init__()
-        exact = weight.float().contiguous()  # else it would be packed as if it were
-        self.smaller: torch.Tensor | None = None
-        if largest is not None:
-            factor = (largest.float().clamp_min(TINY) / exact.abs().amax(0).clamp_min(TINY)).sqrt()
-            exact, self.smaller = exact * factor, 1 / factor
-        self.scale = (exact.abs().amax(1) / LEVELS).clamp_min(TINY)
-        rounded = (exact / self.scale[:, None]).round().to(torch.int8)
-        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self.zero = torch.zeros(len(rounded), dtype=torch.int32)
+        self.weight = prepack_weight(weight.contiguous(), self.ROWS)
         self.bias = bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return outputs, shape [..., outputs], of inputs, shape [..., inputs]."""
+        """Return outputs, shape [..., outputs], for inputs, shape [..., inputs]."""
+        return linear_prepacked(inputs, self.weight, self.bias)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights, one scale an output, and int8 inputs, one scale a row.
+
+    Rows are quantized as they come, each by its own largest value, so that no row depends on its neighbours. Sums are
+    exact; scales are float32. A few inputs are many times as large as the others, and would leave these no bits: they
+    are made smaller and their weights larger by the same factor (Xiao et al. 2023, "SmoothQuant", equation 4 with
+    alpha = 0.5).
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, input_absmax: torch.Tensor | None = None
+    ) -> None:
+        """Quantize a layer.
+
+        Args:
+            weight: shape [outputs, inputs].
+            bias: shape [outputs].
+            input_absmax: largest absolute value of each input on calibration texts, shape [inputs]; None: no smoothing.
+        """
+        super().__init__()
+        exact = weight.float().contiguous()  # qlinear_prepack takes any weight for contiguous
+        self.smoothing: torch.Tensor | None = None
+        if input_absmax is not None:
+            factor = (input_absmax.float().clamp_min(EPS) / exact.abs().amax(0).clamp_min(EPS)).sqrt()
+            exact, self.smoothing = exact * factor, 1 / factor
+        self.scale = (exact.abs().amax(1) / INT8_MAX).clamp_min(EPS)
+        quantized = (exact / self.scale[:, None]).round().to(torch.int8)
+        self.weight = prepack_int8_weight(quantized)
+        self.zero = torch.zeros(len(quantized), dtype=torch.int32)
+        self.bias = bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return outputs, shape [..., outputs], for inputs, shape [..., inputs]."""
         exact = inputs.to(torch.float32, copy=True)
-        if self.smaller is not None:
-            exact.mul_(self.smaller)
-        largest = torch.maximum(exact.amax(-1, keepdim=True), exact.amin(-1, keepdim=True).neg_())
-        # Of a precision that outputs can be multiplied by without a copy of them in float32; a little more than needed,
-        # so that the largest value stays within 8 bits.
-        scale = largest.mul_(1.01 / LEVELS).to(inputs.dtype).clamp_min(TINY)
-        # oneDNN's fused kernel wants unsigned inputs, with 128 for zero: that is another first bit.
-        rounded = exact.mul_(scale.float().reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
-        found: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, 128, self.packed, self.scale, self.zero, None, 1.0, 0, inputs.dtype, "none", [], ""
-        )
-        found.mul_(scale)
-        return found if self.bias is None else found + self.bias
+        if self.smoothing is not None:
+            exact.mul_(self.smoothing)
+        absmax = torch.maximum(exact.amax(-1, keepdim=True), exact.amin(-1, keepdim=True).neg_())
+        # In the inputs' own precision, so that outputs are multiplied by it without a float32 copy; a little more than
+        # needed, so that the largest value stays within 8 bits.
+        scale = absmax.mul_(1.01 / INT8_MAX).to(inputs.dtype).clamp_min(EPS)
+        # oneDNN's fused kernel wants unsigned inputs, with 128 for zero: that flips the first bit.
+        quantized = exact.mul_(scale.float().reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
+        outputs = linear_int8(quantized, self.weight, self.scale, self.zero, inputs.dtype)
+        outputs.mul_(scale)
+        return outputs if self.bias is None else outputs + self.bias

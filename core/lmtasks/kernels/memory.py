@@ -1,4 +1,4 @@
-"""Memory that is freed and taken again between the operations of a model, without going back to the system."""
+"""Settings of glibc, torch and Linux that keep a model's memory low and its operations fast."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import torch
 
 MADV_PAGEOUT = 21  # of Linux' mman.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEPT = 512 * 2**20
-"""Free bytes at the end of the heap from which on they are given back."""
-MAPPED = 32 * 2**20
-"""Bytes from which on a piece of memory is mapped by itself: the most that glibc takes."""
+TRIM_BYTES = 512 * 2**20
+"""Free bytes at the end of the heap from which on glibc gives them back to the system."""
+MMAP_BYTES = 32 * 2**20
+"""Size from which on a piece of memory is mapped by itself: the largest that glibc allows."""
 
-SHAPES_KEPT = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
-"""How many products of matrices torch and oneDNN under it remember, each of one shape: environment variables."""
+KERNEL_CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+"""Environment variables for how many matrix products, each of one shape, torch and oneDNN cache."""
 
 
 def limit_kernel_caches() -> None:
-    """Let torch forget how it computed products of shapes that will hardly come again; to be called before the first.
+    """Limit how many shapes of matrix products torch caches; call it before the first product.
 
-    By default two caches remember 1,024 shapes each. Batches of texts have ever new ones: a step of training left
+    By default two caches hold 1,024 shapes each. Batches of texts have ever new ones: a step of training left
     27 MiB behind that way, amid the memory of its activations, which then could not be used again as a whole.
     Values that the user has set stay.
     """
-    for name, most in SHAPES_KEPT.items():
-        os.environ.setdefault(name, most)
+    for name, capacity in KERNEL_CACHES.items():
+        os.environ.setdefault(name, capacity)
 
 
 def tune_malloc() -> None:
-    """Let glibc keep what operations free for the next ones.
+    """Let glibc keep memory that operations free for the next ones.
 
     By default it gives every large piece back, and the system clears it page by page when it is taken again: with
-    hundreds of megabytes per second, that costs more than the products of matrices themselves.
+    hundreds of megabytes per second, that costs more than the matrix products themselves.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -43,14 +43,14 @@ def tune_malloc() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another library than glibc
         return
-    mallopt(M_TRIM_THRESHOLD, KEPT)
-    mallopt(M_MMAP_THRESHOLD, MAPPED)
+    mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
+    mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 def advise_pageout(tensor: torch.Tensor) -> None:
-    """Tell the system that a tensor is not read for a while.
+    """Advise the system that a tensor will not be read for a while.
 
-    Weights that are mapped from a file leave memory, and come back when somebody reads them. A hint: where it is not
+    Weights that are mapped from a file leave memory, and come back when they are read. A hint: where it is not
     understood, nothing happens.
     """
     if not sys.platform.startswith("linux") or tensor.device.type != "cpu":

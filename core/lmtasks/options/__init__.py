@@ -2,6 +2,7 @@
 
 from lmtasks.options.base import Options, with_changes
 from lmtasks.options.groups import (
+    BackendName,
     DataOptions,
     Device,
     Dtype,
@@ -19,6 +20,7 @@ from lmtasks.options.score import ScoreOptions
 from lmtasks.options.train import Optimizer, Schedule, TrainOptions
 
 __all__ = [
+    "BackendName",
     "DataOptions",
     "Device",
     "Dtype",

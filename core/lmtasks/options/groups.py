@@ -14,6 +14,7 @@ from lmtasks.task import Generation
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "int8"]
+BackendName = Literal["auto", "native", "hf-generate"]
 OnOverlong = Literal["error", "skip", "truncate"]
 
 
@@ -161,6 +162,9 @@ class ModelOptions(Options):
 class InferenceOptions(ModelOptions):
     """How a model is loaded to generate."""
 
+    backend: BackendName = "auto"
+    """What runs the weights: the native engine or `generate` of transformers; "auto": native where the architecture
+    passes the probe, else hf-generate, with a warning."""
     quantize: Quantize = "none"
     """"int8": quantize weights and activations of the linear layers to 8 bits, for a CPU that does not compute in
     bfloat16; the loss is measured and reported."""
@@ -176,6 +180,6 @@ class InferenceOptions(ModelOptions):
             UsageError: names the setting and what is expected.
         """
         super().__post_init__()
-        self._check_choices(quantize=Quantize)
+        self._check_choices(backend=BackendName, quantize=Quantize)
         self._check_counts(batch_size=1)
         self._check_number("memory", 0, above=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from lmtasks.options.groups import Device, Dtype, OnOverlong, Quantize
+from lmtasks.options.groups import BackendName, Device, Dtype, OnOverlong, Quantize
 from lmtasks.options.train import Optimizer, Schedule
 
 
@@ -52,6 +52,7 @@ class RunKeywords(DataKeywords, PromptKeywords, ModelKeywords, total=False):
     top_k: int | None
     repetition_penalty: float | None
     stop: str | Sequence[str] | None
+    backend: BackendName
     quantize: Quantize
     memory: float
     batch_size: int | None

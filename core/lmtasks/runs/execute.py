@@ -254,9 +254,9 @@ def _answers(
         seconds = (time.perf_counter() - begun) / len(together)
         for place, _ in together:
             _add_seconds(todo[place][0], "generate_seconds", seconds)
-        if model.rounding:
+        if model.quantization_loss:
             for job, _, _ in todo:
-                job.record["rounding"] = asdict(model.rounding)
+                job.record["rounding"] = asdict(model.quantization_loss)
         yield [(*todo[place], completion) for place, completion in together]
         begun = time.perf_counter()
 

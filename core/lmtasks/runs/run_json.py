@@ -48,7 +48,7 @@ def run_settings(
         },
         "data": data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
         "model": asdict(model.info),
-        "engine": model.engine,
+        "engine": model.backend,
         "adapter": adapter,
         "generation": asdict(generation),
         "seed": options.seed,

@@ -46,7 +46,7 @@ def with_completion(
             prompt_tokens=len(prompt.token_ids),
             cut=prompt.cut,
             completion=completion.text,
-            finish=completion.finish,
+            finish=completion.finish_reason,
             completion_tokens=completion.tokens,
             reasoning=completion.reasoning,
             reasoning_tokens=completion.reasoning_tokens,

@@ -1,1 +1,1 @@
-"""The native engine: continuous batching over a KV cache."""
+"""The native engine: continuous batching, prefix sharing and prompt lookup over one KV cache."""

@@ -1,4 +1,4 @@
-"""Keys and values of sequences under way: slots for sequences of similar length, within a budget of memory."""
+"""The KV cache: blocks of slots for sequences of similar length, within a memory budget."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from dataclasses import dataclass, field
 
 import torch
 
-GROWTH = 125
-"""Percent of the room that is needed which is taken: attention reads what was taken, and taking more copies it."""
-
-MOST_WASTED = 1024
-"""Tokens to read for nothing from which on sequences do not take slots together, and slots are cut. Attention computes
-a set of slots at once, as if all sequences were the longest; to have one set more costs as much as to read 1,900 tokens
-(2.8 ms a step of 30 layers on two cores)."""
+GROWTH_PERCENT = 125
+"""Percent of the tokens needed now that memory is taken for: attention reads all of it, and taking more copies it."""
 
 
-class Slots:
-    """Room for the keys and values of some sequences, as many tokens for each."""
+class KVBlock:
+    """Keys and values of some sequences: one slot for each, all of the same width.
 
-    def __init__(self, count: int, width: int, prefix: Slots | None = None) -> None:
-        """Take how much there is room for; memory is taken as sequences grow.
+    Unlike vLLM's pages, a block is one contiguous tensor a layer, which grows up to its width.
+    """
+
+    def __init__(self, count: int, width: int, prefix: KVBlock | None = None) -> None:
+        """Reserve slots; memory is taken as sequences grow.
 
         Args:
-            count: of sequences.
-            width: tokens that each may have, those of the prefix left out.
-            prefix: a single slot, filled, with what all of these sequences begin with.
+            count: number of slots.
+            width: tokens that each slot may hold, those of the prefix left out.
+            prefix: a block with a single, filled slot: the prefix that all of these sequences begin with.
         """
         self.count, self.width, self.prefix = count, width, prefix
         self.free = list(range(count - 1, -1, -1))
@@ -36,84 +34,93 @@ class Slots:
         """Return a layer's keys and values, each of shape [count, heads, tokens or more, size].
 
         Args:
-            index: of the layer.
-            key: of some tokens of that layer, shape [..., heads, any, size]; says what is to be kept.
-            value: likewise; its size may differ.
-            tokens: that there must be room for now.
+            index: the layer's index.
+            key: keys of any tokens of that layer, shape [..., heads, any, size]: their shape and type count.
+            value: values of the same tokens; their size may differ.
+            tokens: tokens that each slot must have memory for now.
         """
-        kept = self._layers.get(index)
-        if kept is None or kept[0].shape[2] < tokens:
-            width = min(self.width, -(-tokens * GROWTH // 100))
-            kept = (_grown(self, kept and kept[0], key, width), _grown(self, kept and kept[1], value, width))
-            self._layers[index] = kept
-        return kept
+        cached = self._layers.get(index)
+        if cached is None or cached[0].shape[2] < tokens:
+            width = min(self.width, -(-tokens * GROWTH_PERCENT // 100))
+            cached = (_grown(self, cached and cached[0], key, width), _grown(self, cached and cached[1], value, width))
+            self._layers[index] = cached
+        return cached
 
     @property
-    def base(self) -> int:
+    def prefix_len(self) -> int:
         """Tokens of the prefix."""
         return self.prefix.width if self.prefix else 0
 
-    def fit(self, count: int, need: int) -> None:
-        """Give back what sequences leave unused, where it is worth a copy of the rest.
+    def shrink_to_fit(self, count: int, needed: int, max_padding: int) -> None:
+        """Free memory that sequences leave unused, where it is worth a copy of the rest.
 
         Args:
-            count: of the sequences; they are in the first slots.
-            need: tokens that each must have room for, at most.
+            count: number of sequences; they are in the first slots.
+            needed: tokens that the longest of them needs.
+            max_padding: unused tokens that are left alone.
         """
         kept = count if 2 * count <= self.count else self.count
-        width = need if count * (self.width - need) > MOST_WASTED else self.width
+        width = needed if count * (self.width - needed) > max_padding else self.width
         if (kept, width) == (self.count, self.width):
             return
         self.count, self.width = kept, width
-        self.free = [place for place in self.free if place < kept]
+        self.free = [slot for slot in self.free if slot < kept]
         for index, (key, value) in self._layers.items():
             self._layers[index] = key[:kept, :, :width].clone(), value[:kept, :, :width].clone()
 
-    def copy(self, source: Slots, place: int, to: int) -> None:
-        """Copy what is in one slot of `source` into one of these."""
+    def copy(self, source: KVBlock, source_slot: int, slot: int) -> None:
+        """Copy what is in one slot of `source` into one of these slots."""
         for index, (key, value) in source._layers.items():
             tokens = min(key.shape[2], self.width)
-            kept = self.layer(index, key[0, None], value[0, None], tokens)
-            for mine, other in zip(kept, (key, value), strict=True):
-                mine[to, :, :tokens] = other[place, :, :tokens]
+            cached = self.layer(index, key[0, None], value[0, None], tokens)
+            for ours, theirs in zip(cached, (key, value), strict=True):
+                ours[slot, :, :tokens] = theirs[source_slot, :, :tokens]
 
     @property
     def bytes(self) -> int:
-        """Memory that is taken."""
-        return sum(part.nbytes for kept in self._layers.values() for part in kept)
+        """Bytes of memory taken so far."""
+        return sum(tensor.nbytes for cached in self._layers.values() for tensor in cached)
 
 
-def _grown(slots: Slots, before: torch.Tensor | None, like: torch.Tensor, width: int) -> torch.Tensor:
+def _grown(block: KVBlock, before: torch.Tensor | None, like: torch.Tensor, width: int) -> torch.Tensor:
     # Zeros: what was never written is masked, and must be numbers all the same.
-    room = like.new_zeros(slots.count, like.shape[-3], width, like.shape[-1])
+    grown = like.new_zeros(block.count, like.shape[-3], width, like.shape[-1])
     if before is not None:
-        room[:, :, : before.shape[2]] = before
-    return room
+        grown[:, :, : before.shape[2]] = before
+    return grown
 
 
 @dataclass(slots=True)
-class Budget:
-    """Of memory for keys and values."""
+class KVBudget:
+    """Memory for keys and values, and the blocks that it is reserved for."""
 
     bytes: int
     bytes_per_token: int
-    taken: list[Slots] = field(default_factory=list)
+    blocks: list[KVBlock] = field(default_factory=list)
+    peak_tokens: int = 0
+    """Tokens that blocks were reserved for at once, at most."""
 
     @property
-    def used(self) -> int:
-        """Tokens that there is room for."""
-        return sum(slots.count * slots.width for slots in self.taken)
+    def total_tokens(self) -> int:
+        """Tokens that the budget is for."""
+        return self.bytes // self.bytes_per_token
 
-    def take(self, count: int, width: int, prefix: Slots | None = None) -> Slots | None:
-        """Return slots for up to `count` sequences of up to `width` tokens; None: there is no room for even one."""
-        left = self.bytes // self.bytes_per_token - self.used
-        count = min(count, left // width)
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens that blocks are reserved for."""
+        return sum(block.count * block.width for block in self.blocks)
+
+    def allocate(self, count: int, width: int, prefix: KVBlock | None = None) -> KVBlock | None:
+        """Return a block for up to `count` sequences of up to `width` tokens; None: not even one fits."""
+        reserved = self.reserved_tokens
+        count = min(count, (self.total_tokens - reserved) // width)
         if count < 1:
             return None
-        slots = Slots(count, width, prefix)
-        self.taken.append(slots)
-        return slots
+        block = KVBlock(count, width, prefix)
+        self.blocks.append(block)
+        self.peak_tokens = max(self.peak_tokens, reserved + count * width)
+        return block
 
-    def give_back(self, slots: Slots) -> None:
-        """Free the memory of slots."""
-        self.taken.remove(slots)
+    def free(self, block: KVBlock) -> None:
+        """Free the memory of a block."""
+        self.blocks.remove(block)

@@ -1,34 +1,37 @@
-"""A model made ready for the engine: its own attention, an adapter merged into weights of its own, tried before use."""
+"""A model prepared for the native engine: its own attention function, and an adapter merged into its own weights."""
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
-from lmtasks.backends.native.attention import NAME, Column, Step, Stretch
-from lmtasks.backends.native.kv_cache import Slots
-from lmtasks.backends.native.multi_lora import Routes, is_adapted, merged_layer, pairs, route
+from lmtasks.backends.native.attention import CACHED_ATTENTION, DecodeBatch, ForwardBatch, PrefillChunk
+from lmtasks.backends.native.kv_cache import KVBlock
+from lmtasks.backends.native.multi_lora import (
+    AdapterTokens,
+    install_adapters,
+    is_adapted,
+    lora_matrices,
+    merged_layer,
+)
 from lmtasks.kernels.linear import optimize_linear_layers
+from lmtasks.kernels.probe import LENGTHS, EquivalenceProbe
 
 Layout = Literal["shared", "packed", "int8"]
-
-log = logging.getLogger("lmtasks.backends")
-PREFIX, OWN, OTHER = 8, 13, 9
-"""Tokens of the trial's sequences: a prefix that one shares, that one's own, and the other's."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""Mean difference of log-probabilities, in nats, up to which the engine's count as the model's own."""
+"""Linear layers that are shared with the original model, prepacked for the hardware, or quantized."""
+PREFIX = 8
+"""Tokens of the probe's first sequence that are computed before it, as a shared prefix."""
 
 
 def engine_copy(
     module: PreTrainedModel,
     *,
     merged: str | None = None,
-    routes: Routes | None = None,
+    adapter_tokens: AdapterTokens | None = None,
     layout: Layout = "packed",
     texts: Sequence[Sequence[int]] = (),
 ) -> PreTrainedModel:
@@ -37,102 +40,73 @@ def engine_copy(
     Args:
         module: stays as it is; the copy shares its weights, but for those that an adapter changes.
         merged: peft's name of the adapter that is added to the weights; None: none of those on the module.
-        routes: says at each step where an adapter answers, for those that are not merged; None: nowhere.
-        layout: of the linear layers: "shared" with the module, "packed" for the hardware, or rounded to "int8".
-        texts: by which it is decided how to round; tokens of each.
+        adapter_tokens: says at each step which tokens are an adapter's, for adapters that are not merged; None: there
+            are none.
+        layout: layout of the linear layers.
+        texts: token ids of calibration texts, for int8.
     """
     shared = {id(weight): weight for weight in [*module.parameters(), *module.buffers()]}
-    packed: PreTrainedModel = copy.deepcopy(module, shared)
+    prepared: PreTrainedModel = copy.deepcopy(module, shared)
     adapters = {}
-    for name, layer in list(packed.named_modules()):
+    for name, layer in list(prepared.named_modules()):
         if is_adapted(layer):
-            adapters[name] = pairs(layer, module.dtype)
-            parent = packed.get_submodule(name.rpartition(".")[0])
+            adapters[name] = lora_matrices(layer, module.dtype)
+            parent = prepared.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], merged_layer(layer, merged))
     if layout != "shared":
-        optimize_linear_layers(packed, int8=layout == "int8", texts=texts)
-    if routes is not None:
-        route(packed, adapters, routes)
-    packed.set_attn_implementation(NAME)
-    return packed.eval()
+        optimize_linear_layers(prepared, int8=layout == "int8", texts=texts)
+    if adapter_tokens is not None:
+        install_adapters(prepared, adapters, adapter_tokens)
+    prepared.set_attn_implementation(CACHED_ATTENTION)
+    return prepared.eval()
 
 
-class Trial:
-    """Two sequences, one of which begins with a prefix that was computed before it, that pass in parts.
+def probe_kv_bytes(probe: EquivalenceProbe, prepared: PreTrainedModel) -> int | None:
+    """Return the bytes that keys and values of a token take; None: the engine cannot run this architecture.
 
-    They have to get the likelihoods that the model gives them whole.
+    The probe's sequences pass in parts: a prefix that one of them shares, chunks of both side by side, and the last
+    token of both as in decoding.
+
+    Args:
+        probe: a probe of the original model.
+        prepared: from `engine_copy`, without an adapter.
     """
+    prefix = KVBlock(1, PREFIX)
+    return prefix.bytes // PREFIX if probe.accepts(lambda: _run_split(probe, prepared, prefix)) else None
 
-    @torch.inference_mode()
-    def __init__(self, module: PreTrainedModel) -> None:
-        """Take the model itself, with no adapter active; it is asked now."""
-        self.device, self.dtype, self.name = module.device, module.dtype, type(module).__name__
-        vocabulary = module.get_input_embeddings().weight.shape[0]
-        drawn = torch.randint(0, vocabulary, (PREFIX + OWN + OTHER,), generator=torch.Generator().manual_seed(0))
-        drawn = drawn.to(self.device)
-        self.sequences = drawn[: PREFIX + OWN], drawn[PREFIX + OWN :]
-        self.can_pass = not getattr(module, "_is_stateful", False) and module._supports_attention_backend
-        self.expected = [
-            module(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1) for ids in self.sequences
-        ]
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether the model computes a number anywhere; False: its weights are damaged, or overflow."""
-        return any(bool(own.isfinite().any()) for own in self.expected)
+def _run_split(probe: EquivalenceProbe, prepared: PreTrainedModel, prefix: KVBlock) -> list[torch.Tensor]:
+    """Return log-probabilities behind all tokens of the probe's sequences, but for the first one's prefix."""
+    first, second = probe.sequences
+    behind_prefix, length = LENGTHS[0] - PREFIX, LENGTHS[1]
 
-    @torch.inference_mode()
-    def bytes_per_token(self, packed: PreTrainedModel) -> int | None:
-        """Return what keys and values of a token take; None: the engine cannot run this architecture.
+    def forward(ids: torch.Tensor, positions: list[int], batch: ForwardBatch) -> torch.Tensor:
+        output = prepared(
+            input_ids=ids[None],
+            position_ids=torch.tensor([positions], device=probe.device),
+            use_cache=False,
+            logits_to_keep=torch.arange(len(ids), device=probe.device),
+            lmtasks_batch=batch,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits.float().log_softmax(-1)
 
-        Args:
-            packed: from `engine_copy`, without an adapter.
-        """
-        if not self.can_pass:
-            return None
-        prefix = Slots(1, PREFIX)
-        try:
-            found = self._in_parts(packed, prefix)
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            log.debug("the engine cannot run %s: %s", self.name, error)
-            return None
-        one, other = self.expected[0][PREFIX:], self.expected[1]
-        whole = torch.cat([one[:7], other[:5], one[7:-1], other[5:-1], one[-1:], other[-1:]])
-        # Equal ones may be -inf: of tokens that a model masks.
-        difference = float(torch.where(found == whole, 0, found - whole).abs().mean())
-        log.debug("the engine and %s differ by %.2g nats on average", self.name, difference)
-        return prefix.bytes // PREFIX if difference <= TOLERANCE.get(self.dtype, 1e-3) else None
-
-    def _in_parts(self, packed: PreTrainedModel, prefix: Slots) -> torch.Tensor:
-        """Return log-probabilities of all tokens behind the prefix, in the order in which they pass."""
-        one, other = self.sequences
-
-        def forward(ids: torch.Tensor, positions: list[int], step: Step) -> torch.Tensor:
-            output = packed(
-                input_ids=ids[None],
-                position_ids=torch.tensor([positions], device=self.device),
-                use_cache=False,
-                logits_to_keep=torch.arange(len(ids), device=self.device),
-                lmtasks_step=step,
-            )
-            logits: torch.Tensor = output.logits[0]
-            return logits.float().log_softmax(-1)
-
-        behind, slots = Slots(1, OWN, prefix), Slots(2, OTHER)
-        forward(one[:PREFIX], list(range(PREFIX)), Step([Stretch(0, PREFIX, prefix, 0, 0)], []))
-        found = []
-        for start, end in ((0, 7), (7, OWN - 1)):  # beside parts of the other one
-            beside = slice(0, 5) if start == 0 else slice(5, OTHER - 1)
-            own, others = list(range(PREFIX + start, PREFIX + end)), list(range(beside.start, beside.stop))
-            parts = [
-                Stretch(0, end - start, behind, 0, start),
-                Stretch(end - start, len(others), slots, 1, beside.start),
-            ]
-            found.append(forward(torch.cat([one[own], other[beside]]), own + others, Step(parts, [])))
-        columns = []
-        for at, (kept, slot, tokens) in enumerate([(behind, 0, OWN - 1), (slots, 1, OTHER - 1)]):
-            places, positions = (torch.tensor([number], device=self.device) for number in (slot, tokens))
-            columns.append(Column(at, kept, places, positions, high=slot + 1, width=tokens + 1))
-        last = torch.stack([one[-1], other[-1]])
-        found.append(forward(last, [PREFIX + OWN - 1, OTHER - 1], Step([], columns)))
-        return torch.cat(found)
+    shared, own = KVBlock(1, behind_prefix, prefix), KVBlock(2, length)
+    forward(first[:PREFIX], list(range(PREFIX)), ForwardBatch([PrefillChunk(0, PREFIX, prefix, 0, 0)], []))
+    first_parts, second_parts = [], []
+    for (start, end), (other_start, other_end) in (((0, 7), (0, 5)), ((7, behind_prefix - 1), (5, length - 1))):
+        count, other_count = end - start, other_end - other_start
+        positions = list(range(PREFIX + start, PREFIX + end))
+        other_positions = list(range(other_start, other_end))
+        chunks = [PrefillChunk(0, count, shared, 0, start), PrefillChunk(count, other_count, own, 1, other_start)]
+        ids = torch.cat([first[positions], second[other_positions]])
+        logprobs = forward(ids, positions + other_positions, ForwardBatch(chunks, []))
+        first_parts.append(logprobs[:count])
+        second_parts.append(logprobs[count:])
+    decode = []
+    for start, (block, slot, tokens) in enumerate([(shared, 0, behind_prefix - 1), (own, 1, length - 1)]):
+        slots, positions_in_slot = (torch.tensor([number], device=probe.device) for number in (slot, tokens))
+        decode.append(DecodeBatch(start, block, slots, positions_in_slot, high=slot + 1, width=tokens + 1))
+    last = torch.stack([first[-1], second[-1]])
+    logprobs = forward(last, [LENGTHS[0] - 1, length - 1], ForwardBatch([], decode))
+    return [torch.cat([*first_parts, logprobs[:1]]), torch.cat([*second_parts, logprobs[1:]])]

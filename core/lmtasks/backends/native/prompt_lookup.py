@@ -1,30 +1,30 @@
-"""Guessing the next tokens of a text that repeats what it holds already (Saxena 2023, "Prompt Lookup Decoding")."""
+"""Draft tokens for a text that repeats what it holds already (Saxena 2023, "Prompt Lookup Decoding")."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-WORDS = 3
-"""Last tokens that have to have occurred before."""
-GUESSES = 6
-"""Tokens that are guessed, at most."""
+NGRAM = 3
+"""Last tokens that must have occurred before."""
+MAX_DRAFT = 6
+"""Draft tokens proposed at once."""
 
 
-class Lookup:
-    """Where a growing text has said the same before."""
+class PromptLookup:
+    """The n-grams of a growing text, and what followed each of them."""
 
     def __init__(self) -> None:
-        self._behind: dict[tuple[int, ...], int] = {}
-        self._seen = WORDS
+        self._ends: dict[tuple[int, ...], int] = {}
+        self._indexed = NGRAM
 
-    def following(self, ids: Sequence[int]) -> list[int]:
-        """Return what followed the last tokens where they occurred last; nothing where they are new.
+    def propose(self, ids: Sequence[int]) -> list[int]:
+        """Return the tokens that followed the last n-gram where it occurred before; nothing where it is new.
 
         Args:
             ids: the text, longer than at the last call and otherwise the same.
         """
-        for end in range(self._seen, len(ids)):
-            self._behind[tuple(ids[end - WORDS : end])] = end
-        self._seen = max(self._seen, len(ids))
-        at = self._behind.get(tuple(ids[-WORDS:]))
-        return [] if at is None else list(ids[at : at + GUESSES])
+        for end in range(self._indexed, len(ids)):
+            self._ends[tuple(ids[end - NGRAM : end])] = end
+        self._indexed = max(self._indexed, len(ids))
+        end = self._ends.get(tuple(ids[-NGRAM:]), len(ids))
+        return list(ids[end : end + MAX_DRAFT])

@@ -94,7 +94,7 @@ class AdapterTrainer(Trainer):
         self,
         *,
         folder: Path,
-        only_answers: bool,
+        supports_logits_to_keep: bool,
         validation: Sequence[Batch],
         watch: TrainingMonitor,
         **settings: Any,
@@ -103,14 +103,14 @@ class AdapterTrainer(Trainer):
 
         Args:
             folder: where checkpoints are kept.
-            only_answers: whether the model can compute logits at some places alone.
+            supports_logits_to_keep: whether the model can compute logits at some positions alone.
             validation: batches whose mean loss chooses the best checkpoint; empty: the last one is the best.
             watch: knows the time; it is among the callbacks.
             **settings: of Trainer.
         """
         super().__init__(callbacks=[watch, *settings.pop("callbacks", ())], **settings)
         self.watch = watch
-        self.folder, self.only_answers, self.validation = folder, only_answers, validation
+        self.folder, self.supports_logits_to_keep, self.validation = folder, supports_logits_to_keep, validation
         self.loss_is_scaled_for_ga = True  # by the weights of Parts
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -130,7 +130,7 @@ class AdapterTrainer(Trainer):
         Raises:
             TrainingError: it is no number.
         """
-        losses = answer_losses(model, inputs, only_answers=self.only_answers)
+        losses = answer_losses(model, inputs, supports_logits_to_keep=self.supports_logits_to_keep)
         # Processes average their gradients, where those of the parts have to be summed.
         loss = losses.sum() * inputs["weight"] * self.accelerator.num_processes
         if not torch.isfinite(loss):
@@ -146,7 +146,7 @@ class AdapterTrainer(Trainer):
         one = self._prepare_inputs(self.train_dataset.first)
         self.model.eval()  # dropout would draw numbers, more of them the more often it is saved
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
-            losses = answer_losses(self.model, one, only_answers=self.only_answers)
+            losses = answer_losses(self.model, one, supports_logits_to_keep=self.supports_logits_to_keep)
         if not losses.isfinite().all():
             raise self._diverged("the loss")
 
@@ -163,7 +163,9 @@ class AdapterTrainer(Trainer):
         total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
             for batch in self.validation:
-                losses = answer_losses(self.model, self._prepare_inputs(batch), only_answers=self.only_answers)
+                losses = answer_losses(
+                    self.model, self._prepare_inputs(batch), supports_logits_to_keep=self.supports_logits_to_keep
+                )
                 total += float(losses.double().sum())
                 tokens += len(losses)
         if not math.isfinite(total):

@@ -15,10 +15,10 @@ from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
 from lmtasks.errors import TrainingError, UsageError
+from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
 from lmtasks.options import TrainOptions
-from lmtasks.training.common.packing import packed_attention
 
 ALL = ("all-linear",)
 

@@ -31,7 +31,7 @@ from lmtasks.training.common.dataset import (
     render_sequences,
 )
 from lmtasks.training.common.distributed import processes
-from lmtasks.training.common.packing import answer_losses, can_pack
+from lmtasks.training.common.packing import answer_losses, supports_packing
 from lmtasks.training.common.trainer import VALIDATIONS, MicroBatches
 from lmtasks.training.lora.adapter import lora_attached, packed_attention_if, report_oom
 from lmtasks.training.lora.plan import TrainingPlan
@@ -54,7 +54,7 @@ class TrainingSetup:
     parts: int
     """That a step is computed in, by all processes together."""
     packed: bool
-    only_answers: bool
+    supports_logits_to_keep: bool
     max_length: int
     step_tokens: int
     """Of all steps together, prompts and answers."""
@@ -109,8 +109,8 @@ def prepare(
 
     train = render(plan.train)
     validation = render(plan.validation) if plan.validation else None
-    only_answers = "logits_to_keep" in _forward_arguments(module)
-    packed = can_pack(module, train.items, only_answers=only_answers)
+    supports_logits_to_keep = "logits_to_keep" in _forward_arguments(module)
+    packed = supports_packing(module, supports_logits_to_keep=supports_logits_to_keep)
     lengths = [len(item.token_ids) for item in train.items]
     how: StepSettings = {
         "batch_size": options.batch_size,
@@ -135,7 +135,9 @@ def prepare(
     with quiet(), lora_attached(loaded, options) as model:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         data = MicroBatches(train.items, steps, parts, packed=packed, pad_id=loaded.pad_id)
-        per_token, memory = _measure(model, data, loaded, options, packed=packed, only_answers=only_answers)
+        per_token, memory = _measure(
+            model, data, loaded, options, packed=packed, supports_logits_to_keep=supports_logits_to_keep
+        )
     validated = validation.tokens * FORWARD_SHARE * (VALIDATIONS + 1) if validation else 0.0
     if options.max_minutes is not None:
         # As many steps as fit: the schedule of the learning rate has to end when the time does.
@@ -149,7 +151,7 @@ def prepare(
         steps=steps,
         parts=parts,
         packed=packed,
-        only_answers=only_answers,
+        supports_logits_to_keep=supports_logits_to_keep,
         max_length=max_length,
         step_tokens=step_tokens,
         trainable=trainable,
@@ -196,7 +198,7 @@ def _measure(
     options: TrainOptions,
     *,
     packed: bool,
-    only_answers: bool,
+    supports_logits_to_keep: bool,
 ) -> tuple[float, int | None]:
     """Return the seconds per token of a step, and the peak of memory in its largest part."""
     device = loaded.module.device
@@ -213,7 +215,7 @@ def _measure(
             batch = {name: value.to(device) for name, value in data[step * data.parts].items()}
             begun = time.perf_counter()
             with cast:
-                loss = answer_losses(model, batch, only_answers=only_answers).mean()
+                loss = answer_losses(model, batch, supports_logits_to_keep=supports_logits_to_keep).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize()

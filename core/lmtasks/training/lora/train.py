@@ -130,7 +130,7 @@ def _run(
     ):
         trainer = AdapterTrainer(
             folder=folder,
-            only_answers=prepared.only_answers,
+            supports_logits_to_keep=prepared.supports_logits_to_keep,
             validation=validation,
             model=model,
             args=training_arguments(

@@ -1,0 +1,56 @@
+"""Backends by name, and the one function that loads a model. Imports torch and transformers inside functions.
+
+A model's name may one day begin with a scheme that names what answers without weights here ("baseline:", "http:"):
+`load_model` would look it up in a second table of factories before it looks at `options.backend`. Today every name is
+that of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lmtasks.backends.base import LanguageModel
+from lmtasks.errors import unknown_name
+from lmtasks.options import InferenceOptions
+from lmtasks.progress import OnProgress
+
+Factory = Callable[[str, InferenceOptions, OnProgress], LanguageModel]
+"""Loads a model by its name."""
+
+
+def load_model(name: str, options: InferenceOptions, on_progress: OnProgress) -> LanguageModel:
+    """Load a model with the backend that the options name.
+
+    Args:
+        name: a name of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
+        options: device, data type, backend and memory.
+        on_progress: called while the model is fetched, converted and loaded.
+
+    Raises:
+        ModelError: it cannot be loaded, or the backend cannot run it.
+        UnknownNameError: there is no such model or backend.
+    """
+    if options.backend not in BACKENDS:
+        raise unknown_name("backend", options.backend, BACKENDS)
+    return BACKENDS[options.backend](name, options, on_progress)
+
+
+def _load_weights(name: str, options: InferenceOptions, on_progress: OnProgress) -> LanguageModel:
+    """Load weights with transformers; its class chooses between the backends that run them."""
+    from lmtasks.backends.huggingface import TransformersModel
+    from lmtasks.models.loading import load
+
+    loaded = load(
+        name,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+        on_progress=on_progress,
+    )
+    return TransformersModel(
+        loaded, kv_bytes=int(options.memory * 2**30), quantize=options.quantize, backend=options.backend
+    )
+
+
+BACKENDS: Mapping[str, Factory] = {"auto": _load_weights, "native": _load_weights, "hf-generate": _load_weights}
+"""By name, what loads a model."""
