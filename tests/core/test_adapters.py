@@ -386,7 +386,7 @@ def test_an_adapter_that_changes_more_than_its_layers_is_refused(tiny_folder, co
 
 def test_weights_that_are_no_numbers_are_refused(tiny_folder, copied):
     change_weights(copied, lambda weights: {key: weight * float("nan") for key, weight in weights.items()})
-    refused(load(tiny_folder), copied, "computes what is no number")
+    refused(load(tiny_folder), copied, "computes logits that are NaN or infinite")
 
 
 def test_truncated_weights_are_refused(tiny_folder, copied):

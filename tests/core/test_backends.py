@@ -88,9 +88,8 @@ def test_run_records_its_backend(tmp_path, tiny_folder, backend):
     options = RunOptions(max_new_tokens=3, output_dir=tmp_path, backend=backend, **ON_CPU)
     run = lmtasks.run(task, options, model=tiny_folder)
     assert f'"{backend}"' in (run.path / "run.json").read_text()
-    assert {"native": "native engine", "hf-generate": "generate of transformers"}[backend] in (
-        run.path / "report.md"
-    ).read_text()
+    words = {"native": "native engine", "hf-generate": "generate of transformers"}
+    assert words[backend] in (run.path / "report.md").read_text()
 
 
 def test_fake_model_has_the_capabilities_of_a_backend():
