@@ -61,6 +61,6 @@ class EngineStats:
 
     @property
     def padding_share(self) -> float:
-        """Share of the tokens read by attention in the last step that no sequence had, if all blocks were full."""
+        """Share of the tokens in the blocks of the last step that belong to no sequence."""
         reserved = sum(block.slots * block.width for block in self.blocks)
         return 1 - sum(block.tokens for block in self.blocks) / reserved if reserved else 0.0
