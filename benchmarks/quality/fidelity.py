@@ -27,6 +27,7 @@ from lmtasks import Generation, RunOptions
 from lmtasks.backends import Continuation, Request
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.engine import Engine
+from lmtasks.backends.native.engine_model import EngineModel
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
@@ -103,29 +104,29 @@ def parse() -> argparse.Namespace:
 
 def load(settings: argparse.Namespace, dtype: str, **options: object) -> TransformersModel:
     model = lmtasks.load_model(settings.model, RunOptions(dtype=dtype, device="cpu", **options))
-    assert model.engine == "slots"
+    assert model.backend == "native"
     return model
 
 
 def by_engine(
     model: TransformersModel, prompts: Sequence[tuple[int, ...]], new_tokens: int, batch: int
 ) -> list[list[int]]:
-    """Return the tokens that the engine writes."""
+    """Return the tokens that the native engine generates."""
     written: dict[int, list[int]] = {}
-    completion = Engine._completion
+    finish = Engine._finish
 
-    def keep(engine: Engine, answer):
-        written[answer.place] = answer.new
-        return completion(engine, answer)
+    def keep(engine: Engine, sequence):
+        written[sequence.id] = sequence.new_ids
+        finish(engine, sequence)
 
-    Engine._completion = keep
+    Engine._finish = keep
     try:
         generation = Generation(max_new_tokens=new_tokens)
-        requests = [Request(str(place), ids, generation) for place, ids in enumerate(prompts)]
+        requests = [Request(str(index), ids, generation) for index, ids in enumerate(prompts)]
         list(model.generate(requests, seed=0, batch_size=batch))
     finally:
-        Engine._completion = completion
-    return [written[place] for place in range(len(prompts))]
+        Engine._finish = finish
+    return [written[index] for index in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -162,23 +163,23 @@ def gap(model: TransformersModel, prompt: Sequence[int], text: Sequence[int], ri
 
 
 def token_losses(model: TransformersModel, prompts: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Return the negative log-probability of each token of all prompts but their first, by the engine."""
+    """Return the negative log-probability of each token of all prompts but their first, by the native engine."""
     losses: list[torch.Tensor] = []
-    forward = Engine._forward
+    compute = EngineModel.compute
 
-    def keep(engine: Engine, ids, positions, step, kept, adapters):
-        logits = forward(engine, ids, positions, step, kept, adapters)
-        likely = logits.float().log_softmax(-1)
-        following = torch.tensor([prompt[position + 1] for position in positions])
-        losses.append(-likely.gather(-1, following[:, None])[:, 0])
+    def keep(engine_model: EngineModel, batch):
+        logits = compute(engine_model, batch)
+        logprobs = logits.float().log_softmax(-1)
+        targets = torch.tensor([prompt[position + 1] for position in batch.positions])
+        losses.append(-logprobs.gather(-1, targets[:, None])[:, 0])
         return logits
 
-    Engine._forward = keep
+    EngineModel.compute = keep
     try:
         for prompt in prompts:
-            list(model._engine({None}).measure([Continuation(prompt[:1], prompt[1:])]))
+            list(model.loglikelihood([Continuation(prompt[:1], prompt[1:])]))
     finally:
-        Engine._forward = forward
+        EngineModel.compute = compute
     return torch.cat(losses)
 
 

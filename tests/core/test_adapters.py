@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import lmtasks
 from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
 from lmtasks.api import show_adapter
-from lmtasks.backends import Completion, Continuation, LanguageModel, Request, transformers_model
+from lmtasks.backends import Completion, Continuation, LanguageModel, Request
+from lmtasks.backends.native import runner
 from lmtasks.backends.native.prepare import engine_copy
 from lmtasks.errors import AdapterError, PluginError, UsageError
 from lmtasks.models.adapter_files import find_adapter
@@ -190,7 +191,7 @@ def test_requests_of_several_adapters_answer_together_as_alone(architecture, tmp
     # Every second one gets a stop string of its own that it will meet.
     mixed = requests([(answer.text[2:4],) if at % 2 and answer.text[2:4] else () for at, answer in enumerate(whole)])
     alone = [ask(model, [request])[0] for request in mixed]
-    assert {answer.finish for answer in alone} == {"stop", "length"}
+    assert {answer.finish_reason for answer in alone} == {"stop", "length"}
     for size in (1, 3, 16, None):
         assert ask(model, mixed, batch_size=size) == alone
     assert len({tuple(say(model, adapter)) for adapter in adapters}) == 4, "adapters that change nothing test nothing"
@@ -228,9 +229,7 @@ def test_texts_are_as_likely_in_mixed_batches_as_alone(architecture, tmp_path):
 def test_one_set_of_weights_measures_all_adapters_that_share_it(tiny_folder, bare, other, monkeypatch):
     model = load(tiny_folder)
     made: list[object] = []
-    monkeypatch.setattr(
-        transformers_model, "packed_copy", lambda *args, **how: made.append(how) or engine_copy(*args, **how)
-    )
+    monkeypatch.setattr(runner, "engine_copy", lambda *args, **how: made.append(how) or engine_copy(*args, **how))
     adapters = [put(model, bare), put(model, other), None]
     asked = [Continuation(tokens(model, "ferry"), tokens(model, " at nine"), adapter) for adapter in adapters]
     list(model.loglikelihood(asked))
@@ -387,7 +386,7 @@ def test_an_adapter_that_changes_more_than_its_layers_is_refused(tiny_folder, co
 
 def test_weights_that_are_no_numbers_are_refused(tiny_folder, copied):
     change_weights(copied, lambda weights: {key: weight * float("nan") for key, weight in weights.items()})
-    refused(load(tiny_folder), copied, "computes what is no number")
+    refused(load(tiny_folder), copied, "computes logits that are NaN or infinite")
 
 
 def test_truncated_weights_are_refused(tiny_folder, copied):

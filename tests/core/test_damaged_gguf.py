@@ -103,7 +103,7 @@ def test_a_whole_file_is_converted_and_answers(tmp_path, tied):
     model = lmtasks.load_model(tmp_path / "tiny.gguf", ON_CPU)
     ids = tuple(model.tokenizer.encode("ferry", add_special_tokens=False))
     [[(_, answer)]] = model.generate([Request("a", ids, Generation(max_new_tokens=3))], seed=0)
-    assert answer.tokens == 3 or answer.finish == "stop"
+    assert answer.tokens == 3 or answer.finish_reason == "stop"
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, whole):

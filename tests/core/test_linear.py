@@ -217,11 +217,11 @@ def test_run_with_int8_records_the_quantization_loss(tmp_path, folder):
     settings = {"device": "cpu", "dtype": "float32", "max_new_tokens": 3, "output_dir": tmp_path / "runs"}
     run = lmtasks.run(task, model=folder, quantize="int8", **settings)
     assert run.record["model"]["quantize"] == "int8"
-    loss = run.record["quantization_loss"]
+    loss = run.record["rounding"]
     assert loss["tokens"] > 50
     assert 0 < abs(loss["quantized_ppl"] / loss["baseline_ppl"] - 1) < 0.05
     exact = lmtasks.run(task, model=folder, **settings)
-    assert exact.record["quantization_loss"] is None
+    assert exact.record["rounding"] is None
     assert exact.record["key"] != run.record["key"]
 
 

@@ -172,19 +172,19 @@ def test_run_scores_are_those_of_its_samples(tmp_path):
     every = [likely for sample in run.samples for likely in sample.loglikelihoods]
     logprob, tokens, count = (sum(getattr(likely, name) for likely in every) for name in ("logprob", "tokens", "bytes"))
     assert len(every) == 7
-    found = {score.name: score for score in run.scores}
-    assert set(found) == {"exact_match", "logprob_per_byte", "logprob_per_token", "perplexity"}
-    assert found["logprob_per_byte"].value == pytest.approx(logprob / count)
-    assert found["logprob_per_token"].value == pytest.approx(logprob / tokens)
-    assert found["perplexity"].value == pytest.approx(math.exp(-logprob / tokens))
-    assert f"|bytes:{count}|" in found["logprob_per_byte"].signature
+    by_name = {score.name: score for score in run.scores}
+    assert set(by_name) == {"exact_match", "logprob_per_byte", "logprob_per_token", "perplexity"}
+    assert by_name["logprob_per_byte"].value == pytest.approx(logprob / count)
+    assert by_name["logprob_per_token"].value == pytest.approx(logprob / tokens)
+    assert by_name["perplexity"].value == pytest.approx(math.exp(-logprob / tokens))
+    assert f"|bytes:{count}|" in by_name["logprob_per_byte"].signature
     for name in ("logprob_per_token", "perplexity"):
-        assert f"|tokens:{tokens}|" in found[name].signature
-    assert [found[name].higher_is_better for name in ("logprob_per_byte", "logprob_per_token", "perplexity")] == [
+        assert f"|tokens:{tokens}|" in by_name[name].signature
+    assert [by_name[name].higher_is_better for name in ("logprob_per_byte", "logprob_per_token", "perplexity")] == [
         True, True, False,
     ]  # fmt: skip
     for name in ("logprob_per_byte", "logprob_per_token", "perplexity"):
-        assert found[name].low < found[name].value < found[name].high
+        assert by_name[name].low < by_name[name].value < by_name[name].high
 
 
 def test_run_measures_only_with_loglikelihood(tmp_path):
@@ -213,9 +213,9 @@ def test_perplexity_of_a_mixed_set_is_computed_by_language(tmp_path):
     task = make_task(language=None, metrics=("chrf",))
     run = lmtasks.run(task, model=FakeModel(lambda prompt: "x"), output_dir=tmp_path, loglikelihood=True)
     chinese = EXAMPLES[1].references[0]
-    found = scores(run, "zh")
-    assert found["perplexity"] == pytest.approx(2)
-    assert found["logprob_per_byte"] == pytest.approx(COIN * (len(chinese) + 1) / len(chinese.encode()))
+    values = scores(run, "zh")
+    assert values["perplexity"] == pytest.approx(2)
+    assert values["logprob_per_byte"] == pytest.approx(COIN * (len(chinese) + 1) / len(chinese.encode()))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

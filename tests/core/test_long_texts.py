@@ -27,7 +27,7 @@ def chinese(length: int, seed: int) -> str:
 
 def score(metric: str, prediction: str, reference: str) -> dict[str, float]:
     one = Sample(index=0, id="0", inputs={}, references=(reference,), prediction=prediction, language="zh")
-    return {found.name: found.value for found in score_samples([one], [CORE[metric]], resamples=0)}
+    return {each.name: each.value for each in score_samples([one], [CORE[metric]], resamples=0)}
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def longest_run_by_table(first: str, second: str) -> int:
     longest = 0
     ending = [0] * (len(second) + 1)
     for token in first:
-        ending = [0] + [ending[at] + 1 if token == other else 0 for at, other in enumerate(second)]
+        ending = [0] + [ending[index] + 1 if token == other else 0 for index, other in enumerate(second)]
         longest = max(longest, *ending)
     return longest
 
@@ -51,11 +51,11 @@ def longest_run_by_table(first: str, second: str) -> int:
 @given(
     st.text("ab", max_size=12) | st.text("abc", max_size=20), st.text("abc", max_size=20) | st.text("ad", max_size=9)
 )
-def test_longest_common_run_is_that_of_a_plain_table(first: str, second: str):
+def test_longest_common_run_equals_a_plain_table(first: str, second: str):
     assert longest_common_run(first, second) == longest_run_by_table(first, second)
 
 
-def test_chinese_f1_of_20000_characters_takes_no_minute():
+def test_f1_of_20000_chinese_characters_takes_seconds():
     # A table took 45 s.
     common = chinese(3_000, 1)
     first, second = chinese(17_000, 2) + common, common + chinese(17_000, 3)
@@ -67,19 +67,19 @@ def test_chinese_f1_of_20000_characters_takes_no_minute():
 
 @pytest.mark.parametrize("text", ["哈" * 20_000, chinese(20_000, 4)], ids=["one character", "many"])
 @pytest.mark.parametrize("metric", ["f1", "exact_match", "rouge", "chrf", "bleu"])
-def test_long_texts_are_best_against_themselves(metric: str, text: str):
+def test_metrics_of_a_long_text_against_itself_are_100(metric: str, text: str):
     with seconds(15):
-        found = score(metric, text, text)
-    assert found == pytest.approx(dict.fromkeys(found, 100))
+        scores = score(metric, text, text)
+    assert scores == pytest.approx(dict.fromkeys(scores, 100))
 
 
-def test_rouge_lsum_of_an_output_that_loops_reads_each_sentence_once():
+def test_rouge_lsum_reads_each_sentence_of_a_repetitive_output_once():
     loop = "好了。" * 10_000
     with seconds(15):
         assert score("rouge", loop, loop)["rougeLsum"] == pytest.approx(100)
 
 
-def test_positions_of_a_common_subsequence_need_no_whole_table():
+def test_lcs_positions_need_no_whole_table():
     first, second = chinese(4_000, 5), chinese(4_000, 6)
     tracemalloc.start()
     try:
@@ -113,7 +113,7 @@ def test_positions_of_a_common_subsequence_need_no_whole_table():
         "。”",
     ],
 )
-def test_no_repeated_part_makes_reading_a_text_slow(part: str):
+def test_sentences_and_tokens_of_repeated_parts_take_seconds(part: str):
     text = part * (200_000 // len(part))
     with seconds(8):
         for end in ("", "a", "你", ". A"):
@@ -121,8 +121,8 @@ def test_no_repeated_part_makes_reading_a_text_slow(part: str):
             tokens(text + end)
 
 
-def test_health_of_long_outputs_takes_seconds():
+def test_output_checks_of_long_outputs_take_seconds():
     looping = Sample(index=0, id="0", inputs={"text": "哈" * 100_000}, references=(), prediction="哈" * 99_999)
     with seconds(15):
-        found = {each.name: each.value for each in score_outputs([looping], resamples=0)}
-    assert (found["repeating"], found["copying"]) == (100, 100)
+        checks = {each.name: each.value for each in score_outputs([looping], resamples=0)}
+    assert (checks["repeating"], checks["copying"]) == (100, 100)

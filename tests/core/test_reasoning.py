@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import lmtasks
 from lmtasks import Example, Generation, Prompt, RunOptions, Task
-from lmtasks.backends.stopping import StopCheck, completion, streamed
+from lmtasks.backends.stopping import StopCheck, finish_completion, streamable_answer
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.prompts import Renderer
@@ -218,8 +218,8 @@ def test_stop_string_within_reasoning_ends_nothing(tokenizer):
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
     stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
-    made = completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
-    assert (made.text, made.reasoning, made.finish) == ("answer", "first\nsecond", "stop")
+    made = finish_completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    assert (made.text, made.reasoning, made.finish_reason) == ("answer", "first\nsecond", "stop")
     thought = tokenizer.encode(text.partition("\n\n")[0], add_special_tokens=False)
     assert made.reasoning_tokens == len(thought)
     assert made.tokens == stopped
@@ -230,14 +230,14 @@ def test_stop_string_behind_two_blocks_of_reasoning_ends_the_answer(tokenizer):
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
     stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
-    made = completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
-    assert (made.text, made.reasoning, made.finish) == ("hello", "a\n\nb\nc", "stop")
+    made = finish_completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    assert (made.text, made.reasoning, made.finish_reason) == ("hello", "a\n\nb\nc", "stop")
     thought = tokenizer.encode(text.partition("\nhello")[0], add_special_tokens=False)
     assert made.reasoning_tokens == len(thought)
 
 
 def test_answer_of_a_model_that_may_still_end_reasoning_is_not_streamed():
-    assert streamed("I think so", (), ReasoningParser(closings=("</think>",))) == ""
+    assert streamable_answer("I think so", (), ReasoningParser(closings=("</think>",))) == ""
 
 
 @pytest.mark.parametrize(
@@ -308,15 +308,15 @@ def test_answer_that_shows_nothing_is_empty(tmp_path):
 
 def test_unfinished_reasoning_is_all_reasoning(tokenizer):
     ids = tokenizer.encode("<think>\nfirst\n", add_special_tokens=False)
-    made = completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
-    assert (made.text, made.finish, made.reasoning_tokens) == ("", "length", len(ids))
+    made = finish_completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
+    assert (made.text, made.finish_reason, made.reasoning_tokens) == ("", "length", len(ids))
 
 
 def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
     tokenizer = _tiny_tokenizer(chat=True)
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|im_end|>"]})
     ids = tokenizer.encode("[THINK]a[/THINK]b<|im_end|>c", add_special_tokens=False)
-    made = completion(tokenizer, ids, Generation(), (), ReasoningParser())
+    made = finish_completion(tokenizer, ids, Generation(), (), ReasoningParser())
     assert (made.text, made.reasoning) == ("bc", "a")
 
 
@@ -334,4 +334,4 @@ def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
     ],
 )
 def test_streamed_text_is_the_answer_alone(text, heard):
-    assert streamed(text, (), ReasoningParser()) == heard
+    assert streamable_answer(text, (), ReasoningParser()) == heard

@@ -198,10 +198,10 @@ class Listening(FakeModel):
         self.asked: list[tuple[int, int | None, list[str]]] = []
 
     def generate(
-        self, requests: Sequence[Request], *, seed: int, batch_size: int | None = None, on_text: Any = None
+        self, requests: Sequence[Request], *, seed: int, batch_size: int | None = None
     ) -> Iterator[list[tuple[int, Completion]]]:
         self.asked.append((seed, batch_size, [request.key for request in requests]))
-        return super().generate(requests, seed=seed, batch_size=batch_size, on_text=on_text)
+        return super().generate(requests, seed=seed, batch_size=batch_size)
 
 
 def test_every_plan_is_run_with_its_own_seed_and_batch_size(tmp_path: Path):

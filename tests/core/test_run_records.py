@@ -370,7 +370,10 @@ def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other
         (at("counts", {}), "counts.examples: missing"),
         (at("tokens.prompt", 10**400), "tokens.prompt: expected a whole number"),
         (at("prompt.fewshot", {"ids": [1]}), "prompt.fewshot.data: missing"),
-        (at("rounding", {"tokens": 1, "exact": 0, "rounded": 1}), "rounding.exact: expected a number of at least 0.5"),
+        (
+            at("rounding", {"tokens": 1, "baseline_ppl": 0, "quantized_ppl": 1}),
+            "rounding.baseline_ppl: expected a number of at least 0.5",
+        ),
         (
             at("prompt.chat_template", {"kwargs": {}, "date": "today"}),
             "prompt.chat_template.date: expected a date such",

@@ -1,4 +1,4 @@
-"""lmtasks itself, by the same door as its runs.
+"""lmtasks itself, through the same interface as its runs.
 
     python run_lmtasks.py JOB.json
 
@@ -29,7 +29,7 @@ def main() -> None:
     model = lmtasks.load_model(job.model or job.model_folder, VARIANTS[job.variant])
     # An end token is to end an answer only where the job says so.
     object.__setattr__(model._loaded, "end_ids", tuple(job.end_ids))
-    if model.engine == "generate":
+    if model.backend == "hf-generate":
         model._loaded.module.generation_config.eos_token_id = job.end_ids or None
     answer(model, job, [job.warm_up], 2)
     load_seconds = time.perf_counter() - loading
@@ -39,7 +39,7 @@ def main() -> None:
     tell(
         job,
         peer="lmtasks",
-        version=f"lmtasks {version('lmtasks')}, engine {model.engine}",
+        version=f"lmtasks {version('lmtasks')}, backend {model.backend}",
         load_seconds=load_seconds,
         begun=begun,
         texts=[completion.text for completion in completions],
@@ -50,9 +50,9 @@ def main() -> None:
 def answer(model: LanguageModel, job: Job, prompts: list[list[int]], new_tokens: int) -> list[Completion]:
     """Answer prompts greedily."""
     generation = Generation(max_new_tokens=new_tokens)
-    requests = [Request(str(place), tuple(prompt), generation) for place, prompt in enumerate(prompts)]
-    done = {place: found for part in model.generate(requests, seed=0, batch_size=job.slots) for place, found in part}
-    return [done[place] for place in range(len(prompts))]
+    requests = [Request(str(index), tuple(prompt), generation) for index, prompt in enumerate(prompts)]
+    done = dict(pair for finished in model.generate(requests, seed=0, batch_size=job.slots) for pair in finished)
+    return [done[index] for index in range(len(prompts))]
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ class FusedSlice(nn.Module):
     """One of several layers that are computed together."""
 
     def __init__(self, fused: FusedLinear, index: int) -> None:
-        """Take the place of the layer with this index among those of `fused`."""
+        """Stand for the layer with this index among those of `fused`."""
         super().__init__()
         self.fused, self.index = fused, index
 

@@ -15,8 +15,8 @@ from lmtasks.runs import Run
 from lmtasks.task import Sample, Score
 
 ENGINES = {
-    "slots": "packed prompts and slots",
-    "generate": "generate of transformers (the architecture cannot be packed)",
+    "native": "native engine",
+    "hf-generate": "generate of transformers",
 }
 """What computed answers, as it is told."""
 SHOWN_SAMPLES = 5

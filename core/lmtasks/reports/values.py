@@ -37,5 +37,5 @@ def duration(seconds: float) -> str:
 
 def rounding_loss(rounding: Mapping[str, float]) -> str:
     """Return what a run's rounding to 8 bits costs, in words."""
-    change = 100 * (rounding["rounded"] / rounding["exact"] - 1)
+    change = 100 * (rounding["quantized_ppl"] / rounding["baseline_ppl"] - 1)
     return f"perplexity {change:+.1f}% on {rounding['tokens']:,} tokens of the prompts"

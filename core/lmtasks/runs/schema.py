@@ -97,8 +97,8 @@ class RoundingRecord(TypedDict):
     """What rounding to 8 bits changed: perplexities of prompts."""
 
     tokens: Count
-    exact: Perplexity
-    rounded: Perplexity
+    baseline_ppl: Perplexity
+    quantized_ppl: Perplexity
 
 
 class CountsRecord(TypedDict):

@@ -64,7 +64,7 @@ class Engine:
         return bool(self._finished) or self._scheduler.has_unfinished
 
     def add(self, request: Request, *, seed: int) -> int:
-        """Take a request, and return its id.
+        """Add a request, and return its id.
 
         Args:
             request: with at least one token.

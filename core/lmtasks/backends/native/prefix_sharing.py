@@ -1,4 +1,4 @@
-"""What prompts have in common at their beginning, so that it is computed once."""
+"""Prefix sharing: what prompts have in common at their beginning is computed once."""
 
 from __future__ import annotations
 

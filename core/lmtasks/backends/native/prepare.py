@@ -91,20 +91,24 @@ def _run_split(probe: EquivalenceProbe, prepared: PreTrainedModel, prefix: KVBlo
         logits: torch.Tensor = output.logits[0]
         return logits.float().log_softmax(-1)
 
-    shared, own = KVBlock(1, behind_prefix, prefix), KVBlock(2, length)
+    first_block, second_block = KVBlock(1, behind_prefix, prefix), KVBlock(2, length)
     forward(first[:PREFIX], list(range(PREFIX)), ForwardBatch([PrefillChunk(0, PREFIX, prefix, 0, 0)], []))
     first_parts, second_parts = [], []
     for (start, end), (other_start, other_end) in (((0, 7), (0, 5)), ((7, behind_prefix - 1), (5, length - 1))):
         count, other_count = end - start, other_end - other_start
         positions = list(range(PREFIX + start, PREFIX + end))
         other_positions = list(range(other_start, other_end))
-        chunks = [PrefillChunk(0, count, shared, 0, start), PrefillChunk(count, other_count, own, 1, other_start)]
+        chunks = [
+            PrefillChunk(0, count, first_block, 0, start),
+            PrefillChunk(count, other_count, second_block, 1, other_start),
+        ]
         ids = torch.cat([first[positions], second[other_positions]])
         logprobs = forward(ids, positions + other_positions, ForwardBatch(chunks, []))
         first_parts.append(logprobs[:count])
         second_parts.append(logprobs[count:])
     decode = []
-    for start, (block, slot, tokens) in enumerate([(shared, 0, behind_prefix - 1), (own, 1, length - 1)]):
+    last_tokens = [(first_block, 0, behind_prefix - 1), (second_block, 1, length - 1)]
+    for start, (block, slot, tokens) in enumerate(last_tokens):
         slots, positions_in_slot = (torch.tensor([number], device=probe.device) for number in (slot, tokens))
         decode.append(DecodeBatch(start, block, slots, positions_in_slot, high=slot + 1, width=tokens + 1))
     last = torch.stack([first[-1], second[-1]])

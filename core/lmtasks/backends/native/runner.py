@@ -80,7 +80,7 @@ class NativeRunner:
         return True
 
     def attached(self, peft: PeftModel) -> None:
-        """Take note that another adapter is on the model."""
+        """Use a model on which another adapter was put."""
         self._peft = peft
         self._models.pop(MULTI_ADAPTER, None)
 

@@ -49,7 +49,7 @@ class Scheduler(Generic[SequenceT]):
         return bool(self._arrived or self.waiting or self.running)
 
     def add(self, sequence: SequenceT) -> None:
-        """Take a sequence, which begins in one of the next steps.
+        """Add a sequence, which begins in one of the next steps.
 
         Raises:
             ModelError: it alone needs more memory than the budget has.
@@ -263,12 +263,12 @@ def find_slots_for_merge(
     members: Sequence[SequenceState], blocks: Iterable[KVBlock], max_padding: int
 ) -> KVBlock | None:
     """Return a block other than that of some sequences which has slots for them all and needs little padding."""
-    own, needed = members[0].block, max(sequence.slot_tokens for sequence in members)
+    current, needed = members[0].block, max(sequence.slot_tokens for sequence in members)
     fitting = (
         other
         for other in blocks
-        if other is not own
-        and other.prefix is own.prefix
+        if other is not current
+        and other.prefix is current.prefix
         and len(other.free) >= len(members)
         and 0 <= len(members) * (other.width - needed) <= max_padding
     )

@@ -1,4 +1,4 @@
-"""What an engine has done so far, for tests and reports. Imports neither torch nor transformers."""
+"""Statistics of an engine, for tests and reports. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BlockStats:
 
 @dataclass(slots=True)
 class StepCounts:
-    """What the steps of an engine have computed so far."""
+    """Totals over all steps of an engine so far."""
 
     steps: int = 0
     prefill_tokens: int = 0
@@ -41,7 +41,7 @@ class StepCounts:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine has done so far, and what it holds now."""
+    """Totals of an engine so far, and what its KV cache holds now."""
 
     counts: StepCounts
     running: int
@@ -61,6 +61,6 @@ class EngineStats:
 
     @property
     def padding_share(self) -> float:
-        """Share of the tokens read by attention in the last step that no sequence had, if all blocks were full."""
+        """Share of the tokens in the blocks of the last step that belong to no sequence."""
         reserved = sum(block.slots * block.width for block in self.blocks)
         return 1 - sum(block.tokens for block in self.blocks) / reserved if reserved else 0.0
