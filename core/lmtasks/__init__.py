@@ -30,7 +30,7 @@ from lmtasks.task import (
 
 if TYPE_CHECKING:
     from lmtasks.api import TrainedAdapter, as_evaluate, ask, compare, load_model, run, score, train
-    from lmtasks.runs import Run, RunOptions, ScoreOptions
+    from lmtasks.runs import Run, RunOptions, ScoreOptions, load_run
     from lmtasks.training import TrainOptions
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "compare",
     "hookimpl",
     "load_model",
+    "load_run",
     "run",
     "score",
     "train",
@@ -70,7 +71,7 @@ _LATE = {
         ("TrainedAdapter", "as_evaluate", "ask", "compare", "load_model", "run", "score", "train"), "lmtasks.api"
     ),
     "TrainOptions": "lmtasks.training",
-    **dict.fromkeys(("Run", "RunOptions", "ScoreOptions"), "lmtasks.runs"),
+    **dict.fromkeys(("Run", "RunOptions", "ScoreOptions", "load_run"), "lmtasks.runs"),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from lmtasks.training.lora.card import write_card
 from markdown_it import MarkdownIt
 
 import lmtasks
@@ -17,7 +18,6 @@ from lmtasks import Example, Run, RunOptions, Sample, Task, markdown
 from lmtasks.escaping import one_line
 from lmtasks.reports import markdown_report
 from lmtasks.testing import FakeModel
-from lmtasks.training.lora.card import write_card
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 OURS = {"text", "text_special", "code_inline", "strong_open", "strong_close", "softbreak", "image"}

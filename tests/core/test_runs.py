@@ -245,7 +245,7 @@ def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
     assert cut.samples[-1].cut["text"] == len("word " * 50) - len(model.prompts[-1].removeprefix("Say ").rstrip("\n"))
     skipped = lmtasks.run(task, options, model=model, on_overlong="skip")
     assert skipped.record["counts"]["skipped"] == 1
-    assert skipped.samples[-1].finish == "skipped"
+    assert skipped.samples[-1].finish_reason == "skipped"
     assert skipped.scores[0].n == 6
 
 

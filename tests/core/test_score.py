@@ -124,7 +124,7 @@ def test_each_line_answers_the_example_at_its_place(data, outputs):
     scored = score(data, outputs)
     assert [(sample.id, sample.prediction) for sample in scored.samples] == list(zip(IDS, OUTPUTS, strict=True))
     assert [list(sample.references) for sample in scored.samples] == list(REFERENCES)
-    assert {sample.finish for sample in scored.samples} == {"unknown"}
+    assert {sample.finish_reason for sample in scored.samples} == {"unknown"}
 
 
 @pytest.mark.parametrize(
