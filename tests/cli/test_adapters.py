@@ -78,7 +78,7 @@ def test_a_run_says_with_which_adapter(call: Call, trained: Trained):
         (("run", "qa", "summarization", "--adapter", "one"), "--adapter belongs to one task: write TASK=ADAPTER"),
         (("run", "qa=one", "--adapter", "two"), "the adapter is named twice: one and --adapter two"),
         (("compare", "qa", "summarization", "--adapter", "one"), "lmtasks compare TASK --adapter ADAPTER"),
-        (("compare", "runs/a", "runs/b", "--model", "tiny"), "--model belongs to runs that are still to be made"),
+        (("compare", "runs/a", "runs/b", "--model", "tiny"), "--model needs --adapter: it is an option of runs"),
     ],
 )
 def test_adapters_are_named_in_one_way(call: Call, arguments, told):
@@ -137,7 +137,7 @@ def test_show_says_what_an_adapter_is(call: Call, trained: Trained):
         "task     qa, version ",
         "9 examples of ",
         "in 3 steps",
-        "p, corrected",
+        "p corrected",
         record["verdict"],
     ):
         assert part in said

@@ -18,7 +18,7 @@ import lmtasks
 from lmtasks import Example, Generation, RunOptions, Task
 from lmtasks.backends import LanguageModel, Request
 from lmtasks.errors import AdapterError
-from lmtasks.models import targets
+from lmtasks.models import target_modules
 from lmtasks.models.adapter_files import find_adapter
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait no longer than needed for what does not end anyway."""
-    monkeypatch.setattr(targets, "SECONDS", 1)
+    monkeypatch.setattr(target_modules, "SECONDS", 1)
 
 
 @pytest.fixture

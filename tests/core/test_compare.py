@@ -116,7 +116,7 @@ def refused(error: type[Exception], runs: Sequence[Run], *told: object, **change
 def test_a_run_is_the_same_as_itself(runs):
     [comparison] = compare(runs[wrong_half], runs[wrong_half])
     assert comparison.verdict == SAME
-    for score in (*comparison.scores, *comparison.health):
+    for score in (*comparison.scores, *comparison.output_checks):
         assert (score.difference, score.low, score.high) == (0, 0, 0)
         assert (score.p_bootstrap, score.p_randomisation, score.p_corrected) == (1, 1, 1)
         assert (score.outcome, score.significant) == ("same", False)
@@ -127,7 +127,7 @@ def test_a_run_is_the_same_as_itself(runs):
 def test_two_runs_that_said_the_same_are_the_same(runs, run):
     [comparison] = compare(runs[wrong_half], run(wrong_half))
     assert comparison.verdict == SAME
-    assert comparison.first.path != comparison.second.path
+    assert comparison.baseline.path != comparison.candidate.path
 
 
 def test_a_run_that_is_clearly_better_is_called_better(runs):
@@ -177,7 +177,7 @@ def test_scores_are_those_of_the_runs_and_differences_are_the_second_minus_the_f
     for score, other in zip(there.scores, back.scores, strict=True):
         [first] = [one for one in runs[nearly].scores if one.name == score.name]
         [second] = [one for one in runs[wrong_half].scores if one.name == score.name]
-        assert (score.first, score.second) == (first.value, second.value)
+        assert (score.baseline, score.candidate) == (first.value, second.value)
         assert (score.signature, score.unit, score.n) == (first.signature, first.unit, first.n)
         assert score.difference == second.value - first.value == -other.difference
         assert score.low <= score.difference <= score.high
@@ -209,12 +209,12 @@ def test_a_comparison_repeats_with_its_seed(runs):
 def test_more_runs_are_all_compared_with_the_first_and_all_tests_corrected_at_once(runs):
     ways = (wrong_once, right, wrong_half, wrong, nearly)
     comparisons = compare(*(runs[way] for way in ways))
-    assert [comparison.second.path for comparison in comparisons] == [runs[way].path for way in ways[1:]]
-    assert {comparison.first.path for comparison in comparisons} == {runs[wrong_once].path}
+    assert [comparison.candidate.path for comparison in comparisons] == [runs[way].path for way in ways[1:]]
+    assert {comparison.baseline.path for comparison in comparisons} == {runs[wrong_once].path}
     tested = [score for comparison in comparisons for score in comparison.scores]
     assert len(tested) == 12
     assert [score.p_corrected for score in tested] == holm([score.p_randomisation for score in tested])
-    health = [score for comparison in comparisons for score in comparison.health]
+    health = [score for comparison in comparisons for score in comparison.output_checks]
     assert [score.p_corrected for score in health] == holm([score.p_randomisation for score in health])
     # Other tests at once make each of them harder to pass, and change nothing else.
     [alone] = compare(runs[wrong_once], runs[wrong])
@@ -239,9 +239,9 @@ def test_a_difference_that_is_significant_alone_may_not_be_among_many(runs, run)
 
 def test_health_is_compared_beside_the_scores(runs):
     [comparison] = compare(runs[right], runs[nothing])
-    health = by_name(comparison.health)
-    assert (health["empty"].first, health["empty"].second, health["empty"].outcome) == (0, 100, "worse")
-    assert (health["length_ratio"].second, health["length_ratio"].outcome) == (0, "falls")
+    health = by_name(comparison.output_checks)
+    assert (health["empty"].baseline, health["empty"].candidate, health["empty"].outcome) == (0, 100, "worse")
+    assert (health["length_ratio"].candidate, health["length_ratio"].outcome) == (0, "falls")
     assert (health["repeating"].outcome, health["repeating"].p_corrected) == ("same", 1)
     assert not set(health) & set(by_name(comparison.scores))
 
@@ -269,7 +269,7 @@ def test_the_examples_that_changed_most_are_shown(run):
     assert comparison.changed_by == "chrF"
     assert [example.id for example in comparison.changed] == [f"e{n}" for n in expected]
     for example, n in zip(comparison.changed, expected, strict=True):
-        assert (example.first, example.second) == pytest.approx(scored[n])
+        assert (example.baseline, example.candidate) == pytest.approx(scored[n])
         assert example.predictions == (before(n), after(n))
 
 
@@ -278,7 +278,7 @@ def test_what_changed_goes_by_the_score_that_tells_most_examples_apart(run):
     # One example has become right, but of t and x every reference has the first alone.
     assert comparison.changed_by == "chrF"
     assert comparison.changed[0].id == "e3"
-    assert comparison.changed[0].second == 100
+    assert comparison.changed[0].candidate == 100
 
 
 def test_no_more_examples_are_shown_than_have_changed(runs):
@@ -293,7 +293,7 @@ def test_metrics_that_are_asked_for_are_computed_anew(runs):
     [comparison] = compare(runs[right], runs[wrong_half], metrics=["chrf++", "f1"])
     assert [score.name for score in comparison.scores] == ["chrF++", "f1"]
     chrf = CHRF(word_order=2).corpus_score([wrong_half(n) for n in range(N)], [[right(n) for n in range(N)]])
-    assert comparison.scores[0].second == pytest.approx(chrf.score)
+    assert comparison.scores[0].candidate == pytest.approx(chrf.score)
 
 
 def test_metrics_that_one_run_alone_was_scored_with_are_left_out_with_a_warning(runs, run, caplog):
@@ -301,11 +301,11 @@ def test_metrics_that_one_run_alone_was_scored_with_are_left_out_with_a_warning(
     assert [score.name for score in comparison.scores] == ["chrF"]
     [warning] = [record.getMessage() for record in caplog.records]
     assert "exact_match, f1, ter" in warning
-    assert "--metrics" in warning
+    assert "name the metrics to compare" in warning
 
 
 def test_runs_without_a_metric_in_common_are_refused(run):
-    with pytest.raises(RunError, match=r"no metric.*--metrics"):
+    with pytest.raises(RunError, match=r"no metric.*name metrics"):
         compare(run(right, metrics=("rouge",)), run(right, metrics=("chrf",)))
 
 
@@ -323,7 +323,7 @@ class Length:
 def test_a_metric_may_have_no_better_side(runs):
     [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
     [score] = comparison.scores
-    assert (score.name, score.second, score.outcome) == ("length", 3, "falls")
+    assert (score.name, score.candidate, score.outcome) == ("length", 3, "falls")
     assert score.significant
 
 
@@ -455,7 +455,7 @@ def test_an_example_that_one_run_alone_skipped_is_refused(run, tmp_path):
     whole = run(right, task)
     short = model(right, context_length=60)
     skipping = lmtasks.run(task, model=short, output_dir=tmp_path, on_overlong="skip")
-    assert skipping.record["counts"]["skipped"] == 1
+    assert skipping.record.counts.skipped == 1
     for pair in ((whole, skipping), (skipping, whole)):
         refused(RunError, pair, '"long"', f"skipped by {skipping.path} alone")
 
@@ -481,7 +481,7 @@ def by_another_version(run: Run) -> Run:
 
 def test_a_score_that_was_computed_differently_is_refused(runs, run):
     other = by_another_version(run(wrong))
-    refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", "--metrics")
+    refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", "name the metrics to compare")
     # Named metrics are computed anew for both, in the same way.
     assert compare(runs[right], other, metrics=("chrf", "exact_match"))[0].scores
     [comparison] = compare(runs[right], other, metrics=("chrf", "ter"))
@@ -527,7 +527,7 @@ def test_perplexities_of_other_tokens_are_refused_and_bytes_compare(tmp_path):
     [comparison] = compare(plain, chat, metrics=("loglikelihood",))
     [score] = comparison.scores
     assert score.name == "logprob_per_byte"
-    assert (score.first, score.second) == pytest.approx((-np.log(2) * (tokens + N) / tokens, -np.log(2)))
+    assert (score.baseline, score.candidate) == pytest.approx((-np.log(2) * (tokens + N) / tokens, -np.log(2)))
     assert score.outcome == "better"
 
 
@@ -535,7 +535,7 @@ def test_log_likelihoods_of_the_same_tokens_compare(run):
     first, second = (run(answer, loglikelihood=True) for answer in (right, wrong))
     [comparison] = compare(first, second, metrics=("loglikelihood", "perplexity"))
     assert outcomes(comparison) == dict.fromkeys(("logprob_per_byte", "logprob_per_token", "perplexity"), "same")
-    assert by_name(comparison.scores)["perplexity"].first == pytest.approx(2)
+    assert by_name(comparison.scores)["perplexity"].baseline == pytest.approx(2)
 
 
 def test_data_without_references_has_no_scores_to_compare(run):
@@ -561,7 +561,7 @@ def test_too_few_runs_resamples_or_trials_are_refused(runs, count, changes, told
 
 
 def test_a_folder_that_is_no_run_is_named(runs, tmp_path):
-    with pytest.raises(RunError, match=r"no run folder.*run\.json"):
+    with pytest.raises(RunError, match=r"not a run folder.*run\.json"):
         compare(runs[right], tmp_path)
 
 
@@ -586,8 +586,8 @@ def test_outputs_compare_with_outputs_and_with_runs(runs, tmp_path):
         [comparison] = compare(*pair)
         assert comparison.verdict == "B is significantly better than A in exact_match, chrF, TER."
         # Whether an output made elsewhere was finished, nobody knows.
-        assert "unfinished" not in by_name(comparison.health)
-        assert "empty" in by_name(comparison.health)
+        assert "unfinished" not in by_name(comparison.output_checks)
+        assert "empty" in by_name(comparison.output_checks)
 
 
 def test_outputs_that_were_scored_differently_are_refused(runs, tmp_path):
@@ -664,10 +664,10 @@ def test_a_gate_tells_by_how_much(worse):
     corrected = by_name(worse.scores)["exact_match"].p_corrected
     assert said == f"exact_match drops by 50.00, from 100.00 to 50.00, p = {corrected:.4f} corrected"
     [ter] = [score for score in worse.scores if score.name == "TER"]
-    assert ter.second == pytest.approx(
+    assert ter.candidate == pytest.approx(
         TER().corpus_score([wrong_half(n) for n in range(N)], [list(map(right, range(N)))]).score
     )
-    assert f"to {ter.second:.2f}" in Gate.parse("TER rises").failing(worse)
+    assert f"to {ter.candidate:.2f}" in Gate.parse("TER rises").failing(worse)
 
 
 def test_without_a_number_a_change_has_to_be_significant(hardly):
@@ -688,7 +688,7 @@ def test_a_score_that_was_not_tested_needs_a_number(run):
         Gate.parse("chrF drops").failing(comparison)
     assert Gate.parse("chrF drops by 1").failing(comparison).startswith("chrF drops by ")
     assert Gate.parse("chrF drops by 99").failing(comparison) is None
-    [same] = compare(comparison.first, comparison.first)
+    [same] = compare(comparison.baseline, comparison.baseline)
     assert Gate.parse("chrF drops").failing(same) is None
 
 
@@ -728,7 +728,7 @@ def test_five_examples_cannot_pass_a_test_and_a_gate_on_them_is_refused(run):
     # All five have to be swapped, or none: 2 of 32 ways.
     assert score.p_randomisation == score.smallest_p == 2 / 32
     assert "too few" in comparison.verdict
-    with pytest.raises(UsageError, match="cannot be told on 5 examples.*by NUMBER"):
+    with pytest.raises(UsageError, match="cannot be tested on 5 examples.*by NUMBER"):
         Gate.parse("exact_match drops").failing(comparison)
     assert Gate.parse("exact_match drops by 50").failing(comparison)
 

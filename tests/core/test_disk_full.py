@@ -117,9 +117,9 @@ def is_complete(run: Run) -> None:
     assert {file.name for file in run.path.iterdir()} == {"run.json", "samples.jsonl", "report.md"}
     again = Run(run.path)
     assert again.status == "finished"
-    assert (again.record["error"], again.record["counts"]["examples"]) == (None, 3)
-    assert again.record["tokens"]["prompt"] > 0
-    assert again.record["timings"]["generate_seconds"] > 0
+    assert (again.record.error, again.record.counts.examples) == (None, 3)
+    assert again.record.tokens.prompt > 0
+    assert again.record.timings.generate_seconds > 0
     report = (run.path / "report.md").read_text()
     assert "Status: finished" in report
     assert "exact_match" in report
@@ -150,7 +150,7 @@ def test_full_disk_at_any_write_costs_a_run_no_answer_that_was_kept(tmp_path: Pa
             assert len(second.prompts) == 3 - len(kept)
             assert run.scores == undisturbed.scores
             assert run.samples == undisturbed.samples
-            assert run.record["counts"]["reused"] == len(kept)
+            assert run.record.counts.reused == len(kept)
             is_complete(run)
             assert list(folder.iterdir()) == [run.path]
     assert finished_too_early == []

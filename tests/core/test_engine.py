@@ -265,7 +265,7 @@ def test_a_report_says_what_answered(tmp_path, tiny_folder, monkeypatch, name, t
     if name == "generate":
         monkeypatch.setattr(TransformersModel, "engine", "generate")
     run = lmtasks.run(task, ON_CPU, model=tiny_folder, max_new_tokens=3, output_dir=tmp_path)
-    assert run.record["engine"] == name
+    assert run.record.backend == name
     assert told in (run.path / "report.md").read_text()
 
 

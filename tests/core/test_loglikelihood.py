@@ -190,7 +190,7 @@ def test_a_run_does_not_measure_unless_asked(tmp_path):
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path)
     assert {sample.loglikelihoods for sample in run.samples} == {()}
     assert [score.name for score in run.scores] == ["exact_match"]
-    assert run.record["loglikelihood"] is False
+    assert run.record.loglikelihood is False
 
 
 def test_samples_and_scores_are_read_back_as_they_were_written(tmp_path):
@@ -343,7 +343,7 @@ def test_an_interrupted_run_keeps_what_it_has_measured(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=first, **options)
     run = lmtasks.run(make_task(), model=second, **options)
-    assert run.record["counts"]["reused"] == 2
+    assert run.record.counts.reused == 2
     assert (first.measured, second.measured) == (3, 4)
     assert run.samples == whole.samples
     assert run.scores == whole.scores
@@ -354,7 +354,7 @@ def test_a_run_that_measures_never_continues_one_that_does_not(tmp_path, first):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=Counting(breaks_at=2), output_dir=tmp_path, loglikelihood=first)
     run = lmtasks.run(make_task(), model=Counting(), output_dir=tmp_path, loglikelihood=not first)
-    assert run.record["counts"]["reused"] == 0
+    assert run.record.counts.reused == 0
     assert {bool(sample.loglikelihoods) for sample in run.samples} == {not first}
 
 

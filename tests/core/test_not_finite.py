@@ -139,7 +139,7 @@ def test_a_run_fails_after_the_first_batch_that_is_no_number(tmp_path, tiny_fold
     refused(model, lambda: lmtasks.run(TASK, ON_CPU, model=model, output_dir=tmp_path / "runs"))
     [folder] = (tmp_path / "runs").iterdir()
     assert lmtasks.Run(folder).status == "failed"
-    assert "NaN" in lmtasks.Run(folder).record["error"]
+    assert "NaN" in lmtasks.Run(folder).record.error
 
 
 def test_tokens_that_a_model_masks_do_no_harm(tmp_path):

@@ -10,41 +10,58 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from lmtasks.training.lora.card import write_card
 from markdown_it import MarkdownIt
 
 import lmtasks
 from lmtasks import Example, Run, RunOptions, Sample, Task, markdown
 from lmtasks.escaping import one_line
-from lmtasks.reports import markdown_report
+from lmtasks.records.adapter import AdapterRecord
+from lmtasks.records.reading import validate
+from lmtasks.records.run import ModelRunRecord
+from lmtasks.reports import markdown_report, write_card
 from lmtasks.testing import FakeModel
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 OURS = {"text", "text_special", "code_inline", "strong_open", "strong_close", "softbreak", "image"}
 """What may stand within a line: no link, no HTML, no emphasis but a verdict's, no picture but the learning curve."""
 SCORE = {
-    "name": "rouge1", "first": 1.0, "second": 2.0, "difference": 1.0, "low": 0.5, "high": 1.5, "unit": "0-100",
-    "p_randomisation": 0.01, "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
+    "name": "rouge1", "baseline": 1.0, "candidate": 2.0, "difference": 1.0, "low": 0.5, "high": 1.5, "unit": "0-100",
+    "n": 3, "higher_is_better": True, "p_bootstrap": 0.01, "smallest_p": 0.01, "p_randomisation": 0.01, "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
 }  # fmt: skip
-DATA = {"name": "train.jsonl", "split": "train", "sha256": "0" * 64, "file_sha256": "1" * 64, "count": 3}
+DATA = {
+    "name": "train.jsonl", "split": "train", "sha256": "0" * 64, "file_sha256": "1" * 64, "count": 3, "limit": None,
+    "columns": {}, "language": None,
+}  # fmt: skip
 TRAINING = {
-    "made": "2026-11-28", "before": "before", "verdict": "The adapter is better.", "scores": [SCORE, SCORE],
-    "health": [], "data": DATA, "evaluation": DATA,
-    "task": {"name": "qa", "version": 1}, "prompt": {"name": "plain", "form": "chat"},
-    "base": {"name": "base", "revision": "sha256:0"},
+    "schema": 2, "made": "2026-11-28", "weights_sha256": "2" * 64, "before": "before", "after": "after", "verdict": "The adapter is better.", "scores": [SCORE, SCORE],
+    "output_checks": [], "data": DATA, "evaluation": DATA,
+    "task": {
+        "name": "qa", "version": 1, "plugin": None, "distribution": None, "distribution_version": None, "parameters": {},
+    },
+    "prompt": {"name": "plain", "form": "chat", "sha256": "3" * 64, "chat_template": None},
+    "base": {
+        "name": "base", "source": "folder", "revision": "sha256:0", "architecture": "llama", "parameters": 100,
+        "dtype": "float32", "device": "cpu",
+    },
+    "environment": {"python": "3.11", "platform": "Linux", "cpu_count": 2, "packages": {"lmtasks": "1"}, "git": None},
     "training": {
-        "examples": 3, "skipped": 1, "leaks": 1, "cut": 1, "steps": 2, "planned_steps": 2, "epochs": 1.0,
+        "examples": 3, "skipped": 1, "overlap_removed": 1, "truncated": 1, "steps": 2, "planned_steps": 2, "epochs": 1.0,
         "seconds": 1.0, "best_step": 2, "validation_loss": 1.5, "validation_examples": 1,
         "tokens": 30, "processes": 1, "packed": True,
-        "resumed_at": None, "trainable_weights": 100, "history": [],
+        "resumed_at": None, "trainable_weights": 100, "history": [], "micro_batches": 1,
     },
     "settings": {
-        "rslora": True, "dora": False, "batch_tokens": None, "batch_size": 8, "rank": 16, "alpha": 32.0, "dropout": 0.0,
+        "data": "train.jsonl", "split": None, "limit": None, "columns": {}, "language": None, "eval_data": None,
+        "eval_split": None, "eval_limit": None, "prompt": None, "parameters": {}, "chat_template_kwargs": {},
+        "chat_template_date": None, "metrics": None, "max_new_tokens": None, "validation": None, "epochs": None,
+        "max_steps": None, "max_minutes": None, "gradient_accumulation": None, "gradient_checkpointing": False,
+        "early_stopping": None, "on_overlong": "error", "device": "cpu", "dtype": "float32",
+        "trust_remote_code": False, "report_to": [], "rslora": True, "dora": False, "batch_tokens": None, "batch_size": 8, "rank": 16, "alpha": 32.0, "dropout": 0.0,
         "target_modules": ["q_proj", "v_proj"], "optimizer": "adamw", "learning_rate": 5e-4, "schedule": "cosine",
         "warmup": 0.05, "weight_decay": 0.0, "max_grad_norm": 1.0, "max_length": 100, "seed": 0,
     },
 }  # fmt: skip
-NOT_TEXT = ("status", "unit", "engine", "quantize", "health")
+NOT_TEXT = ("status", "unit", "backend", "quantize", "output_checks")
 """Of a record: read by lmtasks for what it means, never shown as it is."""
 
 NASTY = (
@@ -89,7 +106,7 @@ def replaced(value: Any, text: str, name: str = "") -> Any:
 class Told(Run):
     """A run whose record and samples are what the test says."""
 
-    def __init__(self, record: dict[str, Any], samples: list[Sample]) -> None:
+    def __init__(self, record: ModelRunRecord, samples: list[Sample]) -> None:
         self.path, self.record, self._samples = Path("runs/x"), record, samples
 
     @property
@@ -114,13 +131,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     done = lmtasks.run(
         task, RunOptions(num_fewshot=2, output_dir=tmp_path_factory.mktemp("runs")), model=model
     )  # fmt: skip
-    assert done.record["prompt"]["fewshot"]["ids"]
+    assert done.record.prompt.fewshot.ids
     return done
 
 
 def told(run: Run, text: str) -> Told:
     """Return that run with one text in place of all."""
-    record = run.record | {"training": TRAINING, "error": "It failed."}
+    record = run.record.to_json() | {"training": TRAINING, "error": "It failed."}
     samples = [
         Sample(
             index=sample.index,
@@ -129,13 +146,13 @@ def told(run: Run, text: str) -> Told:
             references=(text,),
             prediction=text,
             completion=text,
-            finish=text,
+            finish_reason=text,
         )
         for sample in run.samples
     ]
     record = replaced(record, text)
     record["task"]["parameters"] = {text: text}
-    return Told(record, samples)
+    return Told(validate(ModelRunRecord, record), samples)
 
 
 def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
@@ -154,7 +171,7 @@ def test_report_has_the_same_blocks_whatever_it_holds(run, text):
         assert blocks(report) == blocks(markdown_report(told(run, "plain")))
     assert set(spans(report)) <= OURS
     assert list(spans(report)).count("image") == 1
-    assert blocks(report).count("heading_open") == 10
+    assert blocks(report).count("heading_open") == 11
 
 
 def test_report_of_a_real_run_shows_ids_of_examples_as_text(tmp_path):
@@ -200,7 +217,7 @@ def test_report_shows_file_names_as_text(tmp_path, name):
     done = lmtasks.run(task, options, model=FakeModel(lambda prompt: "a"))
     report = (done.path / "report.md").read_bytes().decode("utf-8")
     assert set(spans(report)) <= OURS
-    assert blocks(report).count("heading_open") == 6  # title, four sections, one sample
+    assert blocks(report).count("heading_open") == 7  # title, five sections, one sample
     shown = data.name.replace("\r", "\\r")
     codes = [child.content for token in PARSER.parse(report) for child in token.children or ()]
     assert any(content.endswith(shown) for content in codes)
@@ -212,7 +229,7 @@ def test_report_shows_file_names_as_text(tmp_path, name):
 def card(folder: Path, text: str | None) -> tuple[dict[str, Any], str]:
     """Return the front matter and the body of a card in which every text is this one; None: as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_card(folder, TRAINING if text is None else replaced(TRAINING, text))
+    write_card(folder, validate(AdapterRecord, TRAINING if text is None else replaced(TRAINING, text)))
     written = (folder / "README.md").read_bytes().decode("utf-8")
     assert written.startswith("---\n")
     front, body = written[4:].split("\n---\n", 1)

@@ -89,7 +89,7 @@ def test_run_folder_has_a_name_that_every_file_system_takes(tmp_path: Path, mode
     again = lmtasks.run(make_task(), model=named(model), output_dir=tmp_path)
     assert again.path != run.path
     assert len(os.fsencode(again.path.name)) <= 255
-    assert again.record["model"]["name"] == json.loads(json.dumps(model))
+    assert again.record.model.name == json.loads(json.dumps(model))
 
 
 def test_long_names_of_task_and_model_both_stay_to_be_seen(tmp_path: Path):
@@ -137,11 +137,11 @@ def test_run_folder_that_cannot_be_is_refused(tmp_path: Path, name: str):
 
 def test_file_in_the_way_of_the_output_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    refused(RunError, tmp_path / "file", tmp_path / "file", "--output-dir")
-    refused(RunError, tmp_path / "file" / "below", "--output-dir")
+    refused(RunError, tmp_path / "file", tmp_path / "file", "output_dir")
+    refused(RunError, tmp_path / "file" / "below", "output_dir")
     (tmp_path / "file").unlink()
     (tmp_path / "file").symlink_to(tmp_path / "nowhere")
-    refused(RunError, tmp_path / "file", "--output-dir")
+    refused(RunError, tmp_path / "file", "output_dir")
 
 
 def unfinished(tmp_path: Path) -> Path:
@@ -177,7 +177,7 @@ def test_unfinished_run_that_cannot_be_written_is_said_and_not_run_anew(
         return honest(file, flags, *rest, **settings)
 
     monkeypatch.setattr(os, "open", refuse)
-    refused(RunError, tmp_path, path, "cannot be continued", error.strerror, "--output-dir")
+    refused(RunError, tmp_path, path, "cannot be resumed", error.strerror, "output_dir")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -186,7 +186,7 @@ def test_file_system_that_cannot_lock_is_said_and_leaves_nothing(tmp_path: Path,
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    refused(RunError, tmp_path, "does not appear to support flock", "--output-dir")
+    refused(RunError, tmp_path, "does not appear to support flock", "output_dir")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,7 +219,7 @@ def test_every_plan_is_run_with_its_own_seed_and_batch_size(tmp_path: Path):
         (2, 2, ["e0", "e1"]),
         (1, None, ["e0", "e1", "e2"]),
     ]
-    assert [(run.record["seed"], run.record["batch_size"]) for run in runs] == [(1, 2), (2, 2), (1, None), (1, 2)]
+    assert [(run.record.seed, run.record.batch_size) for run in runs] == [(1, 2), (2, 2), (1, None), (1, 2)]
     assert [len(run.samples) for run in runs] == [1, 2, 3, 4]
     assert [done for done, total in heard] == list(range(11))
     assert all(run.scores[0].value == 100 for run in runs)

@@ -132,7 +132,7 @@ def same_as_undisturbed(adapter: Path, whole: lmtasks.TrainedAdapter) -> bool:
     record = json.loads((adapter / "lmtasks.json").read_text())
     assert {path.name for path in adapter.iterdir()} == FINISHED
     assert validations(record) == validations(whole.record)
-    assert record["training"]["best_step"] == whole.record["training"]["best_step"]
+    assert record["training"]["best_step"] == whole.record.training.best_step
     assert (adapter / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
     return True
 
@@ -323,7 +323,7 @@ def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of
     tmp_path, tiny_folder, data, kind
 ):
     planned = ready(tiny_folder, data, max_steps=1, batch_size=18, validation=6, **kind)
-    history = learn(planned, tmp_path / "training").record["history"]
+    history = learn(planned, tmp_path / "training").record.history
     # The base's own losses, without an adapter.
     module = planned.loaded.module
     assert history[0]["step"] == 0
@@ -352,7 +352,7 @@ def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
     for parts in (1, 2, 8, 16):  # of 8 examples
         planned = ready(tiny_folder, data, gradient_accumulation=parts, **how)
         done = learn(planned, tmp_path / str(parts))
-        losses = [entry["loss"] for entry in done.record["history"]]
+        losses = [entry["loss"] for entry in done.record.history]
         results[parts] = load_file(done.checkpoint / WEIGHTS), losses
     weights, losses = results.pop(1)
     assert max(float(weight.abs().max()) for name, weight in weights.items() if "lora_B" in name) > 1e-3
@@ -390,7 +390,7 @@ def test_other_architectures_learn_too(tmp_path, data, architecture):
     save_tiny_model(tmp_path / "model", architecture)
     planned = ready(tmp_path / "model", data, max_steps=4, learning_rate=1e-2, batch_size=24)
     assert planned.prepared.packed
-    history = learn(planned, tmp_path / "training").record["history"]
+    history = learn(planned, tmp_path / "training").record.history
     assert history[-1]["loss"] < history[0]["loss"] - 0.1
 
 
@@ -667,7 +667,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, tiny_folder,
         train_whole(tiny_folder, files, adapter, on_progress=stopping_at(what, step))
     assert {path.name for path in adapter.iterdir()} == {"training"}
     done = train_whole(tiny_folder, files, adapter, resume=True)
-    assert done.record["training"]["resumed_at"] == resumed
+    assert done.record.training.resumed_at == resumed
     assert same_as_undisturbed(adapter, whole)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
@@ -900,7 +900,7 @@ def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
             on_plan=lambda record: plans.append(record["steps"]), **how,
         )  # fmt: skip
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, resume=True, **how)
-    record = done.record["training"]
+    record = done.record.training
     assert record["steps"] == record["planned_steps"] == plans[0] == 12
     rates = [entry["learning_rate"] for entry in record["history"]][1:]
     assert rates == sorted(rates, reverse=True)
@@ -1068,7 +1068,7 @@ def test_disk_that_is_full_at_the_last_records_scores_nothing_again(
     assert same_as_undisturbed(tmp_path / "adapter", whole)
     assert runs == {path.name: (path / "samples.jsonl").stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     after = Run(tmp_path / "runs" / max(runs))
-    assert after.record["training"]["after"] == after.path.name
+    assert after.record.training.after == after.path.name
     assert "## Before and after fine-tuning" in (after.path / "report.md").read_text()
 
 
@@ -1081,12 +1081,12 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
     seen: list[set[int]] = []
     work = tmp_path / "training"
     done = learn(ready(tiny_folder, data, **how), work, lambda *_: seen.append(set(checkpoints(work))))
-    losses = {entry["step"]: entry["eval_loss"] for entry in done.record["history"] if "eval_loss" in entry}
+    losses = {entry["step"]: entry["eval_loss"] for entry in done.record.history if "eval_loss" in entry}
     best = min(losses, key=losses.__getitem__)
     assert 1 <= best < 4, losses
     assert set(checkpoints(work)) == {best, 5}
-    assert done.record["best_step"] == best
-    assert done.record["validation_loss"] == losses[best]
+    assert done.record.best_step == best
+    assert done.record.validation_loss == losses[best]
     for kept in seen:
         newest = max(kept, default=0)
         scored = {step: loss for step, loss in losses.items() if 1 <= step <= newest}
@@ -1101,7 +1101,7 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
         assert sum(file.stat().st_size for file in path.iterdir()) < 3 * 4 * 24_576 + 150_000
     files = {**data, "output_dir": tmp_path / "runs"}
     trained = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, **files, **how, **ON_CPU)
-    assert trained.record["training"]["best_step"] == best
+    assert trained.record.training.best_step == best
     assert (trained.path / WEIGHTS).read_bytes() == (work / f"checkpoint-{best}" / WEIGHTS).read_bytes()
     assert (trained.path / WEIGHTS).read_bytes() != (work / "checkpoint-5" / WEIGHTS).read_bytes()
 
@@ -1109,7 +1109,7 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
 def test_without_validation_the_last_checkpoint_is_kept(tmp_path, tiny_folder, data):
     done = learn(ready(tiny_folder, data, max_steps=3), tmp_path)
     assert done.checkpoint.name == "checkpoint-3"
-    assert (done.record["best_step"], done.record["validation_loss"]) == (3, None)
+    assert (done.record.best_step, done.record.validation_loss) == (3, None)
     assert set(checkpoints(tmp_path)) == {3}
 
 
@@ -1129,7 +1129,7 @@ def test_every_optimizer_moves_weights(tmp_path, tiny_folder, data, optimizer):
 def test_every_schedule_warms_up_and_does_what_it_is_called(tmp_path, tiny_folder, data, schedule, falls):
     how = {"max_steps": 8, "warmup": 2.0, "learning_rate": 0.125, "schedule": schedule, "batch_size": 2}
     done = learn(ready(tiny_folder, data, **how), tmp_path)
-    rates = [entry["learning_rate"] for entry in done.record["history"]]
+    rates = [entry["learning_rate"] for entry in done.record.history]
     assert len(rates) == 8
     assert rates[0] < rates[1]
     assert max(rates) == 0.125
@@ -1155,7 +1155,7 @@ def test_kinds_of_lora_and_layers_are_as_asked_for(tmp_path, tiny_folder, data, 
     if "target_modules" in kind:
         layers = {name.split(".lora_")[0].rpartition(".")[2] for name in weights}
         assert layers == set(kind["target_modules"])
-    assert done.record["trainable_weights"] == sum(weight.numel() for weight in weights.values())
+    assert done.record.trainable_weights == sum(weight.numel() for weight in weights.values())
 
 
 @pytest.mark.parametrize(("architecture", "layer"), [("llama", "q_proj"), ("gpt2", "c_attn")])
@@ -1172,8 +1172,8 @@ def test_an_unknown_layer_is_told_with_those_that_there_are(tmp_path, data, arch
 def test_a_training_that_gets_no_better_ends_early(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     done = learn(ready(tiny_folder, data, early_stopping=2, **how), tmp_path)
-    assert done.record["steps"] == done.record["best_step"] + 2 < 10
-    assert done.record["planned_steps"] == 10
+    assert done.record.steps == done.record.best_step + 2 < 10
+    assert done.record.planned_steps == 10
 
 
 def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path, tiny_folder, data):
@@ -1181,8 +1181,8 @@ def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path,
     planned = ready(tiny_folder, data, early_stopping=2, **how)
     done = learn(planned, tmp_path)
     again = learn(planned, tmp_path)  # as after a kill before the adapter was in its place
-    assert again.record["steps"] == done.record["steps"]
-    assert again.record["history"] == done.record["history"]
+    assert again.record.steps == done.record.steps
+    assert again.record.history == done.record.history
 
 
 def test_patience_outlives_an_interruption(tmp_path, tiny_folder, data):
@@ -1218,7 +1218,7 @@ def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
     assert (done["steps"], done["planned_steps"], done["epochs"]) == (6, 6, 1.5)
     lengths = [len(item.token_ids) for item in planned.prepared.train.items]
     assert sum(lengths) < done["tokens"] < 2 * sum(lengths)
-    assert planned.record["step_tokens"] == done["tokens"]
+    assert planned.record.step_tokens == done["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -1326,9 +1326,9 @@ def test_the_record_has_the_scores_of_the_runs_before_and_after(whole):
         assert (score["first"], score["second"]) == (pytest.approx(before.value), pytest.approx(after.value))
     assert record["scores"][1]["first"] != record["scores"][1]["second"]
     assert record["verdict"]
-    assert whole.before.record["adapter"] is None
-    assert whole.after.record["adapter"]["sha256"] == record["weights_sha256"]
-    assert whole.after.record["training"] == record
+    assert whole.before.record.adapter is None
+    assert whole.after.record.adapter.sha256 == record["weights_sha256"]
+    assert whole.after.record.training == record
 
 
 def test_the_readme_is_a_model_card_with_the_scores(whole):
@@ -1336,13 +1336,13 @@ def test_the_readme_is_a_model_card_with_the_scores(whole):
 
     card = ModelCard((whole.path / "README.md").read_text())
     assert card.data.library_name == "peft"
-    assert card.data.base_model == whole.record["base"]["name"]
+    assert card.data.base_model == whole.record.base.name
     told = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
-    assert told == {(score["name"], round(score["second"], 4)) for score in whole.record["scores"]}
+    assert told == {(score["name"], round(score["second"], 4)) for score in whole.record.scores}
     assert {result.dataset_name for result in card.data.eval_results} == {"test.jsonl"}
-    for score in whole.record["scores"]:
+    for score in whole.record.scores:
         assert f"| {score['name']} | {score['first']:.2f} | {score['second']:.2f} |" in card.text
-    assert whole.record["verdict"] in card.text
+    assert whole.record.verdict in card.text
 
 
 def test_bare_peft_writes_what_lmtasks_wrote_with_the_adapter(whole, tiny_folder, data):
@@ -1372,6 +1372,6 @@ def test_without_references_to_score_there_is_an_adapter_and_nothing_to_compare(
     files = {**data, "eval_data": write(tmp_path / "bare.jsonl", bare), "output_dir": tmp_path / "runs"}
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, max_steps=1, **files, **ON_CPU)
     assert done.comparison is None
-    assert done.record["scores"] == []
+    assert done.record.scores == []
     assert "no references" in (done.path / "README.md").read_text()
     assert {path.name for path in done.path.iterdir()} == FINISHED

@@ -116,7 +116,7 @@ def test_a_gguf_file_is_a_model_too(tmp_path, monkeypatch):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
     options = RunOptions(dtype="float32", output_dir=tmp_path / "runs", limit=1, max_new_tokens=8)
     run = lmtasks.run("summarization/headline", options, model=str(gguf))
-    assert run.record["model"]["revision"] == f"sha256:{stored.sha256}"
+    assert run.record.model.revision == f"sha256:{stored.sha256}"
     assert run.samples[0].completion_tokens > 0
 
 

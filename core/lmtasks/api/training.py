@@ -320,7 +320,7 @@ def _decisive(planned: PlannedTraining) -> dict[str, Any]:
     }
 
 
-def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha256: str) -> AdapterRecord:
+def _record(planned: PlannedTraining, training: TrainingRecord, weights_sha256: str) -> AdapterRecord:
     """Return lmtasks.json as it stands before the adapter was scored."""
     plan, options, info = planned.plan, planned.plan.options, planned.loaded.info
     scoring = planned.scoring.options
@@ -340,7 +340,7 @@ def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha25
             plan.evaluation, limit=scoring.limit, columns=scoring.columns, language=scoring.language
         ),
         settings=SettingsRecord(**_settings(planned)),
-        training=TrainingRecord(**training),
+        training=training,
         environment=environment(),
         scores=(),
         output_checks=(),

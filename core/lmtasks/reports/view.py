@@ -153,7 +153,7 @@ def compared_table(
         "score",
         baseline,
         candidate,
-        "difference",
+        f"{candidate} - {baseline}",
         "95% interval",
         *([] if brief else ["p"]),
         "p corrected",

@@ -14,7 +14,7 @@ import filelock
 
 from lmtasks.errors import RunError
 from lmtasks.paths import user_path
-from lmtasks.records.run import ModelRunRecord
+from lmtasks.records.run import ModelRunRecord, OutputsRunRecord
 from lmtasks.runs.folder import RECORD, OtherVersionError, read_record
 
 LOCK = ".lock"
@@ -61,7 +61,7 @@ def acquire_run_folder(
                 ) from error
             # The process that held the lock may have finished the run in the meantime.
             before = _read(path)
-            if before and before.status != "finished":
+            if isinstance(before, ModelRunRecord) and before.status != "finished":
                 break
             lock.release()
         else:
@@ -82,22 +82,21 @@ def acquire_run_folder(
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(path: Path) -> ModelRunRecord | None:
-    """Return the record of a run with a model; None where it cannot be resumed."""
+def _read(path: Path) -> ModelRunRecord | OutputsRunRecord | None:
+    """Return the record of a run; None where it cannot be resumed."""
     try:
-        record = read_record(path)
+        return read_record(path)
     except OtherVersionError:
         return None
     except RunError as error:
         log.warning("%s: this run cannot be resumed", error)
         return None
-    return record if isinstance(record, ModelRunRecord) else None
 
 
 def _unfinished(output_dir: Path, key: str) -> Iterator[Path]:
     for file in sorted(output_dir.glob(f"*/{RECORD}"), reverse=True):
         record = _read(file.parent)
-        if record and record.key == key and record.status != "finished":
+        if isinstance(record, ModelRunRecord) and record.key == key and record.status != "finished":
             yield file.parent
 
 
