@@ -144,7 +144,7 @@ def test_show_says_what_an_adapter_is(call: Call, trained: Trained):
     assert json.loads(call("adapters", "show", trained.qa, "--json").out)["lmtasks"] == record
     (trained.qa / "lmtasks.json").rename(trained.qa / "aside")
     try:
-        assert "made by  something else than lmtasks" in call("adapters", "show", trained.qa).out
+        assert "trained  outside lmtasks" in call("adapters", "show", trained.qa).out
     finally:
         (trained.qa / "aside").rename(trained.qa / "lmtasks.json")
 

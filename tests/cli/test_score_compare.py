@@ -368,7 +368,7 @@ def test_compare_prints_scores_tests_verdict_and_what_changed(call, runs):
         f"12 examples of {runs['good'].parents[1] / 'data.jsonl'}",
     ]
     assert table.splitlines()[0].split() == [
-        "score", "A", "B", "B", "-", "A", "95%", "interval", "p", "corrected", "B", "is",
+        "score", "A", "B", "B", "-", "A", "95%", "interval", "p", "p", "corrected", "B", "is",
     ]  # fmt: skip
     for row, score in zip(table.splitlines()[1:], comparison.scores, strict=True):
         cells = re.split(r"\s{2,}", row)
@@ -427,7 +427,10 @@ def test_compare_as_json_has_all_digits_and_nothing_else_on_stdout(call, runs):
     comparisons = lmtasks.compare(runs["good"], runs["half"], runs["nearly"], trials=300, resamples=60, seed=5)
     assert len(result["comparisons"]) == 2
     for found, comparison in zip(result["comparisons"], comparisons, strict=True):
-        assert (found["baseline"], found["candidate"]) == (str(comparison.baseline.path), str(comparison.candidate.path))
+        assert (found["baseline"], found["candidate"]) == (
+            str(comparison.baseline.path),
+            str(comparison.candidate.path),
+        )
         assert (found["n"], found["verdict"], found["changed_by"]) == (N, comparison.verdict, comparison.changed_by)
         for name in ("scores", "output_checks"):
             assert found[name] == [

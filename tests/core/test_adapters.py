@@ -666,7 +666,7 @@ def test_a_task_brings_an_adapter_that_is_used_where_the_base_is_its_own(tmp_pat
 
     def source(**changes: object) -> str | None:
         run = lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path, **changes)
-        return (run.record.adapter and run.record.adapter.source)
+        return run.record.adapter and run.record.adapter.source
 
     assert source() == str(own)
     assert warnings_of(caplog) == []

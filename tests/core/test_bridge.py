@@ -411,7 +411,10 @@ def test_compare_adapters_takes_a_module_that_a_task_names(tmp_path, hits):
     [comparison] = lmtasks.api.compare_adapters(
         make_task(metrics=(hits,)), ["none"], options, model=model, resamples=10, trials=10
     )
-    assert {score.name: score.baseline for score in comparison.scores} == {"evaluate:hits": 0.25, "evaluate:hits/count": 4}
+    assert {score.name: score.baseline for score in comparison.scores} == {
+        "evaluate:hits": 0.25,
+        "evaluate:hits/count": 4,
+    }
 
 
 # Named by a file of data: never loaded

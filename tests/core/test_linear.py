@@ -174,10 +174,10 @@ def test_a_rounded_run_says_so_and_what_it_costs(tmp_path, folder):
     settings = {"device": "cpu", "dtype": "float32", "max_new_tokens": 3, "output_dir": tmp_path / "runs"}
     run = lmtasks.run(task, model=folder, quantize="int8", **settings)
     assert run.record.model.quantize == "int8"
-    rounding = run.record.quantization_loss
-    assert rounding["tokens"] > 50
-    assert 0 < abs(rounding["rounded"] / rounding["exact"] - 1) < 0.05
-    assert "linear layers rounded to int8 (perplexity " in (run.path / "report.md").read_text()
+    loss = run.record.quantization_loss
+    assert loss.tokens > 50
+    assert 0 < abs(loss.quantized_ppl / loss.baseline_ppl - 1) < 0.05
+    assert "linear layers quantized to int8 (perplexity " in (run.path / "report.md").read_text()
     exact = lmtasks.run(task, model=folder, **settings)
     assert exact.record.quantization_loss is None
     assert exact.record.key != run.record.key

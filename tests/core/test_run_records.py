@@ -226,7 +226,9 @@ def test_samples_that_are_no_file_are_refused(run: Run):
 
 def test_fields_with_a_default_may_be_missing(run: Run):
     """Samples that another program wrote, without all fields."""
-    edit_line(run.path, 1, lambda values: [values.pop(name) for name in ("loglikelihoods", "error", "meta", "truncated")])
+    edit_line(
+        run.path, 1, lambda values: [values.pop(name) for name in ("loglikelihoods", "error", "meta", "truncated")]
+    )
     update_hash(run.path)
     assert lmtasks.score(run.path).scores == run.scores
 
@@ -417,7 +419,8 @@ def test_damaged_record_says_where_and_what(run: Run, other: Run, change: Callab
         ('{"schema": 2, "seed": 1e999}', "too large"),
         ("[" * 100_000, "nested too deeply"),
         ("\ufeff{}", "Expecting value"),
-        ("[]", "schema None"),
+        ("[]", "expected an object, got []"),
+        ("{}", "schema None"),
         ('{"schema": 2}', "status: missing"),
     ],
 )

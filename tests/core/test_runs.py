@@ -242,7 +242,9 @@ def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
     cut = lmtasks.run(task, options, model=model, on_overlong="cut")
     assert cut.record.counts.truncated_prompts == 1
     assert cut.samples[-1].prompt_tokens <= 40
-    assert cut.samples[-1].truncated["text"] == len("word " * 50) - len(model.prompts[-1].removeprefix("Say ").rstrip("\n"))
+    assert cut.samples[-1].truncated["text"] == len("word " * 50) - len(
+        model.prompts[-1].removeprefix("Say ").rstrip("\n")
+    )
     skipped = lmtasks.run(task, options, model=model, on_overlong="skip")
     assert skipped.record.counts.skipped == 1
     assert skipped.samples[-1].finish_reason == "skipped"
@@ -274,10 +276,7 @@ def test_few_shot_examples_are_shown_and_recorded(tmp_path):
     assert len(fewshot.ids) == 2
     for id in fewshot.ids:
         assert f"Say pool {id[1]}\nshown {id[1]}\n\n" in model.prompts[0]
-    assert (
-        lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3).record.prompt.fewshot
-        == fewshot
-    )
+    assert lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3).record.prompt.fewshot == fewshot
 
 
 def test_chat_models_get_their_template_once(tmp_path):

@@ -26,8 +26,11 @@ from lmtasks import Example, Field, Generation, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
+from lmtasks.models.adapter_files import find_adapter
 from lmtasks.models.loading import load
 from lmtasks.prompts import RenderedPrompt, Renderer
+from lmtasks.records.adapter import AdapterRecord
+from lmtasks.records.reading import validate
 from lmtasks.testing import save_tiny_model
 from lmtasks.training import TrainOptions, plan_training, prepare, trainer
 from lmtasks.training import train as training
@@ -124,15 +127,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, data: dic
     return train_whole(tiny_folder, data, tmp_path_factory.mktemp("adapters") / "whole")
 
 
-def validations(record: dict) -> list[tuple[int, float]]:
-    return [(entry["step"], entry["eval_loss"]) for entry in record["training"]["history"] if "eval_loss" in entry]
+def validations(record: AdapterRecord) -> list[tuple[int, float]]:
+    return [(entry.step, entry.eval_loss) for entry in record.training.history if entry.eval_loss is not None]
 
 
 def same_as_undisturbed(adapter: Path, whole: lmtasks.TrainedAdapter) -> bool:
-    record = json.loads((adapter / "lmtasks.json").read_text())
+    record = find_adapter(adapter).record
     assert {path.name for path in adapter.iterdir()} == FINISHED
     assert validations(record) == validations(whole.record)
-    assert record["training"]["best_step"] == whole.record.training.best_step
+    assert record.training.best_step == whole.record.training.best_step
     assert (adapter / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
     return True
 
@@ -326,10 +329,10 @@ def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of
     history = learn(planned, tmp_path / "training").record.history
     # The base's own losses, without an adapter.
     module = planned.loaded.module
-    assert history[0]["step"] == 0
-    assert history[0]["eval_loss"] == pytest.approx(mean_loss(module, planned.prepared.validation.items), abs=1e-5)
+    assert history[0].step == 0
+    assert history[0].eval_loss == pytest.approx(mean_loss(module, planned.prepared.validation.items), abs=1e-5)
     if "dropout" not in kind:
-        assert history[1]["loss"] == pytest.approx(mean_loss(module, planned.prepared.train.items), abs=1e-3)
+        assert history[1].loss == pytest.approx(mean_loss(module, planned.prepared.train.items), abs=1e-3)
 
 
 def test_training_moves_the_weights_of_the_adapter_and_leaves_the_base_as_it_was(tmp_path, tiny_folder, data):
@@ -352,7 +355,7 @@ def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
     for parts in (1, 2, 8, 16):  # of 8 examples
         planned = ready(tiny_folder, data, gradient_accumulation=parts, **how)
         done = learn(planned, tmp_path / str(parts))
-        losses = [entry["loss"] for entry in done.record.history]
+        losses = [entry.loss for entry in done.record.history if entry.loss is not None]
         results[parts] = load_file(done.checkpoint / WEIGHTS), losses
     weights, losses = results.pop(1)
     assert max(float(weight.abs().max()) for name, weight in weights.items() if "lora_B" in name) > 1e-3
@@ -391,7 +394,7 @@ def test_other_architectures_learn_too(tmp_path, data, architecture):
     planned = ready(tmp_path / "model", data, max_steps=4, learning_rate=1e-2, batch_size=24)
     assert planned.prepared.packed
     history = learn(planned, tmp_path / "training").record.history
-    assert history[-1]["loss"] < history[0]["loss"] - 0.1
+    assert history[-1].loss < history[0].loss - 0.1
 
 
 def test_an_adapter_of_a_base_in_bfloat16_is_in_float32(tmp_path, tiny_folder, data):
@@ -682,7 +685,7 @@ def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_
         patched.setattr(training if step == "place_adapter" else api_training, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    with pytest.raises(TrainingError, match="has not finished; go on with --resume"):
+    with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
         train_whole(tiny_folder, files, tmp_path / "adapter")
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
@@ -727,7 +730,7 @@ def test_a_training_goes_on_only_as_it_was_begun(tiny_folder, data, unfinished, 
 
 def test_an_unfinished_training_is_not_begun_anew_by_mistake(tiny_folder, data, unfinished):
     before = contents(unfinished)
-    with pytest.raises(TrainingError, match="has not finished; go on with --resume"):
+    with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
         train_whole(tiny_folder, data, unfinished / "adapter")
     assert contents(unfinished) == before
 
@@ -843,22 +846,29 @@ def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path, name):
         ({"steps": 0}, "steps: expected a number of at least 1, got 0"),
         ({"before": 3}, "before: expected text or null, got 3"),
         ({"after": []}, "after: expected text or null, got []"),
-        ({"trained": {}}, "trained.schema: missing"),
+        ({"trained": {}}, "trained.made: missing"),
         ({"trained": True}, "trained: expected an object or null, got True"),
         ({"decisive": None}, "decisive: expected an object, got None"),
         ({"decisive": json.loads("[" * 200 + "]" * 200)}, "nested too deeply"),
-        ({"schema": 2}, "written by another version"),
+        ({"schema": 1}, "schema 1; this lmtasks reads schema 2"),
         ("", "Expecting value"),
         ("[]", "expected an object, got []"),
-        ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
-        ('{"schema": 1, "steps": NaN}', "NaN is no number of JSON"),
+        ('{"schema": 2, "schema": 2}', "the key 'schema' occurs twice"),
+        ('{"schema": 2, "steps": NaN}', "NaN is not a JSON number"),
     ],
 )
 def test_damaged_state_of_a_training_is_named(tmp_path, monkeypatch, change, told):
     monkeypatch.setattr("lmtasks.models.loading.load", lambda *_, **__: pytest.fail("the model was loaded"))
     folder = tmp_path / "adapter" / "training"
     folder.mkdir(parents=True)
-    state = {"schema": 1, "decisive": {}, "steps": 20, "before": None, "trained": None, "after": None}
+    state = {
+        "schema": 2,
+        "decisive": {"settings": {"chat_template_date": None}},
+        "steps": 20,
+        "before": None,
+        "trained": None,
+        "after": None,
+    }
     (folder / "state.json").write_text(change if isinstance(change, str) else json.dumps(state | change))
     with pytest.raises(TrainingError) as error:
         lmtasks.train(make_task(), tmp_path / "adapter", model="none", resume=True)
@@ -901,8 +911,8 @@ def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
         )  # fmt: skip
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, resume=True, **how)
     record = done.record.training
-    assert record["steps"] == record["planned_steps"] == plans[0] == 12
-    rates = [entry["learning_rate"] for entry in record["history"]][1:]
+    assert record.steps == record.planned_steps == plans[0] == 12
+    rates = [entry.learning_rate for entry in record.history][1:]
     assert rates == sorted(rates, reverse=True)
 
 
@@ -1081,7 +1091,7 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
     seen: list[set[int]] = []
     work = tmp_path / "training"
     done = learn(ready(tiny_folder, data, **how), work, lambda *_: seen.append(set(checkpoints(work))))
-    losses = {entry["step"]: entry["eval_loss"] for entry in done.record.history if "eval_loss" in entry}
+    losses = {entry.step: entry.eval_loss for entry in done.record.history if entry.eval_loss is not None}
     best = min(losses, key=losses.__getitem__)
     assert 1 <= best < 4, losses
     assert set(checkpoints(work)) == {best, 5}
@@ -1129,7 +1139,7 @@ def test_every_optimizer_moves_weights(tmp_path, tiny_folder, data, optimizer):
 def test_every_schedule_warms_up_and_does_what_it_is_called(tmp_path, tiny_folder, data, schedule, falls):
     how = {"max_steps": 8, "warmup": 2.0, "learning_rate": 0.125, "schedule": schedule, "batch_size": 2}
     done = learn(ready(tiny_folder, data, **how), tmp_path)
-    rates = [entry["learning_rate"] for entry in done.record.history]
+    rates = [entry.learning_rate for entry in done.record.history]
     assert len(rates) == 8
     assert rates[0] < rates[1]
     assert max(rates) == 0.125
@@ -1189,12 +1199,12 @@ def test_patience_outlives_an_interruption(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     planned = ready(tiny_folder, data, early_stopping=2, **how)
     whole = learn(planned, tmp_path / "whole").record
-    assert whole["steps"] == whole["best_step"] + 2 < 10
+    assert whole.steps == whole.best_step + 2 < 10
     with pytest.raises(KeyboardInterrupt):
-        learn(planned, tmp_path / "broken", stopping_at("training", whole["best_step"] + 2))
+        learn(planned, tmp_path / "broken", stopping_at("training", whole.best_step + 2))
     again = learn(planned, tmp_path / "broken").record
-    assert again["resumed_at"] > again["best_step"]
-    assert (again["steps"], again["best_step"]) == (whole["steps"], whole["best_step"])
+    assert again.resumed_at > again.best_step
+    assert (again.steps, again.best_step) == (whole.steps, whole.best_step)
 
 
 def test_early_stopping_of_data_too_small_to_validate_is_refused(tmp_path, tiny_folder, data):
@@ -1209,16 +1219,16 @@ def test_a_training_ends_in_time(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, epochs=50.0, batch_size=1, max_minutes=1e-4)
     assert 1 <= len(planned.prepared.steps) < 100
     record = learn(planned, tmp_path).record
-    assert 1 <= record["steps"] <= len(planned.prepared.steps)
+    assert 1 <= record.steps <= len(planned.prepared.steps)
 
 
 def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=6, batch_size=6)
     done = learn(planned, tmp_path).record
-    assert (done["steps"], done["planned_steps"], done["epochs"]) == (6, 6, 1.5)
+    assert (done.steps, done.planned_steps, done.epochs) == (6, 6, 1.5)
     lengths = [len(item.token_ids) for item in planned.prepared.train.items]
-    assert sum(lengths) < done["tokens"] < 2 * sum(lengths)
-    assert planned.record.step_tokens == done["tokens"]
+    assert sum(lengths) < done.tokens < 2 * sum(lengths)
+    assert planned.record["step_tokens"] == done.tokens
 
 
 @pytest.mark.parametrize(
@@ -1295,7 +1305,7 @@ def test_an_unknown_tracker_is_refused(tiny_folder, data):
 
 def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, tiny_folder, data):
     record = json.loads((whole.path / "lmtasks.json").read_text())
-    assert record == whole.record
+    assert validate(AdapterRecord, record) == whole.record
     assert record["weights_sha256"] == hashlib.sha256((whole.path / WEIGHTS).read_bytes()).hexdigest()
     loaded = load(str(tiny_folder), trust_remote_code=False, on_progress=lambda *_: None, **ON_CPU)
     assert record["base"]["revision"] == loaded.info.revision
@@ -1313,21 +1323,21 @@ def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, t
         assert record[name]["file_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (record["task"]["name"], record["task"]["version"]) == ("first", 3)
     assert (record["training"]["examples"], record["training"]["validation_examples"]) == (20, 4)
-    losses = dict(validations(record))
+    losses = dict(validations(whole.record))
     assert list(losses) == list(range(0, 21, 2))
     assert losses[record["training"]["best_step"]] == min(losses.values()) < losses[0]
 
 
 def test_the_record_has_the_scores_of_the_runs_before_and_after(whole):
     record = whole.record
-    assert (record["before"], record["after"]) == (whole.before.path.name, whole.after.path.name)
-    assert [score["name"] for score in record["scores"]] == ["exact_match", "chrF"]
-    for score, before, after in zip(record["scores"], whole.before.scores, whole.after.scores, strict=True):
-        assert (score["first"], score["second"]) == (pytest.approx(before.value), pytest.approx(after.value))
-    assert record["scores"][1]["first"] != record["scores"][1]["second"]
-    assert record["verdict"]
+    assert (record.before, record.after) == (whole.before.path.name, whole.after.path.name)
+    assert [score.name for score in record.scores] == ["exact_match", "chrF"]
+    for score, before, after in zip(record.scores, whole.before.scores, whole.after.scores, strict=True):
+        assert (score.baseline, score.candidate) == (pytest.approx(before.value), pytest.approx(after.value))
+    assert record.scores[1].baseline != record.scores[1].candidate
+    assert record.verdict
     assert whole.before.record.adapter is None
-    assert whole.after.record.adapter.sha256 == record["weights_sha256"]
+    assert whole.after.record.adapter.sha256 == record.weights_sha256
     assert whole.after.record.training == record
 
 
@@ -1338,10 +1348,10 @@ def test_the_readme_is_a_model_card_with_the_scores(whole):
     assert card.data.library_name == "peft"
     assert card.data.base_model == whole.record.base.name
     told = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
-    assert told == {(score["name"], round(score["second"], 4)) for score in whole.record.scores}
+    assert told == {(score.name, round(score.candidate, 4)) for score in whole.record.scores}
     assert {result.dataset_name for result in card.data.eval_results} == {"test.jsonl"}
     for score in whole.record.scores:
-        assert f"| {score['name']} | {score['first']:.2f} | {score['second']:.2f} |" in card.text
+        assert f"| {score.name} | {score.baseline:.2f} | {score.candidate:.2f} |" in card.text
     assert whole.record.verdict in card.text
 
 
@@ -1372,6 +1382,6 @@ def test_without_references_to_score_there_is_an_adapter_and_nothing_to_compare(
     files = {**data, "eval_data": write(tmp_path / "bare.jsonl", bare), "output_dir": tmp_path / "runs"}
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, max_steps=1, **files, **ON_CPU)
     assert done.comparison is None
-    assert done.record.scores == []
+    assert done.record.scores == ()
     assert "no references" in (done.path / "README.md").read_text()
     assert {path.name for path in done.path.iterdir()} == FINISHED

@@ -137,7 +137,7 @@ def test_an_adapter_is_trained_compared_used_and_merged(tmp_path):
     settings = ("--max-steps", "20", "--learning-rate", "1e-3", "--validation", "4")
     done = lmtasks_command("train", "qa/closed-book", *data, *settings, "-o", "adapter", "--json", cwd=tmp_path)
     trained = json.loads(done.stdout)
-    scores = {score["name"]: (score["first"], score["second"]) for score in trained["scores"]}
+    scores = {score["name"]: (score["baseline"], score["candidate"]) for score in trained["scores"]}
     assert scores["f1"][1] > scores["f1"][0] + 30
     question = "Which flowers are red? (asked for the 24. time)"
     asked = lmtasks_command("ask", "qa/closed-book", question, "--adapter", "adapter", cwd=tmp_path)

@@ -399,7 +399,7 @@ def test_a_failing_parser_costs_its_example_and_no_text(install, tmp_path):
     assert "KeyError: 'two'" in (run.samples[1].error or "") and run.samples[0].error is None
     assert {score.name: score.value for score in run.scores}["exact_match"] == pytest.approx(200 / 3)
     assert run.record.counts.unparsed == 1
-    assert "1 of 3 outputs could not be read by the task" in (run.path / "report.md").read_text()
+    assert "1 of 3 not parsed by the task" in (run.path / "report.md").read_text()
     others_work(tmp_path)
 
 

@@ -136,14 +136,16 @@ def write_record(folder: Path, record: AdapterRecord) -> None:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes an escape of JSON.
         write_whole(folder / RECORD, adapter_record_text(record).encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise TrainingError(f"{folder / RECORD}: cannot be written ({error}); resume the training") from error
+        raise TrainingError(
+            f"{folder / RECORD}: cannot be written ({error}); resume the training with --resume"
+        ) from error
 
 
 def _read(source: str, path: Path) -> Adapter:
     from lmtasks.records.model import check_adapter_config
 
     if not (path / CONFIG).is_file():
-        unfinished = " (its training has not finished: resume it)" if (path / "training").is_dir() else ""
+        unfinished = " (its training has not finished: resume it with --resume)" if (path / "training").is_dir() else ""
         raise AdapterError(f"{path}: not an adapter folder, it has no {CONFIG}{unfinished}")
     if not (path / WEIGHTS).is_file():
         raise AdapterError(

@@ -83,7 +83,7 @@ class SettingsRecord(Record):
 class LossRecord(Record):
     """Training or validation loss after a step, and what else was logged."""
 
-    step: float
+    step: Count
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None

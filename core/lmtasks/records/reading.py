@@ -92,12 +92,14 @@ def validate(shape: type[RecordT], values: object) -> RecordT:
 
 
 def check_schema(values: object) -> None:
-    """Refuse a record that has another schema than `SCHEMA`.
+    """Refuse an object that has another schema than `SCHEMA`; what is not an object is left to `validate`.
 
     Raises:
         OtherSchemaError: names both schemas, and the lmtasks that wrote the record where it says so.
     """
-    version = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        return
+    version = values.get("schema")
     if type(version) is int and version == SCHEMA:
         return
     writer: Any = values

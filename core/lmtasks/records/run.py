@@ -203,7 +203,7 @@ def read_run_record(text: str) -> ModelRunRecord | OutputsRunRecord:
     """
     values = parse_json(text)
     check_schema(values)
-    model = values.get("model")
+    model = values.get("model") if isinstance(values, dict) else None
     outputs = isinstance(model, dict) and model.get("source") == OUTPUTS
     record: ModelRunRecord | OutputsRunRecord
     record = validate(OutputsRunRecord, values) if outputs else validate(ModelRunRecord, values)

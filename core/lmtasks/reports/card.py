@@ -118,4 +118,4 @@ def _write(file: Path, text: str) -> None:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's escape.
         write_whole(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise TrainingError(f"{file}: cannot be written ({error}); resume the training") from error
+        raise TrainingError(f"{file}: cannot be written ({error}); resume the training with --resume") from error

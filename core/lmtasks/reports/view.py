@@ -113,7 +113,7 @@ def check_table(scores: Sequence[Score]) -> Table:
         )
         for score in scores
     ]
-    return Table(("outputs", "value", "95% interval", "better"), tuple(rows), right=(1,))
+    return Table(("check", "value", "95% interval", "better"), tuple(rows), right=(1,))
 
 
 def compared_table(

@@ -44,6 +44,4 @@ def metrics_of_runs(runs: Sequence[Run], requested: Sequence[str] | None, regist
     try:
         return find_metrics(metrics_in_file(common, lambda _: str(runs[0].path / RECORD)), registry.metric)
     except UnknownNameError as error:
-        raise UnknownNameError(
-            f"{runs[0].path}: {error} The run was scored from Python; name other metrics"
-        ) from error
+        raise UnknownNameError(f"{runs[0].path}: {error} The run was scored from Python; name other metrics") from error

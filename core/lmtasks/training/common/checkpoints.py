@@ -103,7 +103,7 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
-            " Free some space and resume the training"
+            " Free some space and resume the training with --resume"
         ) from error
 
 

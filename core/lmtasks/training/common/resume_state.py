@@ -56,7 +56,9 @@ class ResumeState:
             shutil.copyfile(file, temporary)
             os.replace(temporary, self.adapter / file.name)
         except OSError as error:
-            raise TrainingError(f"{self.adapter}: cannot be written ({error}); resume the training") from error
+            raise TrainingError(
+                f"{self.adapter}: cannot be written ({error}); resume the training with --resume"
+            ) from error
 
     def remove(self) -> None:
         """Remove the folder of the unfinished training."""
@@ -96,7 +98,9 @@ def check_target(adapter: Path, *, resume: bool) -> None:
         raise TrainingError(f"{adapter}: a file; name a folder for the adapter")
     if can_resume(adapter):
         if not resume:
-            raise TrainingError(f"{adapter}: holds a training that has not finished; resume it, or name another")
+            raise TrainingError(
+                f"{adapter}: holds a training that has not finished; resume it with --resume, or name another"
+            )
     elif (adapter / RECORD).is_file():
         raise TrainingError(f"{adapter}: holds a finished adapter; name another folder")
     elif adapter.is_dir() and any(path.name != FOLDER for path in adapter.iterdir()):
