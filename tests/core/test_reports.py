@@ -26,17 +26,20 @@ OURS = {"text", "text_special", "code_inline", "strong_open", "strong_close", "s
 """What may stand within a line: no link, no HTML, no emphasis but a verdict's, no picture but the learning curve."""
 SCORE = {
     "name": "rouge1", "baseline": 1.0, "candidate": 2.0, "difference": 1.0, "low": 0.5, "high": 1.5, "unit": "0-100",
-    "n": 3, "higher_is_better": True, "p_bootstrap": 0.01, "smallest_p": 0.01, "p_randomisation": 0.01, "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
+    "n": 3, "higher_is_better": True, "p_bootstrap": 0.01, "smallest_p": 0.01, "p_randomisation": 0.01,
+    "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
 }  # fmt: skip
 DATA = {
     "name": "train.jsonl", "split": "train", "sha256": "0" * 64, "file_sha256": "1" * 64, "count": 3, "limit": None,
     "columns": {}, "language": None,
 }  # fmt: skip
 TRAINING = {
-    "schema": 2, "made": "2026-11-28", "weights_sha256": "2" * 64, "before": "before", "after": "after", "verdict": "The adapter is better.", "scores": [SCORE, SCORE],
+    "schema": 2, "made": "2026-11-28", "weights_sha256": "2" * 64, "before": "before", "after": "after",
+    "verdict": "The adapter is better.", "scores": [SCORE, SCORE],
     "output_checks": [], "data": DATA, "evaluation": DATA,
     "task": {
-        "name": "qa", "version": 1, "plugin": None, "distribution": None, "distribution_version": None, "parameters": {},
+        "name": "qa", "version": 1, "plugin": None, "distribution": None, "distribution_version": None,
+        "parameters": {},
     },
     "prompt": {"name": "plain", "form": "chat", "sha256": "3" * 64, "chat_template": None},
     "base": {
@@ -45,7 +48,8 @@ TRAINING = {
     },
     "environment": {"python": "3.11", "platform": "Linux", "cpu_count": 2, "packages": {"lmtasks": "1"}, "git": None},
     "training": {
-        "examples": 3, "skipped": 1, "overlap_removed": 1, "truncated": 1, "steps": 2, "planned_steps": 2, "epochs": 1.0,
+        "examples": 3, "skipped": 1, "overlap_removed": 1, "truncated": 1, "steps": 2, "planned_steps": 2,
+        "epochs": 1.0,
         "seconds": 1.0, "best_step": 2, "validation_loss": 1.5, "validation_examples": 1,
         "tokens": 30, "processes": 1, "packed": True,
         "resumed_at": None, "trainable_weights": 100, "history": [], "micro_batches": 1,
@@ -56,7 +60,8 @@ TRAINING = {
         "chat_template_date": None, "metrics": None, "max_new_tokens": None, "validation": None, "epochs": None,
         "max_steps": None, "max_minutes": None, "gradient_accumulation": None, "gradient_checkpointing": False,
         "early_stopping": None, "on_overlong": "error", "device": "cpu", "dtype": "float32",
-        "trust_remote_code": False, "report_to": [], "rslora": True, "dora": False, "batch_tokens": None, "batch_size": 8, "rank": 16, "alpha": 32.0, "dropout": 0.0,
+        "trust_remote_code": False, "report_to": [], "rslora": True, "dora": False, "batch_tokens": None,
+        "batch_size": 8, "rank": 16, "alpha": 32.0, "dropout": 0.0,
         "target_modules": ["q_proj", "v_proj"], "optimizer": "adamw", "learning_rate": 5e-4, "schedule": "cosine",
         "warmup": 0.05, "weight_decay": 0.0, "max_grad_norm": 1.0, "max_length": 100, "seed": 0,
     },

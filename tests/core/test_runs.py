@@ -60,7 +60,8 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     assert record["data"]["count"] == 6
     assert record["generation"]["stop"] == ("\n\n",)
     assert record["counts"] == {
-        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "truncated_prompts": 0, "truncated_outputs": 0, "unparsed": 0, "reused": 0,
+        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "truncated_prompts": 0, "truncated_outputs": 0,
+        "unparsed": 0, "reused": 0,
         "unanswered": 0,
     }  # fmt: skip
     assert record["environment"]["packages"]["sacrebleu"]
