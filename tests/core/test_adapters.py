@@ -17,13 +17,23 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
+from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task, TrainOptions
 from lmtasks.api import show_adapter
 from lmtasks.backends import Completion, Continuation, LanguageModel, Request, transformers_model
 from lmtasks.backends.native.prepare import engine_copy
 from lmtasks.errors import AdapterError, PluginError, UsageError
 from lmtasks.models.adapter_files import find_adapter
 from lmtasks.prompts import Renderer
+from lmtasks.records.adapter import (
+    AdapterRecord,
+    BaseRecord,
+    SettingsRecord,
+    TrainedPromptRecord,
+    TrainingRecord,
+)
+from lmtasks.records.parts import DataRecord
+from lmtasks.runs.environment import environment
+from lmtasks.runs.run_json import task_record
 from lmtasks.testing import save_tiny_model
 
 ATTENTION = {"gpt2": ["c_attn"]}
@@ -81,13 +91,32 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1, scale: float = 0.5,
 def sign(folder: Path, base: LanguageModel, task: Task, **changes) -> Path:
     """Write what lmtasks would have recorded of an adapter's training."""
     renderer = Renderer(task, base.tokenizer)
-    record = {
-        "schema": 1,
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-        "task": {"name": task.name, "version": task.version},
-        "prompt": {"name": renderer.name, "form": "chat", "sha256": renderer.fingerprint()},
-        "base": {"name": base.info.name, "revision": base.info.revision},
-    }
+    data = DataRecord(
+        name="demo", split="train", count=1, sha256="0", file_sha256=None, limit=None, columns={}, language=None
+    )  # fmt: skip
+    record = AdapterRecord(
+        made="2026-11-28T00:00:00+00:00",
+        weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        task=task_record(task, None),
+        prompt=TrainedPromptRecord(
+            name=renderer.name, form="chat", sha256=renderer.fingerprint(), chat_template=None
+        ),
+        base=BaseRecord(**{name: getattr(base.info, name) for name in BaseRecord.model_fields}),
+        data=data,
+        evaluation=data,
+        settings=SettingsRecord(
+            **{name: getattr(TrainOptions(alpha=32.0), name) for name in SettingsRecord.model_fields}
+        ),
+        training=TrainingRecord(
+            steps=1, planned_steps=1, best_step=1, validation_loss=None, examples=1, validation_examples=0, skipped=0,
+            overlap_removed=0, truncated=0, epochs=1.0, tokens=1, trainable_weights=1, packed=True, processes=1,
+            micro_batches=1, seconds=1.0, resumed_at=None, history=(),
+        ),
+        environment=environment(),
+        scores=(),
+        output_checks=(),
+        verdict="",
+    ).to_json()  # fmt: skip
     (folder / RECORD).write_text(json.dumps(record | changes))
     return folder
 
@@ -430,7 +459,7 @@ def in_training(folder: Path) -> None:
 
 
 def of_tomorrow(folder: Path) -> None:
-    (folder / RECORD).write_text('{"schema": 2}')
+    (folder / RECORD).write_text('{"schema": 3}')
 
 
 @pytest.mark.parametrize(
@@ -438,9 +467,12 @@ def of_tomorrow(folder: Path) -> None:
     [
         ({"task": "echo"}, "task: expected an object, got 'echo'"),
         ({"task": {"name": "echo"}}, "task.version: missing"),
-        ({"prompt": {"name": 1, "form": "chat", "sha256": "x"}}, "prompt.name: expected text, got 1"),
+        (
+            {"prompt": {"name": 1, "form": "chat", "sha256": "x", "chat_template": None}},
+            "prompt.name: expected text, got 1",
+        ),
         ({"prompt": None}, "prompt: expected an object, got None"),
-        ({"base": {"name": "x"}}, "base.revision: missing"),
+        ({"base": {"name": "x", "source": "y"}}, "base.revision: missing"),
         ({"weights_sha256": 7}, "weights_sha256: expected text, got 7"),
         (
             {"prompt": {"name": "p", "form": "chat", "sha256": "x", "chat_template": {"kwargs": {}, "date": "today"}}},
@@ -457,11 +489,14 @@ def test_record_of_wrong_types_is_refused(copied, model, change, told):
     assert "\n" not in str(error.value)
 
 
-def test_record_that_lacks_what_is_shown_answers_and_is_not_shown(copied, model):
+def test_record_that_lacks_a_part_is_refused(copied, model):
     folder = sign(copied, model, make_task())
-    assert find_adapter(folder).task == make_task().name
-    with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged \(task\.plugin: missing\)"):
-        show_adapter(folder)
+    record = json.loads((folder / RECORD).read_text())
+    del record["task"]["plugin"]
+    (folder / RECORD).write_text(json.dumps(record))
+    for read in (find_adapter, show_adapter):
+        with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged \(task\.plugin: missing\)"):
+            read(folder)
 
 
 @pytest.mark.parametrize(
@@ -472,8 +507,8 @@ def test_record_that_lacks_what_is_shown_answers_and_is_not_shown(copied, model)
         (no_json, "adapter_config.json: cannot be read"),
         (list_config, "adapter_config.json: damaged, expected an object"),
         (prefix_tuning, "of type PREFIX_TUNING; only LoRA"),
-        (in_training, "its training has not finished: go on with --resume"),
-        (of_tomorrow, "schema 2, but this lmtasks reads schema 1"),
+        (in_training, "its training has not finished: resume it with --resume"),
+        (of_tomorrow, "schema 3; this lmtasks reads schema 2"),
         (shutil.rmtree, "no such adapter folder"),
     ],
 )

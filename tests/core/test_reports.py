@@ -170,7 +170,7 @@ def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
 @settings(max_examples=100, deadline=None)
 @given(text=texts)
 @with_nasty_texts
-def test_report_has_the_same_blocks_whatever_it_holds(run, text):
+def test_report_structure_does_not_depend_on_texts(run, text):
     report = markdown_report(told(run, text))
     if text:  # a list leaves out what is empty
         assert blocks(report) == blocks(markdown_report(told(run, "plain")))
@@ -179,7 +179,7 @@ def test_report_has_the_same_blocks_whatever_it_holds(run, text):
     assert blocks(report).count("heading_open") == 11
 
 
-def test_report_of_a_real_run_shows_ids_of_examples_as_text(tmp_path):
+def test_report_shows_example_ids_as_text(tmp_path):
     # A lone CR ends a line in Markdown, though not in Python's split("\n").
     examples = [
         Example(id=f"{n}\r# evil\r\r<script>alert(1)</script>", inputs={"text": f"t {n}"}, references=("r",))
@@ -244,7 +244,7 @@ def card(folder: Path, text: str | None) -> tuple[dict[str, Any], str]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts)
 @with_nasty_texts
-def test_model_card_has_the_same_blocks_whatever_it_holds(tmp_path, text):
+def test_model_card_structure_does_not_depend_on_texts(tmp_path, text):
     front, body = card(tmp_path / "adapter", text)
     plain, plain_body = card(tmp_path / "adapter", None)
     assert front.keys() == plain.keys()
@@ -256,7 +256,7 @@ def test_model_card_has_the_same_blocks_whatever_it_holds(tmp_path, text):
 @pytest.mark.parametrize(
     "name", ["a`b", "```", "<script>", "a|b", "x\r# evil", "x\n---\n# evil", 'a"b', "a: b", "$(x)", "a\udcffb"]
 )
-def test_model_card_shows_the_name_of_its_folder_as_text(tmp_path, name):
+def test_model_card_shows_folder_name_as_text(tmp_path, name):
     front, body = card(tmp_path / name, None)
     assert front["model-index"][0]["name"] == one_line(name)
     assert blocks(body) == blocks(card(tmp_path / "plain", None)[1])
@@ -267,7 +267,7 @@ def test_model_card_shows_the_name_of_its_folder_as_text(tmp_path, name):
 
 
 @pytest.mark.parametrize("text", [text for text in NASTY if text.strip() and text.isprintable()])
-def test_markdown_shows_text_as_it_is(text):
+def test_markdown_escapes_text(text):
     def shown(source: str) -> str:
         [_, line, _] = PARSER.parse(source)
         return "".join(child.content for child in line.children or ())
@@ -285,5 +285,5 @@ def test_markdown_shows_text_as_it_is(text):
 @pytest.mark.parametrize(
     "text", ["exact_match", "2.50", "-1", "a-b_c", "stop ['\\n\\n']", "hub:a/b#c", "en & de", "it's > 3"]
 )
-def test_markdown_leaves_ordinary_text_alone(text):
+def test_markdown_does_not_escape_ordinary_text(text):
     assert markdown.inline(text) == text

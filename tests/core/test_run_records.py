@@ -175,7 +175,7 @@ DAMAGED_SAMPLES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("change", "told"), DAMAGED_SAMPLES)
-def test_damaged_sample_is_refused_with_file_and_line(run: Run, other: Run, change: Any, told: str):
+def test_score_and_compare_refuse_damaged_sample_with_file_and_line(run: Run, other: Run, change: Any, told: str):
     edit_line(run.path, 2, change)
     where = f"{run.path / 'samples.jsonl'}, line 2: damaged ("
     refused(RunError, lambda: lmtasks.score(run.path), where, told)
@@ -183,7 +183,7 @@ def test_damaged_sample_is_refused_with_file_and_line(run: Run, other: Run, chan
 
 
 @pytest.mark.parametrize(("change", "told"), DAMAGED_SAMPLES)
-def test_damaged_sample_is_not_taken_over(unfinished: Path, change: Any, told: str):
+def test_resume_refuses_damaged_sample(unfinished: Path, change: Any, told: str):
     edit_line(unfinished, 2, change)
     before = (unfinished / "samples.jsonl").read_bytes()
     model = FakeModel(answer)
@@ -197,19 +197,19 @@ def test_damaged_sample_is_not_taken_over(unfinished: Path, change: Any, told: s
     assert (unfinished / "samples.jsonl").read_bytes() == before
 
 
-def test_sample_that_is_no_utf8_is_refused_with_file_and_line(run: Run):
+def test_score_refuses_sample_that_is_not_utf8(run: Run):
     file = run.path / "samples.jsonl"
     file.write_bytes(file.read_bytes().replace(b"answer 2", b"answer \xff", 1))
     refused(RunError, lambda: lmtasks.score(run.path), f"{file}, line 3: damaged (", "utf-8")
 
 
-def test_line_that_stands_twice_is_refused(run: Run):
+def test_score_refuses_repeated_line(run: Run):
     file = run.path / "samples.jsonl"
     file.write_text(file.read_text() + line(run.path, 1) + "\n")
     refused(RunError, lambda: lmtasks.score(run.path), f"{file}, line 5: damaged (the index 0 occurs in line 1 too)")
 
 
-def test_lines_in_another_order_score_the_same(run: Run):
+def test_score_does_not_depend_on_order_of_lines(run: Run):
     file = run.path / "samples.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(reversed(lines)))
@@ -218,13 +218,13 @@ def test_lines_in_another_order_score_the_same(run: Run):
     assert [sample.index for sample in Run(run.path).samples] == [0, 1, 2, 3]
 
 
-def test_samples_that_are_no_file_are_refused(run: Run):
+def test_score_refuses_samples_that_are_a_folder(run: Run):
     (run.path / "samples.jsonl").unlink()
     (run.path / "samples.jsonl").mkdir()
     refused(RunError, lambda: lmtasks.score(run.path), run.path / "samples.jsonl", "not a file")
 
 
-def test_fields_with_a_default_may_be_missing(run: Run):
+def test_sample_fields_with_default_may_be_missing(run: Run):
     """Samples that another program wrote, without all fields."""
     edit_line(
         run.path, 1, lambda values: [values.pop(name) for name in ("loglikelihoods", "error", "meta", "truncated")]
@@ -233,7 +233,7 @@ def test_fields_with_a_default_may_be_missing(run: Run):
     assert lmtasks.score(run.path).scores == run.scores
 
 
-def test_half_surrogate_pairs_are_read_back(tmp_path: Path):
+def test_samples_keep_half_surrogate_pairs(tmp_path: Path):
     odd = [Example(id="a", inputs={"text": "half \ud83d"}, references=("x",))]
     task = make_task(datasets={"demo": lambda split: iter(odd)})
     run = lmtasks.run(task, model=FakeModel(["x \ud83d"]), output_dir=tmp_path)
@@ -257,7 +257,7 @@ def test_half_surrogate_pairs_are_read_back(tmp_path: Path):
         ({"loglikelihoods": [{"logprob": -1.0, "tokens": 2, "bytes": 2}]}, "loglikelihoods"),
     ],
 )
-def test_sample_of_another_example_is_not_taken_over(unfinished: Path, change: dict[str, Any], field: str):
+def test_resume_refuses_edited_sample(unfinished: Path, change: dict[str, Any], field: str):
     edit_line(unfinished, 2, change)
     model = FakeModel(answer)
     refused(
@@ -275,7 +275,7 @@ def test_sample_of_another_example_is_not_taken_over(unfinished: Path, change: d
     assert run.scores[0].value == 100
 
 
-def test_prediction_that_was_edited_is_read_again_from_the_completion(unfinished: Path):
+def test_resume_parses_completions_again(unfinished: Path):
     edit_line(unfinished, 2, {"prediction": "edited", "language": "zh", "meta": {"topic": "edited"}})
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=unfinished.parent)
     assert run.samples[1].prediction == "answer 1"
@@ -283,7 +283,7 @@ def test_prediction_that_was_edited_is_read_again_from_the_completion(unfinished
     assert run.scores[0].value == 100
 
 
-def test_many_samples_are_read_fast(run: Run):
+def test_reading_many_samples_is_fast(run: Run):
     count = 20_000
     values = json.loads(line(run.path, 1))
     many = (json.dumps(values | {"index": number, "id": f"e{number}"}) for number in range(count))
@@ -338,14 +338,14 @@ REQUIRED = (
 
 
 @pytest.mark.parametrize("path", REQUIRED)
-def test_record_that_lacks_a_part_is_refused_in_one_line(run: Run, path: str):
+def test_run_record_without_a_part_is_refused_in_one_line(run: Run, path: str):
     edit_record(run.path, lacks(path))
     said = path.replace(".0.", "[0].")
     refused(RunError, lambda: lmtasks.score(run.path), f"{run.path / 'run.json'}: damaged ({said}: missing)")
 
 
 @pytest.mark.parametrize("wrong", [None, "x", [], {}, -1.5])
-def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other: Run, wrong: Any):
+def test_run_record_with_wrong_types_gives_scores_or_one_line(run: Run, other: Run, wrong: Any):
     """Every part, the optional ones too, is put in every type: what is taken must score as before."""
     honest = (run.path / "run.json").read_text()
     paths = [*REQUIRED, "key", "metrics", "output_checks", "output_checks.0.name", "intervals", "backend", "adapter",
@@ -402,7 +402,9 @@ def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other
         (at("more", json.loads("[" * 200 + "]" * 200)), "nested too deeply"),
     ],
 )
-def test_damaged_record_says_where_and_what(run: Run, other: Run, change: Callable[[dict[str, Any]], None], told: str):
+def test_damaged_run_record_is_refused_with_path_and_value(
+    run: Run, other: Run, change: Callable[[dict[str, Any]], None], told: str
+):
     edit_record(run.path, change)
     where = f"{run.path / 'run.json'}: damaged ("
     refused(RunError, lambda: lmtasks.score(run.path), where, told)
@@ -424,12 +426,12 @@ def test_damaged_record_says_where_and_what(run: Run, other: Run, change: Callab
         ('{"schema": 2}', "status: missing"),
     ],
 )
-def test_record_that_is_no_json_of_ours_is_refused(run: Run, text: str, told: str):
+def test_run_record_that_is_not_json_is_refused(run: Run, text: str, told: str):
     (run.path / "run.json").write_text(text, encoding="utf-8")
     refused(RunError, lambda: Run(run.path), run.path / "run.json", told)
 
 
-def test_record_that_is_huge_or_no_file_is_refused_without_reading_it(run: Run):
+def test_huge_run_record_is_refused_without_reading_it(run: Run):
     file = run.path / "run.json"
     with file.open("wb") as sparse:
         sparse.truncate(2**40)
@@ -488,7 +490,7 @@ def test_load_run_returns_typed_parts(run: Run):
     assert loaded.scores == run.scores
 
 
-def test_damaged_record_in_the_output_folder_is_said_and_left(unfinished: Path, caplog: pytest.LogCaptureFixture):
+def test_run_warns_of_damaged_record_and_uses_new_folder(unfinished: Path, caplog: pytest.LogCaptureFixture):
     edit_record(unfinished, at("data.count", "x"))
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=unfinished.parent)
     assert run.path != unfinished
@@ -497,7 +499,7 @@ def test_damaged_record_in_the_output_folder_is_said_and_left(unfinished: Path, 
     assert "cannot be resumed" in message
 
 
-def test_command_line_refuses_a_damaged_run_with_exit_code_1(run: Run, capsys: pytest.CaptureFixture[str]):
+def test_score_command_refuses_damaged_run_with_exit_code_1(run: Run, capsys: pytest.CaptureFixture[str]):
     edit_line(run.path, 2, {"references": "abc"})
     with pytest.raises(SystemExit) as ended:
         main(["score", str(run.path)])
