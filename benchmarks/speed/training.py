@@ -76,8 +76,8 @@ def by_lmtasks(settings: argparse.Namespace) -> dict:
     ready = planned(settings)
     with tempfile.TemporaryDirectory() as folder:
         done = train(ready.plan, ready.prepared, ready.loaded, Path(folder), no_progress)
-    losses = [entry["loss"] for entry in done.record["history"] if "loss" in entry]
-    return figures(ready.prepared.train.tokens, done.record["seconds"], losses)
+    losses = [entry.loss for entry in done.record.history if entry.loss is not None]
+    return figures(ready.prepared.train.tokens, done.record.seconds, losses)
 
 
 def by_trainer(settings: argparse.Namespace) -> dict:

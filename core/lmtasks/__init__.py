@@ -60,6 +60,7 @@ __all__ = [
     "compare",
     "hookimpl",
     "load_model",
+    "load_run",
     "run",
     "score",
     "train",

@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(folder / "tiny", folder / "summarization", folder / "qa")
 
 
-def test_tasks_with_adapters_of_their_own_run_in_one_command(call: Call, trained: Trained):
+def test_run_command_takes_an_adapter_for_each_task(call: Call, trained: Trained):
     how = ("--model", trained.model, *ON_CPU, "--limit", 3, "--max-new-tokens", 4, "--json")
     named = (f"summarization={trained.summarization}", f"qa={trained.qa}", "titles")
     together = json.loads(call("run", *named, *how).out)
@@ -66,7 +66,7 @@ def test_tasks_with_adapters_of_their_own_run_in_one_command(call: Call, trained
         assert (alone["scores"], alone["adapter"]) == (run["scores"], run["adapter"])
 
 
-def test_a_run_says_with_which_adapter(call: Call, trained: Trained):
+def test_run_command_prints_its_adapter(call: Call, trained: Trained):
     how = ("--model", trained.model, *ON_CPU, "--limit", 1, "--max-new-tokens", 2)
     said = call("run", f"qa={trained.qa}", *how).out
     assert said.startswith(f"qa with {trained.model} and {trained.qa}: 1 example of ")
@@ -78,10 +78,10 @@ def test_a_run_says_with_which_adapter(call: Call, trained: Trained):
         (("run", "qa", "summarization", "--adapter", "one"), "--adapter belongs to one task: write TASK=ADAPTER"),
         (("run", "qa=one", "--adapter", "two"), "the adapter is named twice: one and --adapter two"),
         (("compare", "qa", "summarization", "--adapter", "one"), "lmtasks compare TASK --adapter ADAPTER"),
-        (("compare", "runs/a", "runs/b", "--model", "tiny"), "--model belongs to runs that are still to be made"),
+        (("compare", "runs/a", "runs/b", "--model", "tiny"), "--model needs --adapter: it is an option of runs"),
     ],
 )
-def test_adapters_are_named_in_one_way(call: Call, arguments, told):
+def test_run_command_refuses_adapter_named_twice(call: Call, arguments, told):
     outcome = call(*arguments)
     assert outcome.code == 2
     assert told in outcome.err.splitlines()[-1]
@@ -97,14 +97,14 @@ def test_adapters_are_named_in_one_way(call: Call, arguments, told):
         ("adapters", "show", "nowhere"),
     ],
 )
-def test_an_adapter_that_is_not_there_is_one_line_before_a_model_is_loaded(call: Call, monkeypatch, arguments):
+def test_missing_adapter_is_one_line_before_model_is_loaded(call: Call, monkeypatch, arguments):
     monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     outcome = call(*arguments)
     assert outcome.code != 0
     assert "nowhere: no such adapter folder" in one_line(outcome)
 
 
-def test_an_adapter_of_another_base_is_one_line(call: Call, trained: Trained, tmp_path):
+def test_adapter_of_another_base_is_one_line(call: Call, trained: Trained, tmp_path):
     save_tiny_model(tmp_path / "gpt", "gpt2")
     outcome = call("run", f"qa={trained.qa}", "--model", tmp_path / "gpt", *ON_CPU, "--limit", 1)
     assert outcome.code == 1
@@ -114,7 +114,7 @@ def test_an_adapter_of_another_base_is_one_line(call: Call, trained: Trained, tm
     assert not (tmp_path / "runs").exists()
 
 
-def test_ask_and_compare_take_an_adapter(call: Call, trained: Trained):
+def test_ask_and_compare_commands_take_an_adapter(call: Call, trained: Trained):
     how = ("--model", trained.model, *ON_CPU)
     text = ("ask", "summarization", "0 ferry at nine", *how, "--max-new-tokens", 4)
     assert call(*text).out != call(*text, "--adapter", trained.summarization).out
@@ -127,7 +127,7 @@ def test_ask_and_compare_take_an_adapter(call: Call, trained: Trained):
     assert f"{trained.model}, {trained.summarization}\n3 examples of {data}" in said
 
 
-def test_show_says_what_an_adapter_is(call: Call, trained: Trained):
+def test_adapters_show_prints_task_base_training_and_scores(call: Call, trained: Trained):
     said = call("adapters", "show", trained.qa).out
     record = json.loads((trained.qa / "lmtasks.json").read_text())
     for part in (
@@ -137,19 +137,19 @@ def test_show_says_what_an_adapter_is(call: Call, trained: Trained):
         "task     qa, version ",
         "9 examples of ",
         "in 3 steps",
-        "p, corrected",
+        "p corrected",
         record["verdict"],
     ):
         assert part in said
     assert json.loads(call("adapters", "show", trained.qa, "--json").out)["lmtasks"] == record
     (trained.qa / "lmtasks.json").rename(trained.qa / "aside")
     try:
-        assert "made by  something else than lmtasks" in call("adapters", "show", trained.qa).out
+        assert "trained  outside lmtasks" in call("adapters", "show", trained.qa).out
     finally:
         (trained.qa / "aside").rename(trained.qa / "lmtasks.json")
 
 
-def test_merge_writes_a_model_that_answers_as_base_and_adapter_do(call: Call, trained: Trained):
+def test_adapters_merge_writes_equivalent_model(call: Call, trained: Trained):
     outcome = call("adapters", "merge", trained.qa, "-o", "merged")
     assert (outcome.code, outcome.out) == (0, "merged\n")
     question = ("ask", "qa", "--input", "context=1 ferry", "--input", "question=When?", *ON_CPU, "--max-new-tokens", 6)

@@ -353,7 +353,7 @@ def test_a_run_of_a_real_model_writes_nothing_but_json_to_stdout(tmp_path, tiny_
         assert score["low"] <= score["value"] <= score["high"]
         assert 0 <= score["value"] <= 100
         assert (score["unit"], score["higher_is_better"], score["n"]) == ("0-100", True, 2)
-    assert {score["name"] for score in result["health"]} >= {"empty", "unfinished", "repeating", "copying"}
+    assert {score["name"] for score in result["output_checks"]} >= {"empty", "unfinished", "repeating", "copying"}
     [folder] = (tmp_path / "runs").iterdir()
     assert result["run"] == str(folder)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))

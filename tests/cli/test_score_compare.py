@@ -208,7 +208,7 @@ def test_score_as_json_has_all_digits_and_nothing_else_on_stdout(call, data):
     result = only_json(outcome)
     scored = lmtasks.score(TASK, data=data, predictions=predictions, resamples=80, seed=4)
     assert [lmtasks.Score(**score) for score in result["scores"]] == scored.scores
-    assert [lmtasks.Score(**score) for score in result["health"]] == scored.health
+    assert [lmtasks.Score(**score) for score in result["output_checks"]] == scored.output_checks
     assert any(score["value"] != round(score["value"], 4) for score in result["scores"])
     assert all(score["signature"] for score in result["scores"])
     assert result["run"] is None
@@ -243,7 +243,7 @@ def test_score_of_a_run_prints_its_scores_again(call, runs):
     for score in Run(runs["half"]).scores:
         row = rf"^{score.name} +{score.value:.2f} +{score.low:.2f} to {score.high:.2f} "
         assert re.search(row, outcome.out, re.MULTILINE)
-    assert outcome.out.endswith(f"run: {runs['half']} (its own scores stay as they are)\n")
+    assert outcome.out.endswith(f"run: {runs['half']} (the scores in it are not changed)\n")
     result = only_json(call("score", runs["half"], "--metrics", "ter", "--json"))
     assert [score["name"] for score in result["scores"]] == ["TER"]
     assert result["run"] == str(runs["half"])
@@ -268,7 +268,7 @@ WRONG_SCORE = [
     (["score", "sumarization", "--predictions", "system.txt"], 2, "Did you mean summarization"),
     (["score", TASK], 2, "--predictions"),
     (["score", "no such run"], 2, "--predictions"),
-    (["score", "."], 1, "no run folder"),
+    (["score", "."], 1, "not a run folder"),
     (["score", TASK, "--predictions", "nowhere.txt", "--data", "data.jsonl"], 1, "nowhere.txt: no such file"),
     (["score", TASK, "--predictions", "short.txt", "--data", "data.jsonl"], 1, "short.txt: 1 line"),
     (["score", TASK, "--predictions", "system.txt", "--data", "nowhere.jsonl"], 1, "nowhere.jsonl"),
@@ -368,12 +368,12 @@ def test_compare_prints_scores_tests_verdict_and_what_changed(call, runs):
         f"12 examples of {runs['good'].parents[1] / 'data.jsonl'}",
     ]
     assert table.splitlines()[0].split() == [
-        "score", "A", "B", "B", "-", "A", "95%", "interval", "p", "corrected", "B", "is",
+        "score", "A", "B", "B", "-", "A", "95%", "interval", "p", "p", "corrected", "B", "is",
     ]  # fmt: skip
     for row, score in zip(table.splitlines()[1:], comparison.scores, strict=True):
         cells = re.split(r"\s{2,}", row)
         assert cells == [
-            score.name, f"{score.first:.2f}", f"{score.second:.2f}", f"{score.difference:+.2f}",
+            score.name, f"{score.baseline:.2f}", f"{score.candidate:.2f}", f"{score.difference:+.2f}",
             f"{score.low:+.2f} to {score.high:+.2f}", f"{score.p_randomisation:.4f}", f"{score.p_corrected:.4f}",
             score.outcome,
         ]  # fmt: skip
@@ -427,9 +427,12 @@ def test_compare_as_json_has_all_digits_and_nothing_else_on_stdout(call, runs):
     comparisons = lmtasks.compare(runs["good"], runs["half"], runs["nearly"], trials=300, resamples=60, seed=5)
     assert len(result["comparisons"]) == 2
     for found, comparison in zip(result["comparisons"], comparisons, strict=True):
-        assert (found["first"], found["second"]) == (str(comparison.first.path), str(comparison.second.path))
+        assert (found["baseline"], found["candidate"]) == (
+            str(comparison.baseline.path),
+            str(comparison.candidate.path),
+        )
         assert (found["n"], found["verdict"], found["changed_by"]) == (N, comparison.verdict, comparison.changed_by)
-        for name in ("scores", "health"):
+        for name in ("scores", "output_checks"):
             assert found[name] == [
                 dataclasses.asdict(score) | {"outcome": score.outcome} for score in getattr(comparison, name)
             ]
@@ -509,9 +512,9 @@ def test_a_change_that_is_not_significant_passes(call, runs, data):
 WRONG_COMPARE = [
     ([], 2, "Missing argument 'RUN RUN... | TASK'"),
     (["good"], 2, "at least two runs"),
-    (["good", "nowhere"], 1, "no run folder"),
-    (["good", "bad", "--fail-if", "chrF falls"], 2, '"chrF falls" is no condition'),
-    (["good", "nowhere", "--fail-if", "chrF falls"], 2, '"chrF falls" is no condition'),
+    (["good", "nowhere"], 1, "not a run folder"),
+    (["good", "bad", "--fail-if", "chrF falls"], 2, '"chrF falls" is not a condition'),
+    (["good", "nowhere", "--fail-if", "chrF falls"], 2, '"chrF falls" is not a condition'),
     (["good", "bad", "--trials", "9", "--fail-if", "chrf2 drops"], 2, "it has chrF, exact_match"),
     (["good", "bad", "--metrics", "chfr"], 2, "Did you mean chrf"),
     (["good", "bad", "--metrics", "perplexity"], 1, "--loglikelihood"),

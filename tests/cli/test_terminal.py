@@ -248,7 +248,7 @@ CLOSED = "lmtasks: cannot write the results: stdout is closed\n"
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize(
-    "arguments", ["list", "list --json", "--help", "--version", "models list", "plugins schema", "completion bash"]
+    "arguments", ["list", "list --json", "--help", "--version", "models list", "schema task", "completion bash"]
 )
 def test_full_disk_is_one_line(tmp_path, arguments):
     assert in_shell(f"{LMTASKS} {arguments} >/dev/full", tmp_path) == Outcome(1, "", FULL)

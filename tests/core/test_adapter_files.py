@@ -18,7 +18,7 @@ import lmtasks
 from lmtasks import Example, Generation, RunOptions, Task
 from lmtasks.backends import LanguageModel, Request
 from lmtasks.errors import AdapterError
-from lmtasks.models import targets
+from lmtasks.models import target_modules
 from lmtasks.models.adapter_files import find_adapter
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait no longer than needed for what does not end anyway."""
-    monkeypatch.setattr(targets, "SECONDS", 1)
+    monkeypatch.setattr(target_modules, "SECONDS", 1)
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def refused(model: LanguageModel, folder: Path, *said: object) -> None:
         ("alpha_pattern", {"q_proj": 8, "((((a{0,60000}){0,60000}){0,60000}){0,60000})*x|" * 20000: 4}),
     ],
 )
-def test_a_pattern_that_does_not_end_is_refused(model, adapter, hurry, field, value):
+def test_adapter_pattern_that_does_not_end_is_refused(model, adapter, hurry, field, value):
     spoil(adapter / CONFIG, **{field: value})
     refused(model, adapter, adapter / CONFIG, f'"{field}"', "names of the modules instead")
 
 
-def test_a_pattern_for_the_number_of_layers_that_does_not_end_is_refused(model, adapter, hurry):
+def test_adapter_layers_pattern_that_does_not_end_is_refused(model, adapter, hurry):
     spoil(adapter / CONFIG, layers_to_transform=[0, 1], layers_pattern=["layers", r"((\w|[a-z.])+)+(?<=\d)layers"])
     refused(model, adapter, '"layers_pattern"')
 
@@ -127,12 +127,12 @@ def test_a_pattern_for_the_number_of_layers_that_does_not_end_is_refused(model, 
         ("alpha_pattern", {"(" * 5000 + ")" * 5000: 4}),
     ],
 )
-def test_what_is_no_regular_expression_is_refused(model, adapter, field, value):
+def test_adapter_pattern_must_be_a_regular_expression(model, adapter, field, value):
     spoil(adapter / CONFIG, **{field: value})
     refused(model, adapter, adapter / CONFIG, f'"{field}"', "no valid regular expression")
 
 
-def test_merging_ends_too(adapter, hurry, tiny_folder, tmp_path):
+def test_merge_refuses_pattern_that_does_not_end(adapter, hurry, tiny_folder, tmp_path):
     spoil(adapter / CONFIG, target_modules=ENDLESS)
     with pytest.raises(AdapterError, match="longer than 1 s"):
         lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=tiny_folder)
@@ -153,21 +153,21 @@ def test_merging_ends_too(adapter, hurry, tiny_folder, tmp_path):
     ],
     ids=str,
 )
-def test_patterns_mean_what_they_mean_to_peft(model, adapter, written, change):
+def test_adapter_patterns_match_as_in_peft(model, adapter, written, change):
     model.attach(find_adapter(written))
     spoil(adapter / CONFIG, **change)
     model.attach(find_adapter(adapter))
     assert said_by(model, find_adapter(adapter).id) == said_by(model, find_adapter(written).id) != said_by(model, None)
 
 
-def test_the_strength_of_single_layers_counts(model, adapter, written):
+def test_adapter_alpha_pattern_changes_outputs(model, adapter, written):
     spoil(adapter / CONFIG, alpha_pattern={r".*\.1\..*": 80})
     model.attach(find_adapter(written))
     model.attach(find_adapter(adapter))
     assert said_by(model, find_adapter(adapter).id) != said_by(model, find_adapter(written).id)
 
 
-def test_a_pattern_for_tied_embeddings_is_not_merged(adapter, tiny_folder, tmp_path):
+def test_merge_refuses_pattern_for_tied_embeddings(adapter, tiny_folder, tmp_path):
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "tied"))
     spoil(folder / "config.json", tie_word_embeddings=True)
     spoil(adapter / CONFIG, target_modules=r".*\.q_proj|lm_.*")
@@ -202,7 +202,7 @@ def test_a_pattern_for_tied_embeddings_is_not_merged(adapter, tiny_folder, tmp_p
         ("base_model_name_or_path", 7, "text or null, got 7"),
     ],
 )
-def test_settings_of_wrong_types_are_refused_by_their_name(adapter, field, value, expected):
+def test_adapter_config_of_wrong_types_is_refused_by_name(adapter, field, value, expected):
     spoil(adapter / CONFIG, **{field: value})
     with pytest.raises(AdapterError) as error:
         find_adapter(adapter)
@@ -210,7 +210,7 @@ def test_settings_of_wrong_types_are_refused_by_their_name(adapter, field, value
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_rank_that_the_weights_do_not_have_takes_no_memory(model, adapter):
+def test_adapter_rank_must_be_that_of_the_weights(model, adapter):
     spoil(adapter / CONFIG, r=10**12)
     refused(model, adapter, adapter / CONFIG, "says rank 1000000000000", "matrices of rank 4")
     spoil(adapter / CONFIG, r=4, rank_pattern={"q_proj": 10**12})
@@ -230,7 +230,7 @@ def test_a_rank_that_the_weights_do_not_have_takes_no_memory(model, adapter):
     ],
     ids=str,
 )
-def test_settings_that_change_more_than_layers_are_refused(model, adapter, setting):
+def test_adapter_config_with_unsupported_settings_is_refused(model, adapter, setting):
     spoil(adapter / CONFIG, **setting)
     refused(model, adapter, "is not supported")
 
@@ -238,7 +238,7 @@ def test_settings_that_change_more_than_layers_are_refused(model, adapter, setti
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"[1]", b"{", b"[" * 100_000, b"\xff\xfe", b'{"r": 1e999}', b'{"r": NaN}']
 )
-def test_files_that_are_no_json_objects_are_refused(adapter, content):
+def test_adapter_config_that_is_not_a_json_object_is_refused(adapter, content):
     (adapter / CONFIG).write_bytes(content)
     with pytest.raises(AdapterError) as error:
         find_adapter(adapter)
@@ -262,7 +262,7 @@ def without_anything(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, with_a_long_header, with_a_wrong_offset, without_anything])
-def test_damaged_weights_are_refused(model, adapter, damage):
+def test_damaged_adapter_weights_are_refused(model, adapter, damage):
     content = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(damage(content))
     assert (adapter / WEIGHTS).read_bytes() != content
@@ -270,7 +270,7 @@ def test_damaged_weights_are_refused(model, adapter, damage):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
-def test_weights_of_another_kind_of_number_do_no_harm(model, adapter, dtype):
+def test_adapter_weights_must_be_floating_point(model, adapter, dtype):
     save_file({name: weight.to(dtype) for name, weight in load_file(adapter / WEIGHTS).items()}, adapter / WEIGHTS)
     refused(model, adapter, "expected floating-point numbers")
 
@@ -278,7 +278,7 @@ def test_weights_of_another_kind_of_number_do_no_harm(model, adapter, dtype):
 # Brought by a task
 
 
-def test_an_adapter_that_a_task_brings_is_checked_likewise(adapter, model, tmp_path):
+def test_bundled_adapter_is_checked(adapter, model, tmp_path):
     spoil(adapter / CONFIG, r=None)
     task = make_task(adapter=str(adapter))
     with pytest.raises(AdapterError, match='task "echo" brings an adapter: .*damaged .r: expected a whole number'):
@@ -294,7 +294,7 @@ def remarks(caplog: pytest.LogCaptureFixture, adapter: Path, model: LanguageMode
     return "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
 
 
-def test_an_adapter_that_names_another_base_is_warned_of_with_both_names(adapter, model, tmp_path, caplog):
+def test_run_warns_of_adapter_that_names_another_base(adapter, model, tmp_path, caplog):
     spoil(adapter / CONFIG, base_model_name_or_path="team/another-7b")
     said = remarks(caplog, adapter, model, tmp_path)
     assert f"{adapter} was made for team/another-7b" in said and f"runs on {model.info.name}" in said
@@ -302,7 +302,7 @@ def test_an_adapter_that_names_another_base_is_warned_of_with_both_names(adapter
 
 
 @pytest.mark.parametrize("base", ["team/Tiny-Llama", "/models/tiny-llama/", "tiny-llama@v1", None])
-def test_an_adapter_that_names_the_base_alarms_nobody(adapter, model, tmp_path, caplog, base):
+def test_run_does_not_warn_of_adapter_that_names_the_base(adapter, model, tmp_path, caplog, base):
     spoil(adapter / CONFIG, base_model_name_or_path=base)
     said = remarks(caplog, adapter, model, tmp_path)
     assert "nonsense" not in said and "does not say which weights and prompt" in said
@@ -312,13 +312,13 @@ def test_an_adapter_that_names_the_base_alarms_nobody(adapter, model, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "~nosuchuser/adapter", "a\0b", ""], ids=["long", "user", "NUL", "empty"])
-def test_names_that_no_folder_can_have_are_one_line(name):
+def test_impossible_adapter_name_is_one_line(name):
     with pytest.raises(lmtasks.errors.LmtasksError) as error:
         lmtasks.api.show_adapter(name)
     assert "adapter" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_command_with_an_endless_pattern_is_one_line(adapter, tiny_folder):
+def test_merge_command_with_endless_pattern_is_one_line(adapter, tiny_folder):
     spoil(adapter / CONFIG, target_modules=ENDLESS)
     command = ["adapters", "merge", adapter, "-o", adapter.parent / "merged", "--model", tiny_folder]
     done = subprocess.run(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task
+from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task, TrainOptions
 from lmtasks.api import show_adapter
 from lmtasks.backends import Completion, Continuation, LanguageModel, Request
 from lmtasks.backends.native import runner
@@ -25,6 +25,16 @@ from lmtasks.backends.native.prepare import engine_copy
 from lmtasks.errors import AdapterError, PluginError, UsageError
 from lmtasks.models.adapter_files import find_adapter
 from lmtasks.prompts import Renderer
+from lmtasks.records.adapter import (
+    AdapterRecord,
+    BaseRecord,
+    SettingsRecord,
+    TrainedPromptRecord,
+    TrainingRecord,
+)
+from lmtasks.records.parts import DataRecord
+from lmtasks.runs.environment import environment
+from lmtasks.runs.run_json import task_record
 from lmtasks.testing import save_tiny_model
 
 ATTENTION = {"gpt2": ["c_attn"]}
@@ -82,13 +92,32 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1, scale: float = 0.5,
 def sign(folder: Path, base: LanguageModel, task: Task, **changes) -> Path:
     """Write what lmtasks would have recorded of an adapter's training."""
     renderer = Renderer(task, base.tokenizer)
-    record = {
-        "schema": 1,
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-        "task": {"name": task.name, "version": task.version},
-        "prompt": {"name": renderer.name, "form": "chat", "sha256": renderer.fingerprint()},
-        "base": {"name": base.info.name, "revision": base.info.revision},
-    }
+    data = DataRecord(
+        name="demo", split="train", count=1, sha256="0", file_sha256=None, limit=None, columns={}, language=None
+    )  # fmt: skip
+    record = AdapterRecord(
+        made="2026-11-28T00:00:00+00:00",
+        weights_sha256=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        task=task_record(task, None),
+        prompt=TrainedPromptRecord(
+            name=renderer.name, form="chat", sha256=renderer.fingerprint(), chat_template=None
+        ),
+        base=BaseRecord(**{name: getattr(base.info, name) for name in BaseRecord.model_fields}),
+        data=data,
+        evaluation=data,
+        settings=SettingsRecord(
+            **{name: getattr(TrainOptions(alpha=32.0), name) for name in SettingsRecord.model_fields}
+        ),
+        training=TrainingRecord(
+            steps=1, planned_steps=1, best_step=1, validation_loss=None, examples=1, validation_examples=0, skipped=0,
+            overlap_removed=0, truncated=0, epochs=1.0, tokens=1, trainable_weights=1, packed=True, processes=1,
+            micro_batches=1, seconds=1.0, resumed_at=None, history=(),
+        ),
+        environment=environment(),
+        scores=(),
+        output_checks=(),
+        verdict="",
+    ).to_json()  # fmt: skip
     (folder / RECORD).write_text(json.dumps(record | changes))
     return folder
 
@@ -429,7 +458,7 @@ def in_training(folder: Path) -> None:
 
 
 def of_tomorrow(folder: Path) -> None:
-    (folder / RECORD).write_text('{"schema": 2}')
+    (folder / RECORD).write_text('{"schema": 3}')
 
 
 @pytest.mark.parametrize(
@@ -437,9 +466,12 @@ def of_tomorrow(folder: Path) -> None:
     [
         ({"task": "echo"}, "task: expected an object, got 'echo'"),
         ({"task": {"name": "echo"}}, "task.version: missing"),
-        ({"prompt": {"name": 1, "form": "chat", "sha256": "x"}}, "prompt.name: expected text, got 1"),
+        (
+            {"prompt": {"name": 1, "form": "chat", "sha256": "x", "chat_template": None}},
+            "prompt.name: expected text, got 1",
+        ),
         ({"prompt": None}, "prompt: expected an object, got None"),
-        ({"base": {"name": "x"}}, "base.revision: missing"),
+        ({"base": {"name": "x", "source": "y"}}, "base.revision: missing"),
         ({"weights_sha256": 7}, "weights_sha256: expected text, got 7"),
         (
             {"prompt": {"name": "p", "form": "chat", "sha256": "x", "chat_template": {"kwargs": {}, "date": "today"}}},
@@ -456,11 +488,14 @@ def test_record_of_wrong_types_is_refused(copied, model, change, told):
     assert "\n" not in str(error.value)
 
 
-def test_record_that_lacks_what_is_shown_answers_and_is_not_shown(copied, model):
+def test_record_that_lacks_a_part_is_refused(copied, model):
     folder = sign(copied, model, make_task())
-    assert find_adapter(folder).task == make_task().name
-    with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged \(task\.plugin: missing\)"):
-        show_adapter(folder)
+    record = json.loads((folder / RECORD).read_text())
+    del record["task"]["plugin"]
+    (folder / RECORD).write_text(json.dumps(record))
+    for read in (find_adapter, show_adapter):
+        with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged \(task\.plugin: missing\)"):
+            read(folder)
 
 
 @pytest.mark.parametrize(
@@ -471,8 +506,8 @@ def test_record_that_lacks_what_is_shown_answers_and_is_not_shown(copied, model)
         (no_json, "adapter_config.json: cannot be read"),
         (list_config, "adapter_config.json: damaged, expected an object"),
         (prefix_tuning, "of type PREFIX_TUNING; only LoRA"),
-        (in_training, "its training has not finished: go on with --resume"),
-        (of_tomorrow, "schema 2, but this lmtasks reads schema 1"),
+        (in_training, "its training has not finished: resume it with --resume"),
+        (of_tomorrow, "schema 3; this lmtasks reads schema 2"),
         (shutil.rmtree, "no such adapter folder"),
     ],
 )
@@ -511,12 +546,12 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
     assert warnings_of(caplog) == []
     adapter = find_adapter(own)
     told = {"source": str(own), "sha256": adapter.sha256, "task": "echo", "rank": 4, "alpha": 8}
-    assert told.items() <= run.record["adapter"].items()
-    assert run.record["adapter"]["effect"] == model.attach(adapter) > 0
+    assert told.items() <= run.record.adapter.to_json().items()
+    assert run.record.adapter.max_logit_change == model.attach(adapter) > 0
     report = (run.path / "report.md").read_text()
     assert adapter.sha256 in report and "trained for echo, rank 4, alpha 8" in report
     base = lmtasks.run(make_task(), ON_CPU, model=model, output_dir=tmp_path)
-    assert base.record["key"] != run.record["key"]
+    assert base.record.key != run.record.key
     assert [sample.completion for sample in base.samples] != [sample.completion for sample in run.samples]
 
 
@@ -532,7 +567,7 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
 def test_an_adapter_that_was_trained_otherwise_is_warned_of(tmp_path, model, own, caplog, task, changes, told):
     run = lmtasks.run(make_task(**task), ON_CPU, model=model, adapter=own, output_dir=tmp_path, **changes)
     assert len(warnings_of(caplog)) == 1 and told in warnings_of(caplog)[0]
-    assert run.record["adapter"]["sha256"] == find_adapter(own).sha256
+    assert run.record.adapter.sha256 == find_adapter(own).sha256
 
 
 def test_that_nothing_can_be_checked_of_an_adapter_of_others_is_said(tmp_path, model, bare, caplog):
@@ -548,7 +583,7 @@ def test_an_adapter_of_ours_ends_its_answers_itself(tmp_path, own, bare):
     stops = []
     for adapter in (None, bare, signed):
         run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=adapter, output_dir=tmp_path)
-        stops.append(run.record["generation"]["stop"])
+        stops.append(run.record.generation.stop)
     assert stops == [["\n\n"], ["\n\n"], []]
 
 
@@ -572,9 +607,9 @@ def test_tasks_with_an_adapter_each_run_together_as_alone(tmp_path, model, bare,
     together = lmtasks.api.run_all(tasks, replace(ON_CPU, output_dir=tmp_path / "together"), model=model)
     for (task, adapter), run in zip(tasks, together, strict=True):
         alone = lmtasks.run(task, ON_CPU, model=model, adapter=adapter, output_dir=tmp_path / "alone")
-        assert run.record["task"]["name"] == task.name
-        assert (run.record["adapter"] or {}).get("source") == (str(adapter) if adapter else None)
-        assert run.record["key"] == alone.record["key"]
+        assert run.record.task.name == task.name
+        assert (run.record.adapter and run.record.adapter.source) == (str(adapter) if adapter else None)
+        assert run.record.key == alone.record.key
         assert run.samples == alone.samples
         assert run.scores == alone.scores
 
@@ -611,7 +646,7 @@ def test_interrupted_tasks_go_on_together(tmp_path, tiny_folder, bare, other, mo
     monkeypatch.setattr(model, "generate", counted)
     runs = lmtasks.api.run_all(tasks, options, model=model)
     assert asked == [6]
-    assert sum(run.record["counts"]["reused"] for run in runs) == 4
+    assert sum(run.record.counts.reused for run in runs) == 4
     assert len(list((tmp_path / "runs").iterdir())) == 2
     whole = lmtasks.api.run_all(tasks, replace(options, output_dir=tmp_path / "whole"), model=model)
     assert [completions(run) for run in runs] == [completions(run) for run in whole]
@@ -624,7 +659,7 @@ def test_a_parser_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, mode
     options = replace(ON_CPU, output_dir=tmp_path, batch_size=16)
     with pytest.raises(PluginError, match='task "second": its parser failed'):
         lmtasks.api.run_all([(make_task(), bare), (make_task("second", parse=parse), other)], options, model=model)
-    kept = {run.record["task"]["name"]: run for run in map(lmtasks.Run, tmp_path.iterdir())}
+    kept = {run.record.task.name: run for run in map(lmtasks.Run, tmp_path.iterdir())}
     assert {name: run.status for name, run in kept.items()} == {"echo": "finished", "second": "failed"}
     assert [len(kept[name].samples) for name in ("echo", "second")] == [5, 5]
     assert all(sample.error and sample.completion for sample in kept["second"].samples)
@@ -641,17 +676,17 @@ def test_a_metric_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, mode
     tasks = [(make_task("first", metrics=(Broken(),)), bare), (make_task("second"), None)]
     with pytest.raises(PluginError, match="broken"):
         lmtasks.api.run_all(tasks, replace(ON_CPU, output_dir=tmp_path), model=model)
-    status = {run.record["task"]["name"]: (run.status, len(run.scores)) for run in map(lmtasks.Run, tmp_path.iterdir())}
+    status = {run.record.task.name: (run.status, len(run.scores)) for run in map(lmtasks.Run, tmp_path.iterdir())}
     assert status == {"first": ("failed", 0), "second": ("finished", 2)}
 
 
 def test_adapters_are_compared_with_their_base(tmp_path, model, bare, other):
     options = replace(ON_CPU, output_dir=tmp_path)
     with_bare, with_other = lmtasks.api.compare_adapters(make_task(), [bare, other], options, model=model, trials=50)
-    assert with_bare.first.path == with_other.first.path
-    assert with_bare.first.record["adapter"] is None
-    assert with_bare.second.record["adapter"]["source"] == str(bare)
-    assert with_other.second.record["adapter"]["source"] == str(other)
+    assert with_bare.baseline.path == with_other.baseline.path
+    assert with_bare.baseline.record.adapter is None
+    assert with_bare.candidate.record.adapter.source == str(bare)
+    assert with_other.candidate.record.adapter.source == str(other)
     assert [score.name for score in with_bare.scores] == ["exact_match", "chrF"]
     with pytest.raises(UsageError, match="at least one adapter"):
         lmtasks.api.compare_adapters(make_task(), [], options, model=model)
@@ -665,7 +700,7 @@ def test_a_task_brings_an_adapter_that_is_used_where_the_base_is_its_own(tmp_pat
 
     def source(**changes: object) -> str | None:
         run = lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path, **changes)
-        return (run.record["adapter"] or {}).get("source")
+        return run.record.adapter and run.record.adapter.source
 
     assert source() == str(own)
     assert warnings_of(caplog) == []
@@ -677,7 +712,7 @@ def test_a_task_runs_without_the_adapter_that_it_brings_for_another_base(tmp_pat
     save_tiny_model(tmp_path / "gpt", "gpt2")
     task = make_task(adapter=str(own))
     run = lmtasks.run(task, ON_CPU, model=tmp_path / "gpt", output_dir=tmp_path / "runs")
-    assert run.record["adapter"] is None
+    assert run.record.adapter is None
     [told] = warnings_of(caplog)
     assert 'the adapter that task "echo" brings is for' in told and "gpt runs without it" in told
 
@@ -704,8 +739,8 @@ def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp
         device="cpu",
         dtype="float32",
     )
-    assert done.before.record["adapter"] is None
-    assert done.after.record["adapter"]["sha256"] == find_adapter(done.path).sha256
+    assert done.before.record.adapter is None
+    assert done.after.record.adapter.sha256 == find_adapter(done.path).sha256
 
 
 # Merged

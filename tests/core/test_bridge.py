@@ -309,10 +309,10 @@ def test_a_module_that_a_task_names_is_computed_by_a_run(tmp_path, hits):
         assert hits in score.unit
         assert score.signature.startswith(f"{name}|")
         assert f"|evaluate:{version('evaluate')}|" in score.signature
-    assert run.record["metrics"] == ["exact_match", hits]
+    assert run.record.metrics == ("exact_match", hits)
     report = (run.path / "report.md").read_text(encoding="utf-8")
     assert "| evaluate:hits |" in report
-    assert lmtasks.score(run, metrics=run.record["metrics"]).scores == run.scores
+    assert lmtasks.score(run, metrics=run.record.metrics).scores == run.scores
 
 
 def test_a_module_is_named_for_outputs_and_beside_others(tmp_path, hits):
@@ -384,7 +384,7 @@ def test_a_comparison_says_that_a_module_was_not_tested(runs, hits):
     [comparison] = lmtasks.compare(*runs, metrics=(hits, "exact_match"), **settings)
     scores = named(comparison.scores)
     score = scores["evaluate:hits"]
-    assert (score.first, score.second, score.difference) == (1, 0, -1)
+    assert (score.baseline, score.candidate, score.difference) == (1, 0, -1)
     assert {score.low, score.high, score.p_bootstrap, score.p_randomisation, score.p_corrected} == {None}
     assert (score.outcome, scores["evaluate:hits/count"].outcome) == ("not tested", "same")
     assert scores["exact_match"].p_randomisation is not None
@@ -411,7 +411,10 @@ def test_compare_adapters_takes_a_module_that_a_task_names(tmp_path, hits):
     [comparison] = lmtasks.api.compare_adapters(
         make_task(metrics=(hits,)), ["none"], options, model=model, resamples=10, trials=10
     )
-    assert {score.name: score.first for score in comparison.scores} == {"evaluate:hits": 0.25, "evaluate:hits/count": 4}
+    assert {score.name: score.baseline for score in comparison.scores} == {
+        "evaluate:hits": 0.25,
+        "evaluate:hits/count": 4,
+    }
 
 
 # Named by a file of data: never loaded
@@ -458,7 +461,7 @@ def test_a_module_that_a_run_folder_names_is_loaded_only_where_the_user_names_it
 
 @pytest.mark.parametrize("name", ["evaluate:accuracy", "evaluate:org/metric", "evaluate:", "evaluate:../x.py"])
 def test_no_module_of_the_hub_or_elsewhere_is_looked_for_either(gift, name):
-    record = gift.runs[0].record | {"metrics": [name]}
+    record = gift.runs[0].record.to_json() | {"metrics": [name]}
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
     # The fixture no_network sees that nothing is asked for.
     refused(MetricError, lambda: lmtasks.score(gift.runs[0].path), name, "--metrics")
@@ -469,7 +472,7 @@ def test_no_module_of_the_hub_or_elsewhere_is_looked_for_either(gift, name):
 )
 def test_another_spelling_of_a_module_in_a_run_folder_is_an_unknown_metric(gift, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    record = gift.runs[0].record | {"metrics": [name.format(tmp_path / "gift")]}
+    record = gift.runs[0].record.to_json() | {"metrics": [name.format(tmp_path / "gift")]}
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
     refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path))
     assert not gift.trace.exists()
@@ -478,13 +481,13 @@ def test_another_spelling_of_a_module_in_a_run_folder_is_an_unknown_metric(gift,
 @pytest.mark.parametrize("metrics", ["rouge", 3, {"rouge": 1}, [["rouge"]], [None], [{"name": "rouge"}]])
 def test_metrics_of_a_run_folder_that_are_no_names_are_refused(gift, metrics):
     file = gift.runs[0].path / "run.json"
-    file.write_text(json.dumps(gift.runs[0].record | {"metrics": metrics}), encoding="utf-8")
+    file.write_text(json.dumps(gift.runs[0].record.to_json() | {"metrics": metrics}), encoding="utf-8")
     refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f"{file}: damaged (metrics")
 
 
 def test_metric_of_a_run_folder_that_nobody_knows_is_refused_in_one_line(gift):
     file = gift.runs[0].path / "run.json"
-    file.write_text(json.dumps(gift.runs[0].record | {"metrics": ["a\nb"]}), encoding="utf-8")
+    file.write_text(json.dumps(gift.runs[0].record.to_json() | {"metrics": ["a\nb"]}), encoding="utf-8")
     refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path))
     assert lmtasks.score(gift.runs[0].path, metrics="exact_match").scores
 

@@ -71,8 +71,8 @@ def test_resumed_run_keeps_its_date(tmp_path, on_day):
     assert len(list(tmp_path.iterdir())) == 1
     assert len(model.prompts) == 2
     assert all(prompt.startswith("Today is 28 November 2026.") for prompt in model.prompts)
-    assert run.record["prompt"]["chat_template"]["date"] == "2026-11-28"
-    assert run.record["counts"]["reused"] == 2
+    assert run.record.prompt.chat_template.date == "2026-11-28"
+    assert run.record.counts.reused == 2
     assert "date 2026-11-28" in (run.path / "report.md").read_text()
 
 
@@ -81,7 +81,7 @@ def test_new_run_has_the_date_of_its_day(tmp_path, on_day):
     lmtasks.run(make_task(), model=dated_model(whole), output_dir=tmp_path)
     on_day(2026, 12, 1)
     run = lmtasks.run(make_task(), model=dated_model(whole), output_dir=tmp_path)
-    assert run.record["prompt"]["chat_template"]["date"] == "2026-12-01"
+    assert run.record.prompt.chat_template.date == "2026-12-01"
 
 
 def test_stated_date_is_told_and_is_another_run(tmp_path, on_day):
@@ -92,13 +92,13 @@ def test_stated_date_is_told_and_is_another_run(tmp_path, on_day):
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, chat_template_date="2020-02-29")
     assert len(model.prompts) == 4
     assert model.prompts[0].startswith("Today is 29 February 2020.")
-    assert run.record["prompt"]["chat_template"]["date"] == "2020-02-29"
+    assert run.record.prompt.chat_template.date == "2020-02-29"
 
 
 def test_template_without_a_date_records_none(tmp_path):
     model = FakeModel(whole, chat=True)
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, chat_template_date="2020-02-29")
-    assert run.record["prompt"]["chat_template"]["date"] is None
+    assert run.record.prompt.chat_template.date is None
 
 
 @pytest.mark.parametrize("day", ["tomorrow", "2020-13-01", 7])
@@ -154,9 +154,9 @@ def test_adapter_keeps_its_date(tmp_path, on_day, caplog):
     options = {"data": data, "eval_limit": 2, "max_new_tokens": 2, "max_steps": 1, "validation": 0, "dtype": "float32"}
     options |= {"output_dir": tmp_path / "runs", "batch_size": 2}
     trained = lmtasks.train(make_task(), tmp_path / "adapter", model=tmp_path / "model", **options)
-    assert trained.record["prompt"]["chat_template"]["date"] == "2026-11-28"
+    assert trained.record.prompt.chat_template.date == "2026-11-28"
     for run in (trained.before, trained.after):
-        assert run.record["prompt"]["chat_template"]["date"] == "2026-11-28"
+        assert run.record.prompt.chat_template.date == "2026-11-28"
     on_day(2026, 12, 1)
     run = lmtasks.run(
         make_task(),
@@ -165,5 +165,5 @@ def test_adapter_keeps_its_date(tmp_path, on_day, caplog):
         output_dir=tmp_path / "later",
         max_new_tokens=2,
     )
-    assert run.record["prompt"]["chat_template"]["date"] == "2026-11-28"
+    assert run.record.prompt.chat_template.date == "2026-11-28"
     assert "no longer the one" not in caplog.text

@@ -113,10 +113,10 @@ def refused(error: type[Exception], runs: Sequence[Run], *told: object, **change
 # Verdicts
 
 
-def test_a_run_is_the_same_as_itself(runs):
+def test_compare_run_with_itself_is_same(runs):
     [comparison] = compare(runs[wrong_half], runs[wrong_half])
     assert comparison.verdict == SAME
-    for score in (*comparison.scores, *comparison.health):
+    for score in (*comparison.scores, *comparison.output_checks):
         assert (score.difference, score.low, score.high) == (0, 0, 0)
         assert (score.p_bootstrap, score.p_randomisation, score.p_corrected) == (1, 1, 1)
         assert (score.outcome, score.significant) == ("same", False)
@@ -124,13 +124,13 @@ def test_a_run_is_the_same_as_itself(runs):
     assert comparison.n == N
 
 
-def test_two_runs_that_said_the_same_are_the_same(runs, run):
+def test_compare_runs_with_equal_outputs_is_same(runs, run):
     [comparison] = compare(runs[wrong_half], run(wrong_half))
     assert comparison.verdict == SAME
-    assert comparison.first.path != comparison.second.path
+    assert comparison.baseline.path != comparison.candidate.path
 
 
-def test_a_run_that_is_clearly_better_is_called_better(runs):
+def test_compare_calls_clearly_better_run_better(runs):
     [comparison] = compare(runs[wrong], runs[right])
     assert outcomes(comparison) == dict.fromkeys(("exact_match", "chrF", "TER"), "better")
     assert comparison.verdict == "B is significantly better than A in exact_match, chrF, TER."
@@ -138,19 +138,19 @@ def test_a_run_that_is_clearly_better_is_called_better(runs):
     assert all(score.p_corrected < 0.05 for score in comparison.scores)
 
 
-def test_a_run_that_is_clearly_worse_is_called_worse(runs):
+def test_compare_calls_clearly_worse_run_worse(runs):
     [comparison] = compare(runs[right], runs[wrong])
     assert outcomes(comparison) == dict.fromkeys(("exact_match", "chrF", "TER"), "worse")
     assert comparison.verdict == "B is significantly worse than A in exact_match, chrF, TER."
 
 
-def test_a_run_that_is_better_here_and_worse_there_is_called_mixed(runs):
+def test_compare_calls_better_and_worse_scores_mixed(runs):
     [comparison] = compare(runs[nearly], runs[wrong_half])
     assert outcomes(comparison) == {"exact_match": "better", "chrF": "worse", "TER": "worse"}
     assert comparison.verdict.startswith("Mixed: B is significantly better in exact_match and worse in chrF, TER")
 
 
-def test_a_single_example_that_differs_shows_no_difference(runs):
+def test_compare_shows_no_difference_for_one_changed_example(runs):
     [comparison] = compare(runs[right], runs[wrong_once])
     assert set(outcomes(comparison).values()) == {"no difference shown"}
     assert comparison.verdict.startswith("No significant difference is shown on these 24 examples")
@@ -158,7 +158,7 @@ def test_a_single_example_that_differs_shows_no_difference(runs):
     assert by_name(comparison.scores)["exact_match"].difference == pytest.approx(-100 / N)
 
 
-def test_a_verdict_tells_of_the_scores_that_show_no_difference(runs):
+def test_verdict_names_scores_without_difference(runs):
     [comparison] = compare(runs[right], runs[nearly])
     assert outcomes(comparison) == {"exact_match": "worse", "chrF": "worse", "TER": "worse"}
     [comparison] = compare(runs[right], runs[nearly], metrics=("exact_match", "rouge"))
@@ -171,20 +171,20 @@ def test_a_verdict_tells_of_the_scores_that_show_no_difference(runs):
 # Numbers
 
 
-def test_scores_are_those_of_the_runs_and_differences_are_the_second_minus_the_first(runs):
+def test_difference_is_candidate_minus_baseline(runs):
     [there] = compare(runs[nearly], runs[wrong_half])
     [back] = compare(runs[wrong_half], runs[nearly])
     for score, other in zip(there.scores, back.scores, strict=True):
         [first] = [one for one in runs[nearly].scores if one.name == score.name]
         [second] = [one for one in runs[wrong_half].scores if one.name == score.name]
-        assert (score.first, score.second) == (first.value, second.value)
+        assert (score.baseline, score.candidate) == (first.value, second.value)
         assert (score.signature, score.unit, score.n) == (first.signature, first.unit, first.n)
         assert score.difference == second.value - first.value == -other.difference
         assert score.low <= score.difference <= score.high
         assert (score.low, score.high) == pytest.approx((-other.high, -other.low))
 
 
-def test_probabilities_are_those_of_the_paired_test(runs):
+def test_compare_gives_p_of_paired_test(runs):
     [comparison] = compare(runs[right], runs[wrong_once], metrics=("exact_match",), seed=3)
     [score] = comparison.scores
 
@@ -198,7 +198,7 @@ def test_probabilities_are_those_of_the_paired_test(runs):
     assert found == pytest.approx((test.low[0], test.high[0], test.p_bootstrap[0], test.p_randomisation[0]))
 
 
-def test_a_comparison_repeats_with_its_seed(runs):
+def test_compare_repeats_with_its_seed(runs):
     pair = runs[wrong_half], runs[nearly]
     [first], [again], [other] = (compare(*pair, metrics=("chrf",), seed=seed) for seed in (1, 1, 2))
     assert first.scores == again.scores
@@ -206,15 +206,15 @@ def test_a_comparison_repeats_with_its_seed(runs):
     assert first.scores[0].difference == other.scores[0].difference
 
 
-def test_more_runs_are_all_compared_with_the_first_and_all_tests_corrected_at_once(runs):
+def test_compare_corrects_tests_of_all_runs_together(runs):
     ways = (wrong_once, right, wrong_half, wrong, nearly)
     comparisons = compare(*(runs[way] for way in ways))
-    assert [comparison.second.path for comparison in comparisons] == [runs[way].path for way in ways[1:]]
-    assert {comparison.first.path for comparison in comparisons} == {runs[wrong_once].path}
+    assert [comparison.candidate.path for comparison in comparisons] == [runs[way].path for way in ways[1:]]
+    assert {comparison.baseline.path for comparison in comparisons} == {runs[wrong_once].path}
     tested = [score for comparison in comparisons for score in comparison.scores]
     assert len(tested) == 12
     assert [score.p_corrected for score in tested] == holm([score.p_randomisation for score in tested])
-    health = [score for comparison in comparisons for score in comparison.health]
+    health = [score for comparison in comparisons for score in comparison.output_checks]
     assert [score.p_corrected for score in health] == holm([score.p_randomisation for score in health])
     # Other tests at once make each of them harder to pass, and change nothing else.
     [alone] = compare(runs[wrong_once], runs[wrong])
@@ -224,7 +224,7 @@ def test_more_runs_are_all_compared_with_the_first_and_all_tests_corrected_at_on
         assert replace(among, p_corrected=None, smallest_p=0) == replace(score, p_corrected=None, smallest_p=0)
 
 
-def test_a_difference_that_is_significant_alone_may_not_be_among_many(runs, run):
+def test_correction_may_remove_significance(runs, run):
     def wrong_on(count: int) -> Answer:
         return lambda n: wrong(n) if n < count else right(n)
 
@@ -237,11 +237,11 @@ def test_a_difference_that_is_significant_alone_may_not_be_among_many(runs, run)
     assert among.scores[0].outcome == "no difference shown"
 
 
-def test_health_is_compared_beside_the_scores(runs):
+def test_compare_includes_output_checks(runs):
     [comparison] = compare(runs[right], runs[nothing])
-    health = by_name(comparison.health)
-    assert (health["empty"].first, health["empty"].second, health["empty"].outcome) == (0, 100, "worse")
-    assert (health["length_ratio"].second, health["length_ratio"].outcome) == (0, "falls")
+    health = by_name(comparison.output_checks)
+    assert (health["empty"].baseline, health["empty"].candidate, health["empty"].outcome) == (0, 100, "worse")
+    assert (health["length_ratio"].candidate, health["length_ratio"].outcome) == (0, "falls")
     assert (health["repeating"].outcome, health["repeating"].p_corrected) == ("same", 1)
     assert not set(health) & set(by_name(comparison.scores))
 
@@ -249,7 +249,7 @@ def test_health_is_compared_beside_the_scores(runs):
 # What changed
 
 
-def test_the_examples_that_changed_most_are_shown(run):
+def test_compare_shows_most_changed_examples(run):
     def before(n: int) -> str:
         return right(n)[: 5 + n].strip()
 
@@ -269,19 +269,19 @@ def test_the_examples_that_changed_most_are_shown(run):
     assert comparison.changed_by == "chrF"
     assert [example.id for example in comparison.changed] == [f"e{n}" for n in expected]
     for example, n in zip(comparison.changed, expected, strict=True):
-        assert (example.first, example.second) == pytest.approx(scored[n])
+        assert (example.baseline, example.candidate) == pytest.approx(scored[n])
         assert example.predictions == (before(n), after(n))
 
 
-def test_what_changed_goes_by_the_score_that_tells_most_examples_apart(run):
+def test_changed_examples_are_sorted_by_most_sensitive_score(run):
     [comparison] = compare(run(lambda n: "x" * n), run(lambda n: right(n) if n == 3 else "t" * n))
     # One example has become right, but of t and x every reference has the first alone.
     assert comparison.changed_by == "chrF"
     assert comparison.changed[0].id == "e3"
-    assert comparison.changed[0].second == 100
+    assert comparison.changed[0].candidate == 100
 
 
-def test_no_more_examples_are_shown_than_have_changed(runs):
+def test_compare_shows_only_changed_examples(runs):
     [comparison] = compare(runs[right], runs[wrong_once])
     assert [(example.id, example.predictions) for example in comparison.changed] == [("e5", (right(5), "xyz"))]
 
@@ -289,23 +289,23 @@ def test_no_more_examples_are_shown_than_have_changed(runs):
 # Metrics
 
 
-def test_metrics_that_are_asked_for_are_computed_anew(runs):
+def test_compare_computes_requested_metrics(runs):
     [comparison] = compare(runs[right], runs[wrong_half], metrics=["chrf++", "f1"])
     assert [score.name for score in comparison.scores] == ["chrF++", "f1"]
     chrf = CHRF(word_order=2).corpus_score([wrong_half(n) for n in range(N)], [[right(n) for n in range(N)]])
-    assert comparison.scores[0].second == pytest.approx(chrf.score)
+    assert comparison.scores[0].candidate == pytest.approx(chrf.score)
 
 
-def test_metrics_that_one_run_alone_was_scored_with_are_left_out_with_a_warning(runs, run, caplog):
+def test_compare_warns_of_metrics_that_one_run_lacks(runs, run, caplog):
     [comparison] = compare(runs[right], run(wrong, metrics=("chrf", "f1")))
     assert [score.name for score in comparison.scores] == ["chrF"]
     [warning] = [record.getMessage() for record in caplog.records]
     assert "exact_match, f1, ter" in warning
-    assert "--metrics" in warning
+    assert "name the metrics to compare" in warning
 
 
-def test_runs_without_a_metric_in_common_are_refused(run):
-    with pytest.raises(RunError, match=r"no metric.*--metrics"):
+def test_compare_refuses_runs_without_common_metric(run):
+    with pytest.raises(RunError, match=r"no metric.*name metrics"):
         compare(run(right, metrics=("rouge",)), run(right, metrics=("chrf",)))
 
 
@@ -320,38 +320,38 @@ class Length:
         return Measurement(statistics=lengths, specs=(kind,), combine=lambda sums: sums[..., :1] / sums[..., 1:])
 
 
-def test_a_metric_may_have_no_better_side(runs):
+def test_compare_handles_metric_without_direction(runs):
     [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
     [score] = comparison.scores
-    assert (score.name, score.second, score.outcome) == ("length", 3, "falls")
+    assert (score.name, score.candidate, score.outcome) == ("length", 3, "falls")
     assert score.significant
 
 
-def test_a_verdict_tells_of_a_score_that_falls_without_being_worse(runs):
+def test_verdict_names_score_that_falls(runs):
     [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
     assert "No significant difference" not in comparison.verdict
     [comparison] = compare(runs[right], runs[wrong], metrics=(Length(), "chrf"))
     assert "no difference is shown" not in comparison.verdict
 
 
-def test_a_verdict_keeps_the_names_of_scores(runs):
+def test_verdict_keeps_names_of_scores(runs):
     [comparison] = compare(runs[right], runs[wrong], metrics=(Length(),))
     assert re.search(r"\blength\b", comparison.verdict)
 
 
-def test_a_single_metric_may_be_a_plain_text(runs):
+def test_compare_takes_one_metric_as_text(runs):
     [comparison] = compare(runs[right], runs[wrong], metrics="chrf")
     assert [score.name for score in comparison.scores] == ["chrF"]
 
 
-def test_what_cannot_be_measured_is_said(runs):
+def test_verdict_says_that_nothing_is_defined(runs):
     with pytest.raises(MetricError, match=r'perplexity.*"e0".*--loglikelihood'):
         compare(runs[right], runs[wrong], metrics=("perplexity",))
     with pytest.raises(UnknownNameError, match="chrf"):
         compare(runs[right], runs[wrong], metrics=("chfr",))
 
 
-def test_a_single_example_cannot_be_tested(run):
+def test_compare_does_not_test_one_example(run):
     one = make_task(EXAMPLES[:1])
     [comparison] = compare(run(right, one), run(wrong, one))
     assert set(outcomes(comparison).values()) == {"not tested"}
@@ -361,7 +361,7 @@ def test_a_single_example_cannot_be_tested(run):
         assert {score.low, score.high, score.p_bootstrap, score.p_randomisation, score.p_corrected} == {None}
 
 
-def test_what_was_not_tested_is_never_said_to_show_no_difference(run):
+def test_verdict_separates_untested_from_no_difference(run):
     one = make_task(EXAMPLES[:1])
     [comparison] = compare(run(nearly, one), run(wrong, one))
     assert outcomes(comparison) == {"exact_match": "same", "chrF": "not tested", "TER": "not tested"}
@@ -377,7 +377,7 @@ CHINESE = [
 ]
 
 
-def test_languages_are_compared_each_for_itself(run):
+def test_compare_tests_each_language(run):
     task = make_task([*EXAMPLES, *CHINESE], metrics=("exact_match",))
     [comparison] = compare(run(right, task), run(wrong, task))
     found = {(score.language, score.n, score.difference) for score in comparison.scores}
@@ -385,7 +385,7 @@ def test_languages_are_compared_each_for_itself(run):
     assert comparison.n == N + 10
 
 
-def test_a_verdict_tells_in_which_language(run):
+def test_verdict_names_languages(run):
     task = make_task([*EXAMPLES, *CHINESE], metrics=("exact_match",))
     [comparison] = compare(run(right, task), run(wrong, task))
     assert re.search(r"\ben\b", comparison.verdict)
@@ -412,19 +412,19 @@ OTHER_DATA = {
 
 
 @pytest.mark.parametrize(("examples", "told"), OTHER_DATA.values(), ids=OTHER_DATA)
-def test_runs_of_other_data_are_refused_with_the_reason(runs, run, examples, told):
+def test_compare_refuses_other_data_with_reason(runs, run, examples, told):
     other = run(right, make_task(examples))
     refused(RunError, (runs[right], other), *told)
     refused(RunError, (other, runs[right]), told[0].replace("24 and 20", "20 and 24"))
 
 
-def test_every_run_is_checked_against_the_first(runs, run):
+def test_compare_checks_data_of_every_run(runs, run):
     other = run(right, limit=20)
     with pytest.raises(RunError, match="24 and 20 examples"):
         compare(runs[right], runs[wrong], other)
 
 
-def test_another_language_that_was_asked_for_is_refused(runs, run):
+def test_compare_refuses_other_language(runs, run):
     refused(RunError, (runs[right], run(right, language="de")), "languages", "de")
 
 
@@ -450,17 +450,17 @@ def test_a_run_that_has_not_finished_is_refused(runs, tmp_path):
 LONG = Example(id="long", inputs={"text": "number 24 " + "word " * 20}, references=(right(24),))
 
 
-def test_an_example_that_one_run_alone_skipped_is_refused(run, tmp_path):
+def test_compare_refuses_example_skipped_by_one_run(run, tmp_path):
     task = make_task([*EXAMPLES, LONG])
     whole = run(right, task)
     short = model(right, context_length=60)
     skipping = lmtasks.run(task, model=short, output_dir=tmp_path, on_overlong="skip")
-    assert skipping.record["counts"]["skipped"] == 1
+    assert skipping.record.counts.skipped == 1
     for pair in ((whole, skipping), (skipping, whole)):
         refused(RunError, pair, '"long"', f"skipped by {skipping.path} alone")
 
 
-def test_an_example_that_both_skipped_is_left_out(tmp_path):
+def test_compare_leaves_out_example_skipped_by_both(tmp_path):
     task = make_task([*EXAMPLES, LONG])
     skipping = [
         lmtasks.run(task, model=model(answer, context_length=60), output_dir=tmp_path, on_overlong="skip")
@@ -479,9 +479,9 @@ def by_another_version(run: Run) -> Run:
     return Run(run.path)
 
 
-def test_a_score_that_was_computed_differently_is_refused(runs, run):
+def test_compare_refuses_other_recorded_signatures(runs, run):
     other = by_another_version(run(wrong))
-    refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", "--metrics")
+    refused(RunError, (runs[right], other), "exact_match", "version:1", "version:0", "name the metrics to compare")
     # Named metrics are computed anew for both, in the same way.
     assert compare(runs[right], other, metrics=("chrf", "exact_match"))[0].scores
     [comparison] = compare(runs[right], other, metrics=("chrf", "ter"))
@@ -499,13 +499,13 @@ class Tally(Length):
         return replace(measured, specs=(ScoreSpec(name="length", signature=f"length|empty:{empty}"),))
 
 
-def test_a_score_that_would_be_computed_differently_now_is_refused(runs):
+def test_compare_refuses_other_computed_signatures(runs):
     refused(RunError, (runs[right], runs[nothing]), "length|empty:0|", "length|empty:24|", metrics=(Tally(),))
     [comparison] = compare(runs[right], runs[wrong], metrics=(Tally(),))
     assert comparison.scores[0].outcome == "worse"
 
 
-def test_runs_that_were_scored_with_other_settings_are_scored_anew_with_one(run):
+def test_compare_with_metrics_ignores_recorded_signatures(run):
     stemmed, plain = run(right, metrics=("rouge",)), run(nearly, metrics=("rouge:nostem",))
     [comparison] = compare(stemmed, plain, metrics=("rouge",))
     assert comparison.verdict == SAME  # to the stemmer
@@ -514,7 +514,7 @@ def test_runs_that_were_scored_with_other_settings_are_scored_anew_with_one(run)
     assert {"stem:no" in score.signature for score in comparison.scores} == {True}
 
 
-def test_perplexities_of_other_tokens_are_refused_and_bytes_compare(tmp_path):
+def test_compare_refuses_perplexities_of_other_tokens(tmp_path):
     # Behind the cue of the plain form an answer begins with a space: a token more for a model of characters.
     task = make_task(prompts={"plain": Prompt(user="Say $text", answer_prefix="Answer:")})
     plain, chat = (
@@ -527,18 +527,18 @@ def test_perplexities_of_other_tokens_are_refused_and_bytes_compare(tmp_path):
     [comparison] = compare(plain, chat, metrics=("loglikelihood",))
     [score] = comparison.scores
     assert score.name == "logprob_per_byte"
-    assert (score.first, score.second) == pytest.approx((-np.log(2) * (tokens + N) / tokens, -np.log(2)))
+    assert (score.baseline, score.candidate) == pytest.approx((-np.log(2) * (tokens + N) / tokens, -np.log(2)))
     assert score.outcome == "better"
 
 
-def test_log_likelihoods_of_the_same_tokens_compare(run):
+def test_compare_tests_log_likelihoods_of_equal_tokens(run):
     first, second = (run(answer, loglikelihood=True) for answer in (right, wrong))
     [comparison] = compare(first, second, metrics=("loglikelihood", "perplexity"))
     assert outcomes(comparison) == dict.fromkeys(("logprob_per_byte", "logprob_per_token", "perplexity"), "same")
-    assert by_name(comparison.scores)["perplexity"].first == pytest.approx(2)
+    assert by_name(comparison.scores)["perplexity"].baseline == pytest.approx(2)
 
 
-def test_data_without_references_has_no_scores_to_compare(run):
+def test_compare_refuses_data_without_references(run):
     bare = make_task([replace(example, references=()) for example in EXAMPLES])
     first = run(right, bare)
     with pytest.raises(RunError, match="no references"):
@@ -555,13 +555,13 @@ def test_data_without_references_has_no_scores_to_compare(run):
         (2, {"seed": -1}, "seed must be a whole number of at least 0"),
     ],
 )
-def test_too_few_runs_resamples_or_trials_are_refused(runs, count, changes, told):
+def test_compare_refuses_too_few_runs_resamples_or_trials(runs, count, changes, told):
     with pytest.raises(UsageError, match=told):
         compare(*[runs[right]] * count, **changes)
 
 
-def test_a_folder_that_is_no_run_is_named(runs, tmp_path):
-    with pytest.raises(RunError, match=r"no run folder.*run\.json"):
+def test_compare_names_folder_that_is_not_a_run(runs, tmp_path):
+    with pytest.raises(RunError, match=r"not a run folder.*run\.json"):
         compare(runs[right], tmp_path)
 
 
@@ -580,17 +580,17 @@ def scored(folder: Path, name: str, answer: Answer, **changes) -> Path:
     return path
 
 
-def test_outputs_compare_with_outputs_and_with_runs(runs, tmp_path):
+def test_compare_takes_outputs_made_elsewhere(runs, tmp_path):
     good, bad = scored(tmp_path, "good.txt", right), scored(tmp_path, "bad.txt", wrong)
     for pair in ((bad, good), (str(bad), runs[right]), (runs[wrong].path, Run(good))):
         [comparison] = compare(*pair)
         assert comparison.verdict == "B is significantly better than A in exact_match, chrF, TER."
         # Whether an output made elsewhere was finished, nobody knows.
-        assert "unfinished" not in by_name(comparison.health)
-        assert "empty" in by_name(comparison.health)
+        assert "unfinished" not in by_name(comparison.output_checks)
+        assert "empty" in by_name(comparison.output_checks)
 
 
-def test_outputs_that_were_scored_differently_are_refused(runs, tmp_path):
+def test_compare_refuses_outputs_with_other_signatures(runs, tmp_path):
     other = by_another_version(Run(scored(tmp_path, "a.txt", right)))
     refused(RunError, (other, runs[right]), "exact_match", "version:0", "version:1")
 
@@ -630,7 +630,7 @@ def hardly(runs):
         "length_ratio drops by 0.1",
     ],
 )
-def test_a_gate_fails_when_what_is_not_to_be_has_happened(worse, condition):
+def test_gate_fails_when_its_condition_holds(worse, condition):
     said = Gate.parse(condition).failing(worse)
     name, change, *_ = condition.split()
     assert said is not None
@@ -650,45 +650,45 @@ def test_a_gate_fails_when_what_is_not_to_be_has_happened(worse, condition):
         "empty rises",
     ],
 )
-def test_a_gate_holds_when_it_has_not(worse, condition):
+def test_gate_passes_when_its_condition_does_not_hold(worse, condition):
     assert Gate.parse(condition).failing(worse) is None
 
 
 @pytest.mark.parametrize("condition", ["TER drops", "exact_match rises", "chrF rises by 10"])
-def test_a_gate_may_be_on_a_change_for_the_better(better, condition):
+def test_gate_may_refuse_an_improvement(better, condition):
     assert Gate.parse(condition).failing(better)
 
 
-def test_a_gate_tells_by_how_much(worse):
+def test_gate_reports_amount_of_change(worse):
     said = Gate.parse("exact_match drops").failing(worse)
     corrected = by_name(worse.scores)["exact_match"].p_corrected
     assert said == f"exact_match drops by 50.00, from 100.00 to 50.00, p = {corrected:.4f} corrected"
     [ter] = [score for score in worse.scores if score.name == "TER"]
-    assert ter.second == pytest.approx(
+    assert ter.candidate == pytest.approx(
         TER().corpus_score([wrong_half(n) for n in range(N)], [list(map(right, range(N)))]).score
     )
-    assert f"to {ter.second:.2f}" in Gate.parse("TER rises").failing(worse)
+    assert f"to {ter.candidate:.2f}" in Gate.parse("TER rises").failing(worse)
 
 
-def test_without_a_number_a_change_has_to_be_significant(hardly):
+def test_gate_without_number_requires_significance(hardly):
     assert Gate.parse("exact_match drops").failing(hardly) is None
     assert Gate.parse("exact_match drops by 4.16").failing(hardly)
     assert Gate.parse("exact_match drops by 4.17").failing(hardly) is None
 
 
-def test_a_score_that_does_not_exist_is_named_with_those_that_do(worse):
+def test_gate_on_unknown_score_names_known_scores(worse):
     with pytest.raises(UnknownNameError, match=r'"x"; it has exact_match, chrF, TER, empty'):
         Gate.parse("x drops").failing(worse)
 
 
-def test_a_score_that_was_not_tested_needs_a_number(run):
+def test_gate_on_untested_score_needs_number(run):
     one = make_task(EXAMPLES[:1])
     [comparison] = compare(run(right, one), run(nearly, one))
     with pytest.raises(UsageError, match=r"chrF drops by NUMBER"):
         Gate.parse("chrF drops").failing(comparison)
     assert Gate.parse("chrF drops by 1").failing(comparison).startswith("chrF drops by ")
     assert Gate.parse("chrF drops by 99").failing(comparison) is None
-    [same] = compare(comparison.first, comparison.first)
+    [same] = compare(comparison.baseline, comparison.baseline)
     assert Gate.parse("chrF drops").failing(same) is None
 
 
@@ -697,7 +697,7 @@ def test_a_score_that_was_not_tested_needs_a_number(run):
     ["", "chrF", "drops", "chrF falls", "chrF drops by", "chrF drops 5", "chrF drops by five", "chrF drops by -1",
      "chrF drops by 5%", "chrF drops by 5 points", "chrF drops, TER rises", "chrF < 5"],
 )  # fmt: skip
-def test_a_condition_in_other_words_is_refused_with_those_that_count(condition):
+def test_gate_refuses_other_conditions(condition):
     with pytest.raises(UsageError) as caught:
         Gate.parse(condition)
     assert f'"{condition}"' in str(caught.value)
@@ -707,7 +707,7 @@ def test_a_condition_in_other_words_is_refused_with_those_that_count(condition):
 # What cannot be told
 
 
-def test_examples_that_changed_are_found_beside_parts_without_an_answer(run):
+def test_changed_examples_exclude_undefined_values(run):
     unanswerable = [Example(id=f"u{n}", inputs={"text": f"number {n}"}, references=("",)) for n in range(N, 2 * N)]
     task = make_task([*EXAMPLES, *unanswerable], metrics=("exact_match", "f1"), no_answer="none")
     first = run(lambda n: right(n) if n < N else "", task)
@@ -716,24 +716,24 @@ def test_examples_that_changed_are_found_beside_parts_without_an_answer(run):
     assert {example.id for example in comparison.changed} == {"e3", "e7"}
 
 
-def test_examples_that_changed_are_found_where_lower_is_better(runs):
+def test_changed_examples_respect_direction(runs):
     [comparison] = compare(runs[right], runs[wrong_once], metrics=("ter",))
     assert (comparison.changed_by, [example.id for example in comparison.changed]) == ("TER", ["e5"])
 
 
-def test_five_examples_cannot_pass_a_test_and_a_gate_on_them_is_refused(run):
+def test_gate_on_five_examples_is_refused(run):
     five = make_task(EXAMPLES[:5], metrics=("exact_match",))
     [comparison] = compare(run(right, five), run(wrong, five))
     [score] = comparison.scores
     # All five have to be swapped, or none: 2 of 32 ways.
     assert score.p_randomisation == score.smallest_p == 2 / 32
     assert "too few" in comparison.verdict
-    with pytest.raises(UsageError, match="cannot be told on 5 examples.*by NUMBER"):
+    with pytest.raises(UsageError, match="cannot be tested on 5 examples.*by NUMBER"):
         Gate.parse("exact_match drops").failing(comparison)
     assert Gate.parse("exact_match drops by 50").failing(comparison)
 
 
-def test_equal_scores_of_other_answers_are_not_said_to_be_the_same(run):
+def test_verdict_is_not_same_for_equal_scores_of_other_outputs(run):
     task = make_task(metrics=("exact_match",))
     first, second = run(wrong_half, task), run(lambda n: right(n) if n % 2 else wrong(n), task)
     [comparison] = compare(first, second)
@@ -752,7 +752,7 @@ class Undefined(Length):
         return replace(measurement, combine=lambda sums: np.full((*sums.shape[:-1], 1), np.nan))
 
 
-def test_scores_that_are_not_defined_are_said_and_not_equal(runs, caplog):
+def test_verdict_does_not_call_undefined_scores_equal(runs, caplog):
     [comparison] = compare(runs[right], runs[wrong], metrics=(Undefined(),))
     assert comparison.verdict.startswith("Nothing to compare")
     scored = lmtasks.score(runs[right], metrics=(Undefined(), "chrf"))
@@ -760,7 +760,7 @@ def test_scores_that_are_not_defined_are_said_and_not_equal(runs, caplog):
     assert "not defined" in caplog.text
 
 
-def test_a_metric_that_fails_in_a_comparison_is_named(runs):
+def test_compare_names_failing_metric(runs):
     class Failing(Length):
         name = "failing"
 

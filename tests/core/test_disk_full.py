@@ -117,15 +117,15 @@ def is_complete(run: Run) -> None:
     assert {file.name for file in run.path.iterdir()} == {"run.json", "samples.jsonl", "report.md"}
     again = Run(run.path)
     assert again.status == "finished"
-    assert (again.record["error"], again.record["counts"]["examples"]) == (None, 3)
-    assert again.record["tokens"]["prompt"] > 0
-    assert again.record["timings"]["generate_seconds"] > 0
+    assert (again.record.error, again.record.counts.examples) == (None, 3)
+    assert again.record.tokens.prompt > 0
+    assert again.record.timings.generate_seconds > 0
     report = (run.path / "report.md").read_text()
     assert "Status: finished" in report
     assert "exact_match" in report
 
 
-def test_full_disk_at_any_write_costs_a_run_no_answer_that_was_kept(tmp_path: Path):
+def test_full_disk_loses_no_written_sample(tmp_path: Path):
     def start(folder: Path, model: FakeModel) -> Run:
         return lmtasks.run(TASK, model=model, output_dir=folder)
 
@@ -150,13 +150,13 @@ def test_full_disk_at_any_write_costs_a_run_no_answer_that_was_kept(tmp_path: Pa
             assert len(second.prompts) == 3 - len(kept)
             assert run.scores == undisturbed.scores
             assert run.samples == undisturbed.samples
-            assert run.record["counts"]["reused"] == len(kept)
+            assert run.record.counts.reused == len(kept)
             is_complete(run)
             assert list(folder.iterdir()) == [run.path]
     assert finished_too_early == []
 
 
-def test_run_killed_at_any_write_is_finished_without_answering_twice(tmp_path: Path):
+def test_killed_run_is_resumed_without_generating_twice(tmp_path: Path):
     """A kill leaves what a full disk leaves, but nothing is mended behind it."""
 
     count = writes_of(
@@ -181,7 +181,7 @@ def test_run_killed_at_any_write_is_finished_without_answering_twice(tmp_path: P
         assert Run(run.path).status == "finished"
 
 
-def test_full_disk_at_any_write_leaves_no_half_scored_outputs(tmp_path: Path):
+def test_full_disk_leaves_no_half_scored_outputs(tmp_path: Path):
     outputs = tmp_path / "outputs.txt"
     outputs.write_text("".join(f"answer {number}\n" for number in range(3)))
 
@@ -200,7 +200,7 @@ def test_full_disk_at_any_write_leaves_no_half_scored_outputs(tmp_path: Path):
             assert Run(path).scores[0].value == 100
 
 
-def test_full_disk_is_exit_code_1_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_run_command_on_full_disk_has_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     data = tmp_path / "data.jsonl"
     data.write_text('{"id": "a", "source": "a", "reference": "x"}\n')
     outputs = tmp_path / "outputs.txt"
@@ -216,7 +216,7 @@ def test_full_disk_is_exit_code_1_on_the_command_line(tmp_path: Path, capsys: py
     assert "No space left on device" in line
 
 
-def test_report_that_cannot_be_written_leaves_the_run_unfinished(tmp_path: Path):
+def test_run_without_its_report_is_not_finished(tmp_path: Path):
     def start(model: FakeModel) -> Run:
         return lmtasks.run(TASK, model=model, output_dir=tmp_path)
 

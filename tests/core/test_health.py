@@ -56,7 +56,7 @@ def sample(
     source: str | None = None,
     language: str | None = None,
     index: int = 0,
-    finish: str = "stop",
+    finish_reason: str = "stop",
 ) -> Sample:
     return Sample(
         index=index,
@@ -65,7 +65,7 @@ def sample(
         references=references,
         language=language,
         prediction=prediction,
-        finish=finish,
+        finish_reason=finish_reason,
     )
 
 
@@ -143,14 +143,14 @@ def test_a_mark_is_not_empty(text: str):
 
 
 def test_an_output_is_unfinished_that_met_its_limit():
-    outputs = [sample("nine", finish=finish) for finish in ("length", "stop", "stop", "stop")]
+    outputs = [sample("nine", finish_reason=finish_reason) for finish_reason in ("length", "stop", "stop", "stop")]
     assert health(*outputs)["unfinished"] == 25
 
 
 def test_whether_foreign_outputs_were_finished_cannot_be_told():
-    unknown = sample("nine", "nine", finish="unknown")
+    unknown = sample("nine", "nine", finish_reason="unknown")
     assert "unfinished" not in health(unknown)
-    assert health(unknown, sample("nine", finish="length"))["unfinished"] == 100
+    assert health(unknown, sample("nine", finish_reason="length"))["unfinished"] == 100
     measurement = run_output_checks([unknown], {"0": None})
     values = dict(
         zip([kind.name for kind in measurement.specs], measurement.combine(measurement.statistics[0]), strict=True)
@@ -413,11 +413,11 @@ def test_the_interval_of_a_length_is_of_numbers():
 
 def test_no_outputs_have_no_health():
     assert score_outputs([]) == []
-    assert score_outputs([sample("", "nine", finish="skipped")]) == []
+    assert score_outputs([sample("", "nine", finish_reason="skipped")]) == []
 
 
 def test_skipped_samples_are_no_outputs():
-    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish="skipped"))
+    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish_reason="skipped"))
     assert found["empty"] == 0
     assert found["length_ratio"] == 1
 
@@ -430,7 +430,7 @@ def test_outputs_in_all_languages_and_without_references_are_counted_together():
 
 
 def test_any_two_runs_measure_the_same_so_that_they_can_be_paired():
-    bare = [sample("nine", finish="unknown"), sample("six", finish="unknown", index=1)]
+    bare = [sample("nine", finish_reason="unknown"), sample("six", finish_reason="unknown", index=1)]
     full = [sample("nine", "nine", source="9", language="en"), sample("six", "six", source="6", language="en", index=1)]
     first, second = (measure_outputs(samples)[0].measurement for samples in (bare, full))
     assert [kind.name for kind in first.specs] == [kind.name for kind in second.specs]
@@ -441,8 +441,8 @@ def test_any_two_runs_measure_the_same_so_that_they_can_be_paired():
 def test_n_counts_the_outputs_that_a_thing_can_be_told_of():
     samples = [
         sample("nine", "nine", source="9", language="en"),
-        sample("six", index=1, finish="unknown"),
-        sample("six", "six", language="x-klingon", index=2, finish="unknown"),
+        sample("six", index=1, finish_reason="unknown"),
+        sample("six", "six", language="x-klingon", index=2, finish_reason="unknown"),
     ]
     found = {score.name: score.n for score in score_outputs(samples, resamples=0)}
     assert found == {

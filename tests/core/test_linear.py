@@ -221,8 +221,8 @@ def test_run_with_int8_records_the_quantization_loss(tmp_path, folder):
     assert loss["tokens"] > 50
     assert 0 < abs(loss["quantized_ppl"] / loss["baseline_ppl"] - 1) < 0.05
     exact = lmtasks.run(task, model=folder, **settings)
-    assert exact.record["rounding"] is None
-    assert exact.record["key"] != run.record["key"]
+    assert exact.record.quantization_loss is None
+    assert exact.record.key != run.record.key
 
 
 @int8

@@ -193,7 +193,7 @@ def test_run_measures_only_with_loglikelihood(tmp_path):
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path)
     assert {sample.loglikelihoods for sample in run.samples} == {()}
     assert [score.name for score in run.scores] == ["exact_match"]
-    assert run.record["loglikelihood"] is False
+    assert run.record.loglikelihood is False
 
 
 def test_run_reads_samples_and_scores_back_as_written(tmp_path):
@@ -346,7 +346,7 @@ def test_interrupted_run_keeps_its_loglikelihoods(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=first, **options)
     run = lmtasks.run(make_task(), model=second, **options)
-    assert run.record["counts"]["reused"] == 2
+    assert run.record.counts.reused == 2
     assert (first.measured, second.measured) == (3, 4)
     assert run.samples == whole.samples
     assert run.scores == whole.scores
@@ -357,7 +357,7 @@ def test_run_with_loglikelihood_never_resumes_one_without(tmp_path, first):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=Counting(breaks_at=2), output_dir=tmp_path, loglikelihood=first)
     run = lmtasks.run(make_task(), model=Counting(), output_dir=tmp_path, loglikelihood=not first)
-    assert run.record["counts"]["reused"] == 0
+    assert run.record.counts.reused == 0
     assert {bool(sample.loglikelihoods) for sample in run.samples} == {not first}
 
 

@@ -137,7 +137,7 @@ def test_run_fails_after_the_first_batch_that_is_not_finite(tmp_path, tiny_folde
     refused(model, lambda: lmtasks.run(TASK, ON_CPU, model=model, output_dir=tmp_path / "runs"))
     [folder] = (tmp_path / "runs").iterdir()
     assert lmtasks.Run(folder).status == "failed"
-    assert "NaN" in lmtasks.Run(folder).record["error"]
+    assert "NaN" in lmtasks.Run(folder).record.error
 
 
 def test_masked_tokens_do_no_harm(tmp_path):

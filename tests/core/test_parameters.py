@@ -82,10 +82,10 @@ def test_it_is_part_of_the_record_and_of_the_key(tmp_path):
         lmtasks.run(make_task(), model=FakeModel(lambda _: "x"), output_dir=tmp_path, parameters=given)
         for given in ({}, {"words": 5}, {"words": "5"}, {"words": 6})
     ]
-    assert [run.record["task"]["parameters"] for run in runs] == [
+    assert [run.record.task.parameters for run in runs] == [
         {"polite": True}, {"words": 5, "polite": True}, {"words": 5, "polite": True}, {"words": 6, "polite": True}
     ]  # fmt: skip
-    keys = [run.record["key"] for run in runs]
+    keys = [run.record.key for run in runs]
     assert keys[1] == keys[2] and len(set(keys)) == 3
     assert "parameters: words 5, polite True" in (runs[1].path / "report.md").read_text()
 

@@ -104,7 +104,7 @@ def test_run_scores_the_answer_behind_the_reasoning(template, tmp_path):
     first = run.samples[0]
     assert (first.prediction, first.completion, first.reasoning) == (answers[0], answers[0], "Hm.")
     assert 0 < first.reasoning_tokens < first.completion_tokens
-    assert run.record["tokens"]["reasoning"] == sum(sample.reasoning_tokens for sample in run.samples)
+    assert run.record.tokens.reasoning == sum(sample.reasoning_tokens for sample in run.samples)
     report = (run.path / "report.md").read_text()
     assert "new tokens are reasoning, which no score sees" in report
     assert "    Hm." in report
@@ -115,8 +115,8 @@ def test_run_counts_unfinished_reasoning_as_an_empty_answer(tmp_path):
     run = lmtasks.run(make_task("one", "two", "three"), model=model, output_dir=tmp_path)
     assert [sample.prediction for sample in run.samples] == ["", "two", ""]
     assert [sample.reasoning for sample in run.samples] == ["It may be", "Hm.", ""]
-    assert run.record["counts"]["unanswered"] == 1
-    assert run.record["counts"]["empty"] == 2
+    assert run.record.counts.unanswered == 1
+    assert run.record.counts.empty == 2
     assert "1 of 3 outputs are reasoning without an answer" in (run.path / "report.md").read_text()
 
 
@@ -145,12 +145,12 @@ def test_thinking_is_off_unless_asked_for(tmp_path):
     second = lmtasks.run(task, model=on, output_dir=tmp_path, chat_template_kwargs={"enable_thinking": True})
     assert off.prompts[0].endswith("<think>\n\n</think>\n\n")
     assert on.prompts[0].endswith("assistant\n")
-    settings = [run.record["prompt"]["chat_template"] for run in (first, second)]
+    settings = [run.record.prompt.chat_template for run in (first, second)]
     assert settings == [
         {"kwargs": {"enable_thinking": False}, "date": None},
         {"kwargs": {"enable_thinking": True}, "date": None},
     ]
-    assert first.record["key"] != second.record["key"]
+    assert first.record.key != second.record.key
     assert "chat template: enable_thinking True" in (second.path / "report.md").read_text()
 
 

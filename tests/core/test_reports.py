@@ -15,36 +15,58 @@ from markdown_it import MarkdownIt
 import lmtasks
 from lmtasks import Example, Run, RunOptions, Sample, Task, markdown
 from lmtasks.escaping import one_line
-from lmtasks.reports import markdown_report
+from lmtasks.records.adapter import AdapterRecord
+from lmtasks.records.reading import validate
+from lmtasks.records.run import ModelRunRecord
+from lmtasks.reports import markdown_report, write_card
 from lmtasks.testing import FakeModel
-from lmtasks.training.lora.card import write_card
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 OURS = {"text", "text_special", "code_inline", "strong_open", "strong_close", "softbreak", "image"}
 """What may stand within a line: no link, no HTML, no emphasis but a verdict's, no picture but the learning curve."""
 SCORE = {
-    "name": "rouge1", "first": 1.0, "second": 2.0, "difference": 1.0, "low": 0.5, "high": 1.5, "unit": "0-100",
-    "p_randomisation": 0.01, "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
+    "name": "rouge1", "baseline": 1.0, "candidate": 2.0, "difference": 1.0, "low": 0.5, "high": 1.5, "unit": "0-100",
+    "n": 3, "higher_is_better": True, "p_bootstrap": 0.01, "smallest_p": 0.01, "p_randomisation": 0.01,
+    "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
 }  # fmt: skip
-DATA = {"name": "train.jsonl", "split": "train", "sha256": "0" * 64, "file_sha256": "1" * 64, "count": 3}
+DATA = {
+    "name": "train.jsonl", "split": "train", "sha256": "0" * 64, "file_sha256": "1" * 64, "count": 3, "limit": None,
+    "columns": {}, "language": None,
+}  # fmt: skip
 TRAINING = {
-    "made": "2026-11-28", "before": "before", "verdict": "The adapter is better.", "scores": [SCORE, SCORE],
-    "health": [], "data": DATA, "evaluation": DATA,
-    "task": {"name": "qa", "version": 1}, "prompt": {"name": "plain", "form": "chat"},
-    "base": {"name": "base", "revision": "sha256:0"},
+    "schema": 2, "made": "2026-11-28", "weights_sha256": "2" * 64, "before": "before", "after": "after",
+    "verdict": "The adapter is better.", "scores": [SCORE, SCORE],
+    "output_checks": [], "data": DATA, "evaluation": DATA,
+    "task": {
+        "name": "qa", "version": 1, "plugin": None, "distribution": None, "distribution_version": None,
+        "parameters": {},
+    },
+    "prompt": {"name": "plain", "form": "chat", "sha256": "3" * 64, "chat_template": None},
+    "base": {
+        "name": "base", "source": "folder", "revision": "sha256:0", "architecture": "llama", "parameters": 100,
+        "dtype": "float32", "device": "cpu",
+    },
+    "environment": {"python": "3.11", "platform": "Linux", "cpu_count": 2, "packages": {"lmtasks": "1"}, "git": None},
     "training": {
-        "examples": 3, "skipped": 1, "leaks": 1, "cut": 1, "steps": 2, "planned_steps": 2, "epochs": 1.0,
+        "examples": 3, "skipped": 1, "overlap_removed": 1, "truncated": 1, "steps": 2, "planned_steps": 2,
+        "epochs": 1.0,
         "seconds": 1.0, "best_step": 2, "validation_loss": 1.5, "validation_examples": 1,
         "tokens": 30, "processes": 1, "packed": True,
-        "resumed_at": None, "trainable_weights": 100, "history": [],
+        "resumed_at": None, "trainable_weights": 100, "history": [], "micro_batches": 1,
     },
     "settings": {
-        "rslora": True, "dora": False, "batch_tokens": None, "batch_size": 8, "rank": 16, "alpha": 32.0, "dropout": 0.0,
+        "data": "train.jsonl", "split": None, "limit": None, "columns": {}, "language": None, "eval_data": None,
+        "eval_split": None, "eval_limit": None, "prompt": None, "parameters": {}, "chat_template_kwargs": {},
+        "chat_template_date": None, "metrics": None, "max_new_tokens": None, "validation": None, "epochs": None,
+        "max_steps": None, "max_minutes": None, "gradient_accumulation": None, "gradient_checkpointing": False,
+        "early_stopping": None, "on_overlong": "error", "device": "cpu", "dtype": "float32",
+        "trust_remote_code": False, "report_to": [], "rslora": True, "dora": False, "batch_tokens": None,
+        "batch_size": 8, "rank": 16, "alpha": 32.0, "dropout": 0.0,
         "target_modules": ["q_proj", "v_proj"], "optimizer": "adamw", "learning_rate": 5e-4, "schedule": "cosine",
         "warmup": 0.05, "weight_decay": 0.0, "max_grad_norm": 1.0, "max_length": 100, "seed": 0,
     },
 }  # fmt: skip
-NOT_TEXT = ("status", "unit", "engine", "quantize", "health")
+NOT_TEXT = ("status", "unit", "backend", "quantize", "output_checks")
 """Of a record: read by lmtasks for what it means, never shown as it is."""
 
 NASTY = (
@@ -89,7 +111,7 @@ def replaced(value: Any, text: str, name: str = "") -> Any:
 class Told(Run):
     """A run whose record and samples are what the test says."""
 
-    def __init__(self, record: dict[str, Any], samples: list[Sample]) -> None:
+    def __init__(self, record: ModelRunRecord, samples: list[Sample]) -> None:
         self.path, self.record, self._samples = Path("runs/x"), record, samples
 
     @property
@@ -114,13 +136,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     done = lmtasks.run(
         task, RunOptions(num_fewshot=2, output_dir=tmp_path_factory.mktemp("runs")), model=model
     )  # fmt: skip
-    assert done.record["prompt"]["fewshot"]["ids"]
+    assert done.record.prompt.fewshot.ids
     return done
 
 
 def told(run: Run, text: str) -> Told:
     """Return that run with one text in place of all."""
-    record = run.record | {"training": TRAINING, "error": "It failed."}
+    record = run.record.to_json() | {"training": TRAINING, "error": "It failed."}
     samples = [
         Sample(
             index=sample.index,
@@ -129,13 +151,13 @@ def told(run: Run, text: str) -> Told:
             references=(text,),
             prediction=text,
             completion=text,
-            finish=text,
+            finish_reason=text,
         )
         for sample in run.samples
     ]
     record = replaced(record, text)
     record["task"]["parameters"] = {text: text}
-    return Told(record, samples)
+    return Told(validate(ModelRunRecord, record), samples)
 
 
 def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
@@ -148,16 +170,16 @@ def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
 @settings(max_examples=100, deadline=None)
 @given(text=texts)
 @with_nasty_texts
-def test_report_has_the_same_blocks_whatever_it_holds(run, text):
+def test_report_structure_does_not_depend_on_texts(run, text):
     report = markdown_report(told(run, text))
     if text:  # a list leaves out what is empty
         assert blocks(report) == blocks(markdown_report(told(run, "plain")))
     assert set(spans(report)) <= OURS
     assert list(spans(report)).count("image") == 1
-    assert blocks(report).count("heading_open") == 10
+    assert blocks(report).count("heading_open") == 11
 
 
-def test_report_of_a_real_run_shows_ids_of_examples_as_text(tmp_path):
+def test_report_shows_example_ids_as_text(tmp_path):
     # A lone CR ends a line in Markdown, though not in Python's split("\n").
     examples = [
         Example(id=f"{n}\r# evil\r\r<script>alert(1)</script>", inputs={"text": f"t {n}"}, references=("r",))
@@ -200,7 +222,7 @@ def test_report_shows_file_names_as_text(tmp_path, name):
     done = lmtasks.run(task, options, model=FakeModel(lambda prompt: "a"))
     report = (done.path / "report.md").read_bytes().decode("utf-8")
     assert set(spans(report)) <= OURS
-    assert blocks(report).count("heading_open") == 6  # title, four sections, one sample
+    assert blocks(report).count("heading_open") == 7  # title, five sections, one sample
     shown = data.name.replace("\r", "\\r")
     codes = [child.content for token in PARSER.parse(report) for child in token.children or ()]
     assert any(content.endswith(shown) for content in codes)
@@ -212,7 +234,7 @@ def test_report_shows_file_names_as_text(tmp_path, name):
 def card(folder: Path, text: str | None) -> tuple[dict[str, Any], str]:
     """Return the front matter and the body of a card in which every text is this one; None: as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_card(folder, TRAINING if text is None else replaced(TRAINING, text))
+    write_card(folder, validate(AdapterRecord, TRAINING if text is None else replaced(TRAINING, text)))
     written = (folder / "README.md").read_bytes().decode("utf-8")
     assert written.startswith("---\n")
     front, body = written[4:].split("\n---\n", 1)
@@ -222,7 +244,7 @@ def card(folder: Path, text: str | None) -> tuple[dict[str, Any], str]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts)
 @with_nasty_texts
-def test_model_card_has_the_same_blocks_whatever_it_holds(tmp_path, text):
+def test_model_card_structure_does_not_depend_on_texts(tmp_path, text):
     front, body = card(tmp_path / "adapter", text)
     plain, plain_body = card(tmp_path / "adapter", None)
     assert front.keys() == plain.keys()
@@ -234,7 +256,7 @@ def test_model_card_has_the_same_blocks_whatever_it_holds(tmp_path, text):
 @pytest.mark.parametrize(
     "name", ["a`b", "```", "<script>", "a|b", "x\r# evil", "x\n---\n# evil", 'a"b', "a: b", "$(x)", "a\udcffb"]
 )
-def test_model_card_shows_the_name_of_its_folder_as_text(tmp_path, name):
+def test_model_card_shows_folder_name_as_text(tmp_path, name):
     front, body = card(tmp_path / name, None)
     assert front["model-index"][0]["name"] == one_line(name)
     assert blocks(body) == blocks(card(tmp_path / "plain", None)[1])
@@ -245,7 +267,7 @@ def test_model_card_shows_the_name_of_its_folder_as_text(tmp_path, name):
 
 
 @pytest.mark.parametrize("text", [text for text in NASTY if text.strip() and text.isprintable()])
-def test_markdown_shows_text_as_it_is(text):
+def test_markdown_escapes_text(text):
     def shown(source: str) -> str:
         [_, line, _] = PARSER.parse(source)
         return "".join(child.content for child in line.children or ())
@@ -263,5 +285,5 @@ def test_markdown_shows_text_as_it_is(text):
 @pytest.mark.parametrize(
     "text", ["exact_match", "2.50", "-1", "a-b_c", "stop ['\\n\\n']", "hub:a/b#c", "en & de", "it's > 3"]
 )
-def test_markdown_leaves_ordinary_text_alone(text):
+def test_markdown_does_not_escape_ordinary_text(text):
     assert markdown.inline(text) == text

@@ -81,7 +81,7 @@ def refused(error: type[LmtasksError], output_dir: str | Path, *told: object) ->
         ("x" * 99 + ". y", "x" * 99),
     ],
 )
-def test_run_folder_has_a_name_that_every_file_system_takes(tmp_path: Path, model: str, part: str):
+def test_run_folder_name_fits_every_file_system(tmp_path: Path, model: str, part: str):
     run = lmtasks.run(make_task(), model=named(model), output_dir=tmp_path)
     assert re.fullmatch(rf"\d{{8}}-\d{{6}}-echo-{re.escape(part)}", run.path.name)
     assert len(os.fsencode(run.path.name)) < 250
@@ -89,10 +89,10 @@ def test_run_folder_has_a_name_that_every_file_system_takes(tmp_path: Path, mode
     again = lmtasks.run(make_task(), model=named(model), output_dir=tmp_path)
     assert again.path != run.path
     assert len(os.fsencode(again.path.name)) <= 255
-    assert again.record["model"]["name"] == json.loads(json.dumps(model))
+    assert again.record.model.name == json.loads(json.dumps(model))
 
 
-def test_long_names_of_task_and_model_both_stay_to_be_seen(tmp_path: Path):
+def test_run_folder_name_keeps_parts_of_long_task_and_model(tmp_path: Path):
     outputs = tmp_path / ("输" * 80 + ".txt")
     outputs.write_text("x\n" * 4)
     path = lmtasks.score(make_task(name="t" * 200), predictions=outputs, output_dir=tmp_path / "runs", resamples=0).path
@@ -100,7 +100,7 @@ def test_long_names_of_task_and_model_both_stay_to_be_seen(tmp_path: Path):
     assert path.name.endswith("t" * 100 + "-" + "输" * 33)
 
 
-def test_output_folder_may_be_named_by_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_output_folder_may_begin_with_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert lmtasks.run(make_task(), model=FakeModel(answer), output_dir="~/mine").path.parent == tmp_path / "mine"
     outputs = tmp_path / "outputs.txt"
@@ -122,12 +122,12 @@ def test_output_folder_may_be_named_by_its_home(tmp_path: Path, monkeypatch: pyt
         ("", "empty"),
     ],
 )
-def test_output_folder_that_cannot_be_is_refused_before_anything_is_asked(name: str, told: str):
+def test_impossible_output_folder_is_refused_before_generating(name: str, told: str):
     refused(PathError, name, "output folder", told)
 
 
 @pytest.mark.parametrize("name", ["x" * 256, "~nosuchuser/run", "a\0b"])
-def test_run_folder_that_cannot_be_is_refused(tmp_path: Path, name: str):
+def test_impossible_run_folder_is_refused(tmp_path: Path, name: str):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     for call in (lambda: lmtasks.compare(run.path, name), lambda: lmtasks.score(name)):
         with pytest.raises(LmtasksError) as caught:
@@ -135,13 +135,13 @@ def test_run_folder_that_cannot_be_is_refused(tmp_path: Path, name: str):
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_file_in_the_way_of_the_output_folder_is_refused(tmp_path: Path):
+def test_output_folder_that_is_a_file_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    refused(RunError, tmp_path / "file", tmp_path / "file", "--output-dir")
-    refused(RunError, tmp_path / "file" / "below", "--output-dir")
+    refused(RunError, tmp_path / "file", tmp_path / "file", "output_dir")
+    refused(RunError, tmp_path / "file" / "below", "output_dir")
     (tmp_path / "file").unlink()
     (tmp_path / "file").symlink_to(tmp_path / "nowhere")
-    refused(RunError, tmp_path / "file", "--output-dir")
+    refused(RunError, tmp_path / "file", "output_dir")
 
 
 def unfinished(tmp_path: Path) -> Path:
@@ -154,7 +154,7 @@ def unfinished(tmp_path: Path) -> Path:
     return path
 
 
-def test_unfinished_run_that_is_locked_is_left_to_its_process(tmp_path: Path):
+def test_resume_leaves_locked_run_to_its_process(tmp_path: Path):
     path = unfinished(tmp_path)
     with filelock.FileLock(path / ".lock"):
         run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
@@ -165,9 +165,7 @@ def test_unfinished_run_that_is_locked_is_left_to_its_process(tmp_path: Path):
 @pytest.mark.parametrize(
     "error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EROFS, "Read-only file system")]
 )
-def test_unfinished_run_that_cannot_be_written_is_said_and_not_run_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
-):
+def test_resume_of_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError):
     path = unfinished(tmp_path)
     honest = os.open
 
@@ -177,16 +175,16 @@ def test_unfinished_run_that_cannot_be_written_is_said_and_not_run_anew(
         return honest(file, flags, *rest, **settings)
 
     monkeypatch.setattr(os, "open", refuse)
-    refused(RunError, tmp_path, path, "cannot be continued", error.strerror, "--output-dir")
+    refused(RunError, tmp_path, path, "cannot be resumed", error.strerror, "output_dir")
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_file_system_that_cannot_lock_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_file_system_without_locks_is_refused_and_left_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    refused(RunError, tmp_path, "does not appear to support flock", "--output-dir")
+    refused(RunError, tmp_path, "does not appear to support flock", "output_dir")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,7 +202,7 @@ class Listening(FakeModel):
         return super().generate(requests, seed=seed, batch_size=batch_size)
 
 
-def test_every_plan_is_run_with_its_own_seed_and_batch_size(tmp_path: Path):
+def test_run_plans_uses_seed_and_batch_size_of_each_plan(tmp_path: Path):
     options = [
         RunOptions(seed=1, batch_size=2, output_dir=tmp_path, limit=1),
         RunOptions(seed=2, batch_size=2, output_dir=tmp_path, limit=2),
@@ -219,13 +217,13 @@ def test_every_plan_is_run_with_its_own_seed_and_batch_size(tmp_path: Path):
         (2, 2, ["e0", "e1"]),
         (1, None, ["e0", "e1", "e2"]),
     ]
-    assert [(run.record["seed"], run.record["batch_size"]) for run in runs] == [(1, 2), (2, 2), (1, None), (1, 2)]
+    assert [(run.record.seed, run.record.batch_size) for run in runs] == [(1, 2), (2, 2), (1, None), (1, 2)]
     assert [len(run.samples) for run in runs] == [1, 2, 3, 4]
     assert [done for done, total in heard] == list(range(11))
     assert all(run.scores[0].value == 100 for run in runs)
 
 
-def test_plans_of_other_seeds_sample_what_they_sample_alone(tmp_path: Path):
+def test_run_plans_samples_as_each_plan_does_alone(tmp_path: Path):
     model = tiny_model("llama", chat=False)
 
     def plan(seed: int, folder: str) -> Any:

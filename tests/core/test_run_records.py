@@ -1,7 +1,8 @@
-"""Run folders that somebody edited or damaged: one line with file and place, and never another score."""
+"""Run folders that were edited or damaged: one line with file and path of the part, and never another score."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -105,6 +106,12 @@ def edit_line(folder: Path, number: int, change: Callable[[dict[str, Any]], obje
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def update_hash(folder: Path) -> None:
+    """Record the SHA-256 of samples.jsonl as it is now."""
+    sha256 = hashlib.sha256((folder / "samples.jsonl").read_bytes()).hexdigest()
+    edit_record(folder, at("samples_sha256", sha256))
+
+
 def line(folder: Path, number: int) -> str:
     return (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()[number - 1]
 
@@ -114,9 +121,9 @@ def without(name: str) -> Callable[[dict[str, Any]], object]:
 
 
 DAMAGED_SAMPLES: list[tuple[Any, str]] = [
-    ({"index": 0}, "the index 0 stands in line 1 too"),
-    ({"index": 0, "id": "e0"}, "the index 0 stands in line 1 too"),
-    ({"id": "e0"}, "the id of line 1 stands here too"),
+    ({"index": 0}, "the index 0 occurs in line 1 too"),
+    ({"index": 0, "id": "e0"}, "the index 0 occurs in line 1 too"),
+    ({"id": "e0"}, "the id of line 1 occurs here too"),
     ({"references": "abc"}, "references: expected a list, got 'abc'"),
     ({"references": ["a", 3]}, "references[1]: expected text, got 3"),
     ({"references": None}, "references: expected a list, got None"),
@@ -128,8 +135,8 @@ DAMAGED_SAMPLES: list[tuple[Any, str]] = [
     ({"inputs": {"\x1b]0;owned\x07": 1}}, r"inputs['\x1b]0;owned\x07']: expected text"),
     ({"meta": {"topic": None}}, "meta.topic: expected text, got None"),
     ({"language": 3}, "language: expected text or null, got 3"),
-    ({"finish": "done"}, "finish: expected 'stop' or 'length' or 'skipped' or 'unknown', got 'done'"),
-    ({"finish": ["stop"]}, "finish: expected 'stop'"),
+    ({"finish_reason": "done"}, "finish_reason: expected 'stop' or 'length' or 'skipped' or 'unknown', got 'done'"),
+    ({"finish_reason": ["stop"]}, "finish_reason: expected 'stop'"),
     ({"index": "1"}, "index: expected a whole number, got '1'"),
     ({"index": 1.0}, "index: expected a whole number, got 1.0"),
     ({"index": True}, "index: expected a whole number, got True"),
@@ -138,8 +145,8 @@ DAMAGED_SAMPLES: list[tuple[Any, str]] = [
     ({"index": 10**30}, "index: expected a whole number"),
     ({"prompt_tokens": -5}, "prompt_tokens: expected a number of at least 0, got -5"),
     ({"completion_tokens": 2.5}, "completion_tokens: expected a whole number, got 2.5"),
-    ({"cut": {"text": -1}}, "cut.text: expected a number of at least 0, got -1"),
-    ({"cut": {"text": True}}, "cut.text: expected a whole number, got True"),
+    ({"truncated": {"text": -1}}, "truncated.text: expected a number of at least 0, got -1"),
+    ({"truncated": {"text": True}}, "truncated.text: expected a whole number, got True"),
     ({"error": 1}, "error: expected text or null, got 1"),
     ({"colour": "red"}, "colour: unknown"),
     (without("references"), "references: missing"),
@@ -158,17 +165,17 @@ DAMAGED_SAMPLES: list[tuple[Any, str]] = [
     ('"text"', "expected an object, got 'text'"),
     ("{", "Expecting property name"),
     ("[" * 100_000, "nested too deeply"),
-    ('{"loglikelihoods": [{"logprob": NaN}]}', "NaN is no number of JSON"),
-    ('{"loglikelihoods": [{"logprob": -Infinity}]}', "-Infinity is no number of JSON"),
+    ('{"loglikelihoods": [{"logprob": NaN}]}', "NaN is not a JSON number"),
+    ('{"loglikelihoods": [{"logprob": -Infinity}]}', "-Infinity is not a JSON number"),
     ('{"loglikelihoods": [{"logprob": 1e999}]}', "the number '1e999' is too large"),
     ('{"index": ' + "9" * 5000 + "}", "Exceeds the limit"),
-    ('{"id": "e1", "id": "e1"}', "the key 'id' stands twice"),
-    ('{"inputs": {"text": "a", "text": "b"}}', "the key 'text' stands twice"),
+    ('{"id": "e1", "id": "e1"}', "the key 'id' occurs twice"),
+    ('{"inputs": {"text": "a", "text": "b"}}', "the key 'text' occurs twice"),
 ]
 
 
 @pytest.mark.parametrize(("change", "told"), DAMAGED_SAMPLES)
-def test_damaged_sample_is_refused_with_file_and_line(run: Run, other: Run, change: Any, told: str):
+def test_score_and_compare_refuse_damaged_sample_with_file_and_line(run: Run, other: Run, change: Any, told: str):
     edit_line(run.path, 2, change)
     where = f"{run.path / 'samples.jsonl'}, line 2: damaged ("
     refused(RunError, lambda: lmtasks.score(run.path), where, told)
@@ -176,7 +183,7 @@ def test_damaged_sample_is_refused_with_file_and_line(run: Run, other: Run, chan
 
 
 @pytest.mark.parametrize(("change", "told"), DAMAGED_SAMPLES)
-def test_damaged_sample_is_not_taken_over(unfinished: Path, change: Any, told: str):
+def test_resume_refuses_damaged_sample(unfinished: Path, change: Any, told: str):
     edit_line(unfinished, 2, change)
     before = (unfinished / "samples.jsonl").read_bytes()
     model = FakeModel(answer)
@@ -184,45 +191,49 @@ def test_damaged_sample_is_not_taken_over(unfinished: Path, change: Any, told: s
     refused(
         RunError,
         lambda: lmtasks.run(make_task(), model=model, output_dir=unfinished.parent),
-        where, told, "remove that line", "--output-dir",
+        where, told, "remove that line", "output_dir",
     )  # fmt: skip
     assert model.prompts == []
     assert (unfinished / "samples.jsonl").read_bytes() == before
 
 
-def test_sample_that_is_no_utf8_is_refused_with_file_and_line(run: Run):
+def test_score_refuses_sample_that_is_not_utf8(run: Run):
     file = run.path / "samples.jsonl"
     file.write_bytes(file.read_bytes().replace(b"answer 2", b"answer \xff", 1))
     refused(RunError, lambda: lmtasks.score(run.path), f"{file}, line 3: damaged (", "utf-8")
 
 
-def test_line_that_stands_twice_is_refused(run: Run):
+def test_score_refuses_repeated_line(run: Run):
     file = run.path / "samples.jsonl"
     file.write_text(file.read_text() + line(run.path, 1) + "\n")
-    refused(RunError, lambda: lmtasks.score(run.path), f"{file}, line 5: damaged (the index 0 stands in line 1 too)")
+    refused(RunError, lambda: lmtasks.score(run.path), f"{file}, line 5: damaged (the index 0 occurs in line 1 too)")
 
 
-def test_lines_in_another_order_score_the_same(run: Run):
+def test_score_does_not_depend_on_order_of_lines(run: Run):
     file = run.path / "samples.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(reversed(lines)))
+    update_hash(run.path)
     assert lmtasks.score(run.path).scores == run.scores
     assert [sample.index for sample in Run(run.path).samples] == [0, 1, 2, 3]
 
 
-def test_samples_that_are_no_file_are_refused(run: Run):
+def test_score_refuses_samples_that_are_a_folder(run: Run):
     (run.path / "samples.jsonl").unlink()
     (run.path / "samples.jsonl").mkdir()
     refused(RunError, lambda: lmtasks.score(run.path), run.path / "samples.jsonl", "not a file")
 
 
-def test_fields_with_a_default_may_be_missing(run: Run):
-    """Samples of an older lmtasks, which did not have all fields."""
-    edit_line(run.path, 1, lambda values: [values.pop(name) for name in ("loglikelihoods", "error", "meta", "cut")])
+def test_sample_fields_with_default_may_be_missing(run: Run):
+    """Samples that another program wrote, without all fields."""
+    edit_line(
+        run.path, 1, lambda values: [values.pop(name) for name in ("loglikelihoods", "error", "meta", "truncated")]
+    )
+    update_hash(run.path)
     assert lmtasks.score(run.path).scores == run.scores
 
 
-def test_half_surrogate_pairs_are_read_back(tmp_path: Path):
+def test_samples_keep_half_surrogate_pairs(tmp_path: Path):
     odd = [Example(id="a", inputs={"text": "half \ud83d"}, references=("x",))]
     task = make_task(datasets={"demo": lambda split: iter(odd)})
     run = lmtasks.run(task, model=FakeModel(["x \ud83d"]), output_dir=tmp_path)
@@ -240,19 +251,19 @@ def test_half_surrogate_pairs_are_read_back(tmp_path: Path):
         ({"index": 3}, "id"),
         ({"prompt_sha256": "0" * 64}, "prompt_sha256"),
         ({"prompt_tokens": 10**9}, "prompt_tokens"),
-        ({"cut": {"text": 3}}, "cut"),
-        ({"finish": "skipped"}, "finish"),
-        ({"finish": "unknown"}, "finish"),
+        ({"truncated": {"text": 3}}, "truncated"),
+        ({"finish_reason": "skipped"}, "finish_reason"),
+        ({"finish_reason": "unknown"}, "finish_reason"),
         ({"loglikelihoods": [{"logprob": -1.0, "tokens": 2, "bytes": 2}]}, "loglikelihoods"),
     ],
 )
-def test_sample_of_another_example_is_not_taken_over(unfinished: Path, change: dict[str, Any], field: str):
+def test_resume_refuses_edited_sample(unfinished: Path, change: dict[str, Any], field: str):
     edit_line(unfinished, 2, change)
     model = FakeModel(answer)
     refused(
         RunError,
         lambda: lmtasks.run(make_task(), model=model, output_dir=unfinished.parent),
-        f"{unfinished / 'samples.jsonl'}, line 2: the {field} of sample", "was edited", "--output-dir",
+        f"{unfinished / 'samples.jsonl'}, line 2: the {field} of sample", "was edited", "output_dir",
     )  # fmt: skip
     assert model.prompts == []
     # As the message says: without that line, its example is answered again.
@@ -264,7 +275,7 @@ def test_sample_of_another_example_is_not_taken_over(unfinished: Path, change: d
     assert run.scores[0].value == 100
 
 
-def test_prediction_that_was_edited_is_read_again_from_the_completion(unfinished: Path):
+def test_resume_parses_completions_again(unfinished: Path):
     edit_line(unfinished, 2, {"prediction": "edited", "language": "zh", "meta": {"topic": "edited"}})
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=unfinished.parent)
     assert run.samples[1].prediction == "answer 1"
@@ -272,12 +283,13 @@ def test_prediction_that_was_edited_is_read_again_from_the_completion(unfinished
     assert run.scores[0].value == 100
 
 
-def test_many_samples_are_read_fast(run: Run):
+def test_reading_many_samples_is_fast(run: Run):
     count = 20_000
     values = json.loads(line(run.path, 1))
     many = (json.dumps(values | {"index": number, "id": f"e{number}"}) for number in range(count))
     (run.path / "samples.jsonl").write_text("\n".join(many) + "\n")
     edit_record(run.path, at("data.count", count))
+    update_hash(run.path)
     begun = time.process_time()
     assert len(Run(run.path).samples) == count
     assert time.process_time() - begun < 5  # 0.5 s on two cores; quadratic time would be minutes
@@ -326,17 +338,18 @@ REQUIRED = (
 
 
 @pytest.mark.parametrize("path", REQUIRED)
-def test_record_that_lacks_a_part_is_refused_in_one_line(run: Run, path: str):
+def test_run_record_without_a_part_is_refused_in_one_line(run: Run, path: str):
     edit_record(run.path, lacks(path))
     said = path.replace(".0.", "[0].")
     refused(RunError, lambda: lmtasks.score(run.path), f"{run.path / 'run.json'}: damaged ({said}: missing)")
 
 
 @pytest.mark.parametrize("wrong", [None, "x", [], {}, -1.5])
-def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other: Run, wrong: Any):
+def test_run_record_with_wrong_types_gives_scores_or_one_line(run: Run, other: Run, wrong: Any):
     """Every part, the optional ones too, is put in every type: what is taken must score as before."""
     honest = (run.path / "run.json").read_text()
-    paths = [*REQUIRED, "key", "metrics", "health", "health.0.name", "intervals", "engine", "adapter", "rounding",
+    paths = [*REQUIRED, "key", "metrics", "output_checks", "output_checks.0.name", "intervals", "backend", "adapter",
+             "quantization_loss", "samples_sha256",
              "task.parameters", "batch_size", "training", "schema", "metrics.0", "counts.empty",
              "scores.0.low", "data.columns", "intervals.seed", "environment.packages.numpy"]  # fmt: skip
     taken = []
@@ -364,15 +377,15 @@ def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other
         (at("scores.0.value", "x"), "scores[0].value: expected a number, got 'x'"),
         (at("scores.0.colour", "x"), "scores[0].colour: unknown"),
         (at("scores", {}), "scores: expected a list, got {}"),
-        (at("health.0", 3), "health[0]: expected an object, got 3"),
+        (at("output_checks.0", 3), "output_checks[0]: expected an object, got 3"),
         (at("status", "done"), "status: expected 'running' or 'finished' or 'failed' or 'interrupted', got 'done'"),
         (at("data.count", -1), "data.count: expected a number of at least 0, got -1"),
         (at("counts", {}), "counts.examples: missing"),
         (at("tokens.prompt", 10**400), "tokens.prompt: expected a whole number"),
         (at("prompt.fewshot", {"ids": [1]}), "prompt.fewshot.data: missing"),
         (
-            at("rounding", {"tokens": 1, "baseline_ppl": 0, "quantized_ppl": 1}),
-            "rounding.baseline_ppl: expected a number of at least 0.5",
+            at("quantization_loss", {"tokens": 1, "baseline_ppl": 0, "quantized_ppl": 1}),
+            "quantization_loss.baseline_ppl: expected a number of at least 0.5",
         ),
         (
             at("prompt.chat_template", {"kwargs": {}, "date": "today"}),
@@ -385,11 +398,13 @@ def test_record_with_a_part_of_any_type_gives_scores_or_one_line(run: Run, other
         (at("timings.generate_seconds", -1), "timings.generate_seconds: expected a number of at least 0, got -1"),
         (at("metrics", "bleu"), "metrics: expected a list, got 'bleu'"),
         (at("adapter", {"source": "x"}), "adapter.id: missing"),
-        (at("training", {}), "training.schema: missing"),
+        (at("training", {}), "training.made: missing"),
         (at("more", json.loads("[" * 200 + "]" * 200)), "nested too deeply"),
     ],
 )
-def test_damaged_record_says_where_and_what(run: Run, other: Run, change: Callable[[dict[str, Any]], None], told: str):
+def test_damaged_run_record_is_refused_with_path_and_value(
+    run: Run, other: Run, change: Callable[[dict[str, Any]], None], told: str
+):
     edit_record(run.path, change)
     where = f"{run.path / 'run.json'}: damaged ("
     refused(RunError, lambda: lmtasks.score(run.path), where, told)
@@ -401,21 +416,22 @@ def test_damaged_record_says_where_and_what(run: Run, other: Run, change: Callab
     ("text", "told"),
     [
         ("", "Expecting value"),
-        ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
-        ('{"schema": 1, "seed": NaN}', "NaN is no number of JSON"),
-        ('{"schema": 1, "seed": 1e999}', "too large"),
+        ('{"schema": 2, "schema": 2}', "the key 'schema' occurs twice"),
+        ('{"schema": 2, "seed": NaN}', "NaN is not a JSON number"),
+        ('{"schema": 2, "seed": 1e999}', "too large"),
         ("[" * 100_000, "nested too deeply"),
         ("\ufeff{}", "Expecting value"),
-        ("[]", "schema None"),
-        ('{"schema": 1}', "status: missing"),
+        ("[]", "expected an object, got []"),
+        ("{}", "schema None"),
+        ('{"schema": 2}', "status: missing"),
     ],
 )
-def test_record_that_is_no_json_of_ours_is_refused(run: Run, text: str, told: str):
+def test_run_record_that_is_not_json_is_refused(run: Run, text: str, told: str):
     (run.path / "run.json").write_text(text, encoding="utf-8")
     refused(RunError, lambda: Run(run.path), run.path / "run.json", told)
 
 
-def test_record_that_is_huge_or_no_file_is_refused_without_reading_it(run: Run):
+def test_huge_run_record_is_refused_without_reading_it(run: Run):
     file = run.path / "run.json"
     with file.open("wb") as sparse:
         sparse.truncate(2**40)
@@ -425,31 +441,65 @@ def test_record_that_is_huge_or_no_file_is_refused_without_reading_it(run: Run):
     refused(RunError, lambda: Run(run.path), file, "not a file")
 
 
-def test_record_of_the_first_lmtasks_is_read(run: Run):
-    """Runs of schema 1 that were made before these keys came."""
-    for name in ("key", "metrics", "health", "intervals", "engine", "adapter", "rounding", "loglikelihood"):
-        edit_record(run.path, lacks(name))
-    for path in ("task.parameters", "prompt.sha256", "model.quantize", "counts.unparsed", "scores.0.low"):
-        edit_record(run.path, lacks(path))
-    again = lmtasks.score(run.path, metrics=("exact_match", "chrf"))
-    assert [score.value for score in again.scores] == [score.value for score in run.scores]
+@pytest.mark.parametrize("schema", [1, 3, "2", 2.0, True, None])
+def test_record_of_another_schema_is_refused_with_its_writer(run: Run, schema: Any):
+    edit_record(run.path, at("schema", schema))
+    edit_record(run.path, at("environment.packages.lmtasks", "0.0.9"))
+    told = f"schema {schema!r}, written by lmtasks 0.0.9; this lmtasks reads schema 2; run it again, or use"
+    refused(RunError, lambda: Run(run.path), f"{run.path / 'run.json'}: {told}")
+    refused(RunError, lambda: lmtasks.score(run.path), told)
 
 
-def test_keys_of_a_later_lmtasks_are_kept(run: Run):
+def test_record_with_an_unknown_key_is_refused(run: Run):
     edit_record(run.path, at("later", {"a": [1]}))
-    assert lmtasks.score(run.path).record["later"] == {"a": [1]}
+    refused(RunError, lambda: lmtasks.score(run.path), f"{run.path / 'run.json'}: damaged (later: unknown)")
 
 
-def test_damaged_record_in_the_output_folder_is_said_and_left(unfinished: Path, caplog: pytest.LogCaptureFixture):
+# The hash of samples.jsonl
+
+
+def test_samples_of_a_finished_run_are_checked_against_their_hash(run: Run, other: Run):
+    record = json.loads((run.path / "run.json").read_text())
+    file = run.path / "samples.jsonl"
+    assert record["samples_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    edit_line(run.path, 2, {"prediction": "another"})
+    told = (f"{file}: damaged, or edited: its SHA-256 is", record["samples_sha256"][:12], "run it again")
+    refused(RunError, lambda: lmtasks.load_run(run.path), *told)
+    refused(RunError, lambda: lmtasks.score(run.path), *told)
+    refused(RunError, lambda: lmtasks.compare(other.path, run.path), *told)
+    refused(RunError, lambda: lmtasks.reports.markdown_report(Run(run.path)), *told)
+
+
+def test_hash_of_samples_is_that_of_the_resumed_run(unfinished: Path):
+    assert Run(unfinished).record.samples_sha256 is None
+    edit_line(unfinished, 2, {"prediction": "edited"})
+    run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=unfinished.parent)
+    assert run.path == unfinished
+    assert lmtasks.load_run(unfinished).samples == run.samples
+
+
+def test_finished_record_without_a_hash_of_its_samples_is_refused(run: Run):
+    edit_record(run.path, at("samples_sha256", None))
+    refused(RunError, lambda: Run(run.path), "damaged (samples_sha256: expected text in a finished run, got None)")
+
+
+def test_load_run_returns_typed_parts(run: Run):
+    loaded = lmtasks.load_run(run.path)
+    assert (loaded.record.task.name, loaded.record.prompt.name, loaded.record.counts.scored) == ("echo", "plain", 4)
+    assert [sample.id for sample in loaded.samples] == ["e0", "e1", "e2", "e3"]
+    assert loaded.scores == run.scores
+
+
+def test_run_warns_of_damaged_record_and_uses_new_folder(unfinished: Path, caplog: pytest.LogCaptureFixture):
     edit_record(unfinished, at("data.count", "x"))
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=unfinished.parent)
     assert run.path != unfinished
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{unfinished / 'run.json'}: damaged (data.count: expected a whole number")
-    assert "cannot be continued" in said
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"{unfinished / 'run.json'}: damaged (data.count: expected a whole number")
+    assert "cannot be resumed" in message
 
 
-def test_command_line_refuses_a_damaged_run_with_exit_code_1(run: Run, capsys: pytest.CaptureFixture[str]):
+def test_score_command_refuses_damaged_run_with_exit_code_1(run: Run, capsys: pytest.CaptureFixture[str]):
     edit_line(run.path, 2, {"references": "abc"})
     with pytest.raises(SystemExit) as ended:
         main(["score", str(run.path)])

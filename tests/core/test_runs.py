@@ -47,8 +47,8 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     assert run.status == "finished"
     assert [sample.prediction for sample in run.samples] == [f"answer {number}" for number in range(6)]
     assert {score.name: score.value for score in run.scores} == {"exact_match": 100.0, "chrF": 100.0}
-    record = run.record
-    assert record["schema"] == 1
+    record = run.record.to_json()
+    assert record["schema"] == 2
     assert len(record["prompt"].pop("sha256")) == 64
     assert record["prompt"] == {
         "name": "plain",
@@ -58,9 +58,10 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
         "chat_template": None,
     }
     assert record["data"]["count"] == 6
-    assert record["generation"]["stop"] == ["\n\n"]
+    assert record["generation"]["stop"] == ("\n\n",)
     assert record["counts"] == {
-        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "cut": 0, "unfinished": 0, "unparsed": 0, "reused": 0,
+        "examples": 6, "scored": 6, "skipped": 0, "empty": 0, "truncated_prompts": 0, "truncated_outputs": 0,
+        "unparsed": 0, "reused": 0,
         "unanswered": 0,
     }  # fmt: skip
     assert record["environment"]["packages"]["sacrebleu"]
@@ -81,7 +82,7 @@ def test_the_report_quotes_scores_signatures_and_samples(tmp_path):
         assert f"| {score.name} |" in report
         assert score.signature.replace("|", "\\|") in report
     assert report.count("### `e") == 5
-    assert run.record["data"]["sha256"] in report
+    assert run.record.data.sha256 in report
 
 
 def test_markup_of_data_stays_text_in_the_report(tmp_path):
@@ -127,7 +128,7 @@ def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path)
     assert run.path == folder
     assert len(model.prompts) == 2
-    assert run.record["counts"]["reused"] == 4
+    assert run.record.counts.reused == 4
     assert [sample.id for sample in run.samples] == [example.id for example in EXAMPLES]
     assert run.scores[0].value == 100
 
@@ -146,7 +147,7 @@ def test_other_settings_never_continue_a_run(tmp_path, changes):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, **changes)
-    assert run.record["counts"]["reused"] == 0
+    assert run.record.counts.reused == 0
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"prompts": {"plain": "Say: $text"}}])
@@ -154,7 +155,7 @@ def test_another_version_or_wording_of_the_task_never_continues_a_run(tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
     run = lmtasks.run(make_task(**change), model=FakeModel(answer), output_dir=tmp_path)
-    assert run.record["counts"]["reused"] == 0
+    assert run.record.counts.reused == 0
 
 
 def test_a_killed_run_is_continued(tmp_path):
@@ -180,10 +181,10 @@ lmtasks.run(test_runs.make_task(), model=FakeModel(slow), output_dir=Path({str(t
     process.stdout.close()
     (folder,) = tmp_path.iterdir()
     assert Run(folder).status == "running"
-    assert Run(folder).record["timings"]["generate_seconds"] > 0
+    assert Run(folder).record.timings.generate_seconds > 0
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     assert run.path == folder
-    assert (run.status, run.record["counts"]["reused"]) == ("finished", 3)
+    assert (run.status, run.record.counts.reused) == ("finished", 3)
 
 
 def test_a_run_in_progress_is_left_to_its_process(tmp_path):
@@ -212,8 +213,8 @@ def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
     (folder,) = tmp_path.iterdir()
     run = Run(folder)
     assert run.status == "failed"
-    assert "no three, please" in run.record["error"]
-    assert run.record["counts"]["unparsed"] == 1
+    assert "no three, please" in run.record.error
+    assert run.record.counts.unparsed == 1
     assert [sample.prediction for sample in run.samples] == [
         "" if number == 3 else f"answer {number}" for number in range(6)
     ]
@@ -240,12 +241,14 @@ def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
     options = RunOptions(max_new_tokens=20, output_dir=tmp_path)
     model = FakeModel(lambda prompt: "x", context_length=60)
     cut = lmtasks.run(task, options, model=model, on_overlong="cut")
-    assert cut.record["counts"]["cut"] == 1
+    assert cut.record.counts.truncated_prompts == 1
     assert cut.samples[-1].prompt_tokens <= 40
-    assert cut.samples[-1].cut["text"] == len("word " * 50) - len(model.prompts[-1].removeprefix("Say ").rstrip("\n"))
+    assert cut.samples[-1].truncated["text"] == len("word " * 50) - len(
+        model.prompts[-1].removeprefix("Say ").rstrip("\n")
+    )
     skipped = lmtasks.run(task, options, model=model, on_overlong="skip")
-    assert skipped.record["counts"]["skipped"] == 1
-    assert skipped.samples[-1].finish == "skipped"
+    assert skipped.record.counts.skipped == 1
+    assert skipped.samples[-1].finish_reason == "skipped"
     assert skipped.scores[0].n == 6
 
 
@@ -260,7 +263,7 @@ def test_data_without_references_runs_and_has_no_scores(tmp_path):
         make_task(datasets={"demo": lambda split: iter(bare)}), model=FakeModel(["hi"]), output_dir=tmp_path
     )
     assert run.scores == []
-    assert run.record["counts"]["scored"] == 0
+    assert run.record.counts.scored == 0
     assert "No scores" in (run.path / "report.md").read_text()
 
 
@@ -269,15 +272,12 @@ def test_few_shot_examples_are_shown_and_recorded(tmp_path):
     task = make_task(datasets={"demo": lambda split: iter(EXAMPLES if split == "test" else pool)})
     model = FakeModel(answer)
     run = lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3, limit=2)
-    fewshot = run.record["prompt"]["fewshot"]
-    assert fewshot["split"] == "train"
-    assert len(fewshot["ids"]) == 2
-    for id in fewshot["ids"]:
+    fewshot = run.record.prompt.fewshot
+    assert fewshot.split == "train"
+    assert len(fewshot.ids) == 2
+    for id in fewshot.ids:
         assert f"Say pool {id[1]}\nshown {id[1]}\n\n" in model.prompts[0]
-    assert (
-        lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3).record["prompt"]["fewshot"]
-        == fewshot
-    )
+    assert lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3).record.prompt.fewshot == fewshot
 
 
 def test_chat_models_get_their_template_once(tmp_path):
@@ -317,7 +317,7 @@ def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_p
 
 
 def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99}')
     with pytest.raises(RunError, match="schema 99"):
@@ -329,7 +329,7 @@ def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="--output-dir"):
+    with pytest.raises(RunError, match="output_dir"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "file")
 
 
@@ -361,7 +361,7 @@ def test_time_is_measured(tmp_path):
         return answer(prompt)
 
     run = lmtasks.run(make_task(), model=FakeModel(slow), output_dir=tmp_path)
-    assert run.record["timings"]["total_seconds"] >= run.record["timings"]["generate_seconds"] >= 0.1
+    assert run.record.timings.total_seconds >= run.record.timings.generate_seconds >= 0.1
 
 
 def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
@@ -373,7 +373,7 @@ def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
     with pytest.raises(PluginError):
         lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
-    assert run.record["counts"]["reused"] == 6
+    assert run.record.counts.reused == 6
     assert run.scores[0].value == 100
     assert [sample.prediction for sample in Run(run.path).samples] == [f"answer {number}" for number in range(6)]
 
@@ -383,8 +383,8 @@ def test_totals_of_a_continued_run_are_those_of_all_sessions(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path / "parts")
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "parts")
-    assert run.record["tokens"] == whole.record["tokens"]
-    assert run.record["counts"] == whole.record["counts"] | {"reused": 4}
+    assert run.record.tokens == whole.record.tokens
+    assert run.record.counts == whole.record.counts.model_copy(update={"reused": 4})
 
 
 def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
@@ -408,8 +408,8 @@ def test_settings_are_taken_as_python_callers_write_them(tmp_path):
     )  # fmt: skip
     assert run.samples[0].completion == "The "
     assert [score.name for score in run.scores] == ["exact_match"]
-    assert run.record["generation"]["stop"] == ["END", "\n\n"]
-    assert isinstance(run.record["generation"]["temperature"], float)
+    assert run.record.generation.stop == ("END", "\n\n")
+    assert isinstance(run.record.generation.temperature, float)
 
 
 def test_single_names_are_no_letters():
@@ -421,7 +421,7 @@ def test_single_names_are_no_letters():
 def test_greedy_can_be_asked_of_a_task_that_samples(tmp_path):
     task = make_task(generation=Generation(temperature=1.0, top_p=0.9))
     run = lmtasks.run(task, model=FakeModel(answer), output_dir=tmp_path, temperature=0)
-    assert run.record["generation"]["top_p"] == 1.0
+    assert run.record.generation.top_p == 1.0
 
 
 def test_a_language_column_that_states_none_leaves_it_to_the_task(tmp_path):
@@ -445,7 +445,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 def test_a_run_that_skipped_everything_says_so(tmp_path):
     model = FakeModel(answer, context_length=30)
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, max_new_tokens=28, on_overlong="skip")
-    assert (run.scores, run.record["counts"]["skipped"]) == ([], 6)
+    assert (run.scores, run.record.counts.skipped) == ([], 6)
     assert "every example was skipped" in (run.path / "report.md").read_text()
 
 
@@ -462,10 +462,10 @@ def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
     git("commit", "-q", "--allow-empty", "-m", "first")
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".gitignore").write_text("runs/\n.gitignore\n")
-    clean = lmtasks.run(make_task(), model=FakeModel(answer)).record["environment"]["git"]
-    assert clean == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False}
+    clean = lmtasks.run(make_task(), model=FakeModel(answer)).record.environment.git
+    assert (clean.commit, clean.dirty) == (git("rev-parse", "HEAD").strip(), False)
     (tmp_path / "note.txt").write_text("changed")
-    assert lmtasks.run(make_task(), model=FakeModel(answer)).record["environment"]["git"]["dirty"]
+    assert lmtasks.run(make_task(), model=FakeModel(answer)).record.environment.git.dirty
 
 
 @pytest.mark.parametrize("name", ["a", "a=b"])
@@ -491,7 +491,7 @@ def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_name
     monkeypatch.chdir(tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / ".git" / "runs")
     assert not trace.exists()
-    assert run.record["environment"]["git"]["dirty"]
+    assert run.record.environment.git.dirty
     subprocess.run(["git", "status"], capture_output=True)
     assert trace.exists()  # as git alone would have it
 
@@ -514,7 +514,7 @@ def test_filter_whose_name_is_not_utf8_is_not_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / ".git" / "runs")
     assert not trace.exists()
-    assert run.record["environment"]["git"]["dirty"]
+    assert run.record.environment.git.dirty
 
 
 def test_checkout_with_a_name_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
@@ -527,7 +527,7 @@ def test_checkout_with_a_name_that_is_not_utf8_is_recorded(tmp_path, monkeypatch
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")).touch()
     monkeypatch.chdir(tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / ".git" / "runs")
-    assert run.record["environment"]["git"]["dirty"]
+    assert run.record.environment.git.dirty
 
 
 HUGE = 10**30

@@ -124,7 +124,7 @@ def test_each_line_answers_the_example_at_its_place(data, outputs):
     scored = score(data, outputs)
     assert [(sample.id, sample.prediction) for sample in scored.samples] == list(zip(IDS, OUTPUTS, strict=True))
     assert [list(sample.references) for sample in scored.samples] == list(REFERENCES)
-    assert {sample.finish for sample in scored.samples} == {"unknown"}
+    assert {sample.finish_reason for sample in scored.samples} == {"unknown"}
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_a_blank_line_is_an_empty_output_that_counts(data, tmp_path):
     scored = score(data, tmp_path / "system.txt")
     assert values(scored) == pytest.approx(by_sacrebleu(emptied, REFERENCES), abs=1e-9)
     assert {score.n for score in scored.scores} == {4}
-    assert scored.record["counts"]["empty"] == 1
-    assert {score.name: score.value for score in scored.health}["empty"] == 25
+    assert scored.record.counts.empty == 1
+    assert {score.name: score.value for score in scored.output_checks}["empty"] == 25
 
 
 def test_outputs_are_scored_as_they_are(data, tmp_path):
@@ -233,7 +233,7 @@ def test_map_names_the_column_of_the_outputs(data, tmp_path):
     rows = [{"prediction": "not this", **row} for row in shuffled(name="system 2")]
     scored = score(data, jsonl(tmp_path / "system.jsonl", rows), columns={"prediction": "system 2"})
     assert predictions(scored) == list(OUTPUTS)
-    assert scored.record["data"]["columns"] == {}
+    assert scored.record.data.columns == {}
 
 
 def test_an_empty_cell_and_a_null_are_empty_outputs(data, tmp_path):
@@ -319,7 +319,7 @@ def test_a_column_that_is_asked_for_wins_over_the_list(outputs, tmp_path):
     scored = score(data, outputs, references="gold")
     assert [sample.references for sample in scored.samples] == [(text,) for text in gold]
     assert values(scored) == pytest.approx(by_sacrebleu(OUTPUTS, [[text] for text in gold]), abs=1e-9)
-    assert scored.record["data"]["columns"] == {"references": "gold"}
+    assert scored.record.data.columns == {"references": "gold"}
     assert values(score(data, outputs, columns={"references": "gold"})) == values(scored)
 
 
@@ -422,8 +422,8 @@ def test_a_finished_run_scored_again_gives_the_recorded_scores_and_stays_as_it_i
     for target in (run, run.path, str(run.path)):
         scored = lmtasks.score(target)
         assert scored.scores == run.scores
-        assert scored.health == run.health
-        assert scored.record["metrics"] == ["bleu", "chrf", "ter"]
+        assert scored.output_checks == run.output_checks
+        assert scored.record.metrics == ("bleu", "chrf", "ter")
         assert scored.path == run.path
     assert tree(run.path) == before
     assert set(before) == {"run.json", "samples.jsonl", "report.md"}
@@ -501,19 +501,19 @@ def test_intervals_hold_the_score_and_repeat_with_their_seed(data, outputs):
     assert all(one.low < one.value < one.high for one in first.scores)
     assert values(first) == values(other)
     assert [one.low for one in first.scores] != [one.low for one in other.scores]
-    assert first.record["intervals"]["resamples"] == 200
+    assert first.record.intervals.resamples == 200
 
 
 def test_without_resamples_there_is_no_interval(data, outputs, run):
     for scored in (score(data, outputs, resamples=0), lmtasks.score(run, resamples=0)):
-        assert {(one.low, one.high) for one in (*scored.scores, *scored.health)} == {(None, None)}
-        assert scored.record["intervals"]["resamples"] == 0
+        assert {(one.low, one.high) for one in (*scored.scores, *scored.output_checks)} == {(None, None)}
+        assert scored.record.intervals.resamples == 0
 
 
 def test_by_default_there_are_intervals(data, outputs):
     scored = lmtasks.score(make_task(), data=data, predictions=outputs, metrics="exact_match")
     assert (scored.scores[0].low, scored.scores[0].high) == (0, 75)
-    assert scored.record["intervals"] | {"method": ""} == {
+    assert scored.record.intervals.to_json() | {"method": ""} == {
         "method": "", "confidence": 0.95, "resamples": 1000, "seed": 0,
     }  # fmt: skip
 
@@ -536,10 +536,10 @@ def test_outputs_leave_a_run_folder_where_asked(data, outputs, tmp_path):
     assert "system" in scored.path.name
     run = Run(scored.path)
     assert run.status == "finished"
-    assert (run.scores, run.health, run.samples) == (scored.scores, scored.health, scored.samples)
+    assert (run.scores, run.output_checks, run.samples) == (scored.scores, scored.output_checks, scored.samples)
     assert run.record == scored.record
-    assert run.record["model"]["name"] == "system.txt"
-    assert hashlib.sha256(outputs.read_bytes()).hexdigest() in run.record["model"]["revision"]
+    assert run.record.model.name == "system.txt"
+    assert hashlib.sha256(outputs.read_bytes()).hexdigest() in run.record.model.revision
     assert lmtasks.score(run, resamples=20).scores == scored.scores
 
 
@@ -551,7 +551,7 @@ def test_the_report_of_outputs_is_readable(data, outputs, tmp_path):
         assert f"| {one.name} |" in report
         assert f"{one.value:.2f}" in report
         assert one.signature.replace("|", "\\|") in report
-    for text in (*OUTPUTS, REFERENCES[0][0], "text a", scored.record["data"]["sha256"]):
+    for text in (*OUTPUTS, REFERENCES[0][0], "text a", scored.record.data.sha256):
         assert text in report
     assert "None" not in report
 
@@ -564,7 +564,7 @@ def test_outputs_and_a_run_that_said_the_same_compare_as_the_same(data, outputs,
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(data, outputs):
-    refused(RunError, lambda: score(data, outputs, output_dir=outputs), outputs, "--output-dir")
+    refused(RunError, lambda: score(data, outputs, output_dir=outputs), outputs, "output_dir")
 
 
 # Settings
@@ -659,7 +659,7 @@ def test_a_run_that_lost_samples_is_refused(finished):
         samples.write_text("".join(kept), encoding="utf-8")
         refused(RunError, lambda: lmtasks.score(finished), samples, "damaged", "of 4")
     samples.write_text("".join([*lines[:3], lines[0]]), encoding="utf-8")
-    refused(RunError, lambda: lmtasks.score(finished), samples, "line 4: damaged", "stands in line 1 too")
+    refused(RunError, lambda: lmtasks.score(finished), samples, "line 4: damaged", "occurs in line 1 too")
     samples.unlink()
     refused(RunError, lambda: lmtasks.score(finished), samples, "0 samples of 4")
 
@@ -672,7 +672,7 @@ def test_a_line_that_is_not_utf8_is_named(finished):
 
 
 def test_a_file_is_no_run_folder(finished):
-    refused(RunError, lambda: lmtasks.compare(finished.path / "run.json", finished), "no run folder")
+    refused(RunError, lambda: lmtasks.compare(finished.path / "run.json", finished), "not a run folder")
 
 
 def test_nothing_half_written_stays_behind(data, outputs, tmp_path, monkeypatch):
@@ -705,7 +705,7 @@ def test_health_and_its_intervals_are_those_of_the_run_in_whatever_order_it_fini
 
     model = Backwards(answers()._answers)
     run = lmtasks.run(make_task(), data=data, model=model, output_dir=tmp_path / "runs")
-    assert lmtasks.score(run).health == run.health
+    assert lmtasks.score(run).output_checks == run.output_checks
 
 
 def test_a_column_for_plain_lines_is_refused(data, outputs):
@@ -715,6 +715,6 @@ def test_a_column_for_plain_lines_is_refused(data, outputs):
 def test_the_report_of_outputs_made_elsewhere_says_nothing_that_nobody_knows(data, outputs, tmp_path):
     scored = score(data, outputs, output_dir=tmp_path / "runs")
     report = (scored.path / "report.md").read_text(encoding="utf-8")
-    assert "- 4 of 4 have references and were scored\n- 0 of 4 outputs are empty" in report
+    assert "- 4 of 4 with references, scored\n- 0 of 4 empty" in report
     for unknown in ("limit of new tokens", "prompts lost", "interrupted run", "(unknown)"):
         assert unknown not in report

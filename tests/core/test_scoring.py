@@ -42,7 +42,7 @@ ON_CHINESE = [pytest.param(name, marks=needs_jieba if name == "rouge:jieba" else
 
 
 def sample(
-    prediction: str, *references: str, language: str | None = None, index: int = 0, finish: str = "stop"
+    prediction: str, *references: str, language: str | None = None, index: int = 0, finish_reason: str = "stop"
 ) -> Sample:
     return Sample(
         index=index,
@@ -51,7 +51,7 @@ def sample(
         references=references,
         language=language,
         prediction=prediction,
-        finish=finish,
+        finish_reason=finish_reason,
         loglikelihoods=tuple(
             LogLikelihood(logprob=-1.1 * len(text), tokens=len(text), bytes=len(text.encode())) for text in references
         ),
@@ -271,9 +271,9 @@ def test_text_without_any_letter_is_scored_in_an_unknown_language():
 def test_skipped_samples_and_those_without_references_are_left_out():
     samples = [
         sample("nine", "nine", language="en"),
-        sample("", "ferry", language="en", index=1, finish="skipped"),
+        sample("", "ferry", language="en", index=1, finish_reason="skipped"),
         sample("bread", language="en", index=2),
-        sample("boats", "bread", language="en", index=3, finish="length"),
+        sample("boats", "bread", language="en", index=3, finish_reason="length"),
     ]
     score = scores(samples)["exact_match"]
     assert (score.value, score.n) == (50, 2)
@@ -282,7 +282,7 @@ def test_skipped_samples_and_those_without_references_are_left_out():
 
 def test_a_set_with_nothing_to_score_has_no_scores():
     assert score_samples([], CORE.values()) == []
-    assert score_samples([sample("x"), sample("", "x", finish="skipped")], CORE.values()) == []
+    assert score_samples([sample("x"), sample("", "x", finish_reason="skipped")], CORE.values()) == []
 
 
 def test_metrics_may_come_from_a_generator():

@@ -30,6 +30,8 @@ from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import load
 from lmtasks.options import TrainOptions
 from lmtasks.prompts import RenderedPrompt, Renderer
+from lmtasks.records.adapter import AdapterRecord
+from lmtasks.records.reading import validate
 from lmtasks.testing import save_tiny_model
 from lmtasks.training import plan_training, prepare, trainer
 from lmtasks.training import train as training
@@ -126,15 +128,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, data: dic
     return train_whole(tiny_folder, data, tmp_path_factory.mktemp("adapters") / "whole")
 
 
-def validations(record: dict) -> list[tuple[int, float]]:
-    return [(entry["step"], entry["eval_loss"]) for entry in record["training"]["history"] if "eval_loss" in entry]
+def validations(record: AdapterRecord) -> list[tuple[int, float]]:
+    return [(entry.step, entry.eval_loss) for entry in record.training.history if entry.eval_loss is not None]
 
 
 def same_as_undisturbed(adapter: Path, whole: lmtasks.TrainedAdapter) -> bool:
-    record = json.loads((adapter / "lmtasks.json").read_text())
+    record = find_adapter(adapter).record
     assert {path.name for path in adapter.iterdir()} == FINISHED
     assert validations(record) == validations(whole.record)
-    assert record["training"]["best_step"] == whole.record["training"]["best_step"]
+    assert record.training.best_step == whole.record.training.best_step
     assert (adapter / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
     return True
 
@@ -325,13 +327,13 @@ def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of
     tmp_path, tiny_folder, data, kind
 ):
     planned = ready(tiny_folder, data, max_steps=1, batch_size=18, validation=6, **kind)
-    history = learn(planned, tmp_path / "training").record["history"]
+    history = learn(planned, tmp_path / "training").record.history
     # The base's own losses, without an adapter.
     module = planned.loaded.module
-    assert history[0]["step"] == 0
-    assert history[0]["eval_loss"] == pytest.approx(mean_loss(module, planned.prepared.validation.items), abs=1e-5)
+    assert history[0].step == 0
+    assert history[0].eval_loss == pytest.approx(mean_loss(module, planned.prepared.validation.items), abs=1e-5)
     if "dropout" not in kind:
-        assert history[1]["loss"] == pytest.approx(mean_loss(module, planned.prepared.train.items), abs=1e-3)
+        assert history[1].loss == pytest.approx(mean_loss(module, planned.prepared.train.items), abs=1e-3)
 
 
 def test_training_moves_the_weights_of_the_adapter_and_leaves_the_base_as_it_was(tmp_path, tiny_folder, data):
@@ -354,7 +356,7 @@ def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
     for parts in (1, 2, 8, 16):  # of 8 examples
         planned = ready(tiny_folder, data, gradient_accumulation=parts, **how)
         done = learn(planned, tmp_path / str(parts))
-        losses = [entry["loss"] for entry in done.record["history"]]
+        losses = [entry.loss for entry in done.record.history if entry.loss is not None]
         results[parts] = load_file(done.checkpoint / WEIGHTS), losses
     weights, losses = results.pop(1)
     assert max(float(weight.abs().max()) for name, weight in weights.items() if "lora_B" in name) > 1e-3
@@ -392,8 +394,8 @@ def test_other_architectures_learn_too(tmp_path, data, architecture):
     save_tiny_model(tmp_path / "model", architecture)
     planned = ready(tmp_path / "model", data, max_steps=4, learning_rate=1e-2, batch_size=24)
     assert planned.prepared.packed
-    history = learn(planned, tmp_path / "training").record["history"]
-    assert history[-1]["loss"] < history[0]["loss"] - 0.1
+    history = learn(planned, tmp_path / "training").record.history
+    assert history[-1].loss < history[0].loss - 0.1
 
 
 def test_an_adapter_of_a_base_in_bfloat16_is_in_float32(tmp_path, tiny_folder, data):
@@ -669,7 +671,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, tiny_folder,
         train_whole(tiny_folder, files, adapter, on_progress=stopping_at(what, step))
     assert {path.name for path in adapter.iterdir()} == {"training"}
     done = train_whole(tiny_folder, files, adapter, resume=True)
-    assert done.record["training"]["resumed_at"] == resumed
+    assert done.record.training.resumed_at == resumed
     assert same_as_undisturbed(adapter, whole)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
@@ -684,7 +686,7 @@ def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_
         patched.setattr(training if step == "place_adapter" else api_training, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    with pytest.raises(TrainingError, match="has not finished; go on with --resume"):
+    with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
         train_whole(tiny_folder, files, tmp_path / "adapter")
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
@@ -729,7 +731,7 @@ def test_a_training_goes_on_only_as_it_was_begun(tiny_folder, data, unfinished, 
 
 def test_an_unfinished_training_is_not_begun_anew_by_mistake(tiny_folder, data, unfinished):
     before = contents(unfinished)
-    with pytest.raises(TrainingError, match="has not finished; go on with --resume"):
+    with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
         train_whole(tiny_folder, data, unfinished / "adapter")
     assert contents(unfinished) == before
 
@@ -845,22 +847,29 @@ def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path, name):
         ({"steps": 0}, "steps: expected a number of at least 1, got 0"),
         ({"before": 3}, "before: expected text or null, got 3"),
         ({"after": []}, "after: expected text or null, got []"),
-        ({"trained": {}}, "trained.schema: missing"),
+        ({"trained": {}}, "trained.made: missing"),
         ({"trained": True}, "trained: expected an object or null, got True"),
         ({"decisive": None}, "decisive: expected an object, got None"),
         ({"decisive": json.loads("[" * 200 + "]" * 200)}, "nested too deeply"),
-        ({"schema": 2}, "written by another version"),
+        ({"schema": 1}, "schema 1; this lmtasks reads schema 2"),
         ("", "Expecting value"),
         ("[]", "expected an object, got []"),
-        ('{"schema": 1, "schema": 1}', "the key 'schema' stands twice"),
-        ('{"schema": 1, "steps": NaN}', "NaN is no number of JSON"),
+        ('{"schema": 2, "schema": 2}', "the key 'schema' occurs twice"),
+        ('{"schema": 2, "steps": NaN}', "NaN is not a JSON number"),
     ],
 )
 def test_damaged_state_of_a_training_is_named(tmp_path, monkeypatch, change, told):
     monkeypatch.setattr("lmtasks.models.loading.load", lambda *_, **__: pytest.fail("the model was loaded"))
     folder = tmp_path / "adapter" / "training"
     folder.mkdir(parents=True)
-    state = {"schema": 1, "decisive": {}, "steps": 20, "before": None, "trained": None, "after": None}
+    state = {
+        "schema": 2,
+        "decisive": {"settings": {"chat_template_date": None}},
+        "steps": 20,
+        "before": None,
+        "trained": None,
+        "after": None,
+    }
     (folder / "state.json").write_text(change if isinstance(change, str) else json.dumps(state | change))
     with pytest.raises(TrainingError) as error:
         lmtasks.train(make_task(), tmp_path / "adapter", model="none", resume=True)
@@ -902,9 +911,9 @@ def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
             on_plan=lambda record: plans.append(record["steps"]), **how,
         )  # fmt: skip
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, resume=True, **how)
-    record = done.record["training"]
-    assert record["steps"] == record["planned_steps"] == plans[0] == 12
-    rates = [entry["learning_rate"] for entry in record["history"]][1:]
+    record = done.record.training
+    assert record.steps == record.planned_steps == plans[0] == 12
+    rates = [entry.learning_rate for entry in record.history][1:]
     assert rates == sorted(rates, reverse=True)
 
 
@@ -1072,7 +1081,7 @@ def test_disk_that_is_full_at_the_last_records_scores_nothing_again(
     assert same_as_undisturbed(tmp_path / "adapter", whole)
     assert runs == {path.name: (path / "samples.jsonl").stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     after = Run(tmp_path / "runs" / max(runs))
-    assert after.record["training"]["after"] == after.path.name
+    assert after.record.training.after == after.path.name
     assert "## Before and after fine-tuning" in (after.path / "report.md").read_text()
 
 
@@ -1085,12 +1094,12 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
     seen: list[set[int]] = []
     work = tmp_path / "training"
     done = learn(ready(tiny_folder, data, **how), work, lambda *_: seen.append(set(checkpoints(work))))
-    losses = {entry["step"]: entry["eval_loss"] for entry in done.record["history"] if "eval_loss" in entry}
+    losses = {entry.step: entry.eval_loss for entry in done.record.history if entry.eval_loss is not None}
     best = min(losses, key=losses.__getitem__)
     assert 1 <= best < 4, losses
     assert set(checkpoints(work)) == {best, 5}
-    assert done.record["best_step"] == best
-    assert done.record["validation_loss"] == losses[best]
+    assert done.record.best_step == best
+    assert done.record.validation_loss == losses[best]
     for kept in seen:
         newest = max(kept, default=0)
         scored = {step: loss for step, loss in losses.items() if 1 <= step <= newest}
@@ -1105,7 +1114,7 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
         assert sum(file.stat().st_size for file in path.iterdir()) < 3 * 4 * 24_576 + 150_000
     files = {**data, "output_dir": tmp_path / "runs"}
     trained = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, **files, **how, **ON_CPU)
-    assert trained.record["training"]["best_step"] == best
+    assert trained.record.training.best_step == best
     assert (trained.path / WEIGHTS).read_bytes() == (work / f"checkpoint-{best}" / WEIGHTS).read_bytes()
     assert (trained.path / WEIGHTS).read_bytes() != (work / "checkpoint-5" / WEIGHTS).read_bytes()
 
@@ -1113,7 +1122,7 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
 def test_without_validation_the_last_checkpoint_is_kept(tmp_path, tiny_folder, data):
     done = learn(ready(tiny_folder, data, max_steps=3), tmp_path)
     assert done.checkpoint.name == "checkpoint-3"
-    assert (done.record["best_step"], done.record["validation_loss"]) == (3, None)
+    assert (done.record.best_step, done.record.validation_loss) == (3, None)
     assert set(checkpoints(tmp_path)) == {3}
 
 
@@ -1133,7 +1142,7 @@ def test_every_optimizer_moves_weights(tmp_path, tiny_folder, data, optimizer):
 def test_every_schedule_warms_up_and_does_what_it_is_called(tmp_path, tiny_folder, data, schedule, falls):
     how = {"max_steps": 8, "warmup": 2.0, "learning_rate": 0.125, "schedule": schedule, "batch_size": 2}
     done = learn(ready(tiny_folder, data, **how), tmp_path)
-    rates = [entry["learning_rate"] for entry in done.record["history"]]
+    rates = [entry.learning_rate for entry in done.record.history]
     assert len(rates) == 8
     assert rates[0] < rates[1]
     assert max(rates) == 0.125
@@ -1159,7 +1168,7 @@ def test_kinds_of_lora_and_layers_are_as_asked_for(tmp_path, tiny_folder, data, 
     if "target_modules" in kind:
         layers = {name.split(".lora_")[0].rpartition(".")[2] for name in weights}
         assert layers == set(kind["target_modules"])
-    assert done.record["trainable_weights"] == sum(weight.numel() for weight in weights.values())
+    assert done.record.trainable_weights == sum(weight.numel() for weight in weights.values())
 
 
 @pytest.mark.parametrize(("architecture", "layer"), [("llama", "q_proj"), ("gpt2", "c_attn")])
@@ -1176,8 +1185,8 @@ def test_an_unknown_layer_is_told_with_those_that_there_are(tmp_path, data, arch
 def test_a_training_that_gets_no_better_ends_early(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     done = learn(ready(tiny_folder, data, early_stopping=2, **how), tmp_path)
-    assert done.record["steps"] == done.record["best_step"] + 2 < 10
-    assert done.record["planned_steps"] == 10
+    assert done.record.steps == done.record.best_step + 2 < 10
+    assert done.record.planned_steps == 10
 
 
 def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path, tiny_folder, data):
@@ -1185,20 +1194,20 @@ def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path,
     planned = ready(tiny_folder, data, early_stopping=2, **how)
     done = learn(planned, tmp_path)
     again = learn(planned, tmp_path)  # as after a kill before the adapter was in its place
-    assert again.record["steps"] == done.record["steps"]
-    assert again.record["history"] == done.record["history"]
+    assert again.record.steps == done.record.steps
+    assert again.record.history == done.record.history
 
 
 def test_patience_outlives_an_interruption(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     planned = ready(tiny_folder, data, early_stopping=2, **how)
     whole = learn(planned, tmp_path / "whole").record
-    assert whole["steps"] == whole["best_step"] + 2 < 10
+    assert whole.steps == whole.best_step + 2 < 10
     with pytest.raises(KeyboardInterrupt):
-        learn(planned, tmp_path / "broken", stopping_at("training", whole["best_step"] + 2))
+        learn(planned, tmp_path / "broken", stopping_at("training", whole.best_step + 2))
     again = learn(planned, tmp_path / "broken").record
-    assert again["resumed_at"] > again["best_step"]
-    assert (again["steps"], again["best_step"]) == (whole["steps"], whole["best_step"])
+    assert again.resumed_at > again.best_step
+    assert (again.steps, again.best_step) == (whole.steps, whole.best_step)
 
 
 def test_early_stopping_of_data_too_small_to_validate_is_refused(tmp_path, tiny_folder, data):
@@ -1213,16 +1222,16 @@ def test_a_training_ends_in_time(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, epochs=50.0, batch_size=1, max_minutes=1e-4)
     assert 1 <= len(planned.prepared.steps) < 100
     record = learn(planned, tmp_path).record
-    assert 1 <= record["steps"] <= len(planned.prepared.steps)
+    assert 1 <= record.steps <= len(planned.prepared.steps)
 
 
 def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=6, batch_size=6)
     done = learn(planned, tmp_path).record
-    assert (done["steps"], done["planned_steps"], done["epochs"]) == (6, 6, 1.5)
+    assert (done.steps, done.planned_steps, done.epochs) == (6, 6, 1.5)
     lengths = [len(item.token_ids) for item in planned.prepared.train.items]
-    assert sum(lengths) < done["tokens"] < 2 * sum(lengths)
-    assert planned.record["step_tokens"] == done["tokens"]
+    assert sum(lengths) < done.tokens < 2 * sum(lengths)
+    assert planned.record["step_tokens"] == done.tokens
 
 
 @pytest.mark.parametrize(
@@ -1299,7 +1308,7 @@ def test_an_unknown_tracker_is_refused(tiny_folder, data):
 
 def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, tiny_folder, data):
     record = json.loads((whole.path / "lmtasks.json").read_text())
-    assert record == whole.record
+    assert validate(AdapterRecord, record) == whole.record
     assert record["weights_sha256"] == hashlib.sha256((whole.path / WEIGHTS).read_bytes()).hexdigest()
     loaded = load(str(tiny_folder), trust_remote_code=False, on_progress=lambda *_: None, **ON_CPU)
     assert record["base"]["revision"] == loaded.info.revision
@@ -1317,22 +1326,22 @@ def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, t
         assert record[name]["file_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (record["task"]["name"], record["task"]["version"]) == ("first", 3)
     assert (record["training"]["examples"], record["training"]["validation_examples"]) == (20, 4)
-    losses = dict(validations(record))
+    losses = dict(validations(whole.record))
     assert list(losses) == list(range(0, 21, 2))
     assert losses[record["training"]["best_step"]] == min(losses.values()) < losses[0]
 
 
 def test_the_record_has_the_scores_of_the_runs_before_and_after(whole):
     record = whole.record
-    assert (record["before"], record["after"]) == (whole.before.path.name, whole.after.path.name)
-    assert [score["name"] for score in record["scores"]] == ["exact_match", "chrF"]
-    for score, before, after in zip(record["scores"], whole.before.scores, whole.after.scores, strict=True):
-        assert (score["first"], score["second"]) == (pytest.approx(before.value), pytest.approx(after.value))
-    assert record["scores"][1]["first"] != record["scores"][1]["second"]
-    assert record["verdict"]
-    assert whole.before.record["adapter"] is None
-    assert whole.after.record["adapter"]["sha256"] == record["weights_sha256"]
-    assert whole.after.record["training"] == record
+    assert (record.before, record.after) == (whole.before.path.name, whole.after.path.name)
+    assert [score.name for score in record.scores] == ["exact_match", "chrF"]
+    for score, before, after in zip(record.scores, whole.before.scores, whole.after.scores, strict=True):
+        assert (score.baseline, score.candidate) == (pytest.approx(before.value), pytest.approx(after.value))
+    assert record.scores[1].baseline != record.scores[1].candidate
+    assert record.verdict
+    assert whole.before.record.adapter is None
+    assert whole.after.record.adapter.sha256 == record.weights_sha256
+    assert whole.after.record.training == record
 
 
 def test_the_readme_is_a_model_card_with_the_scores(whole):
@@ -1340,13 +1349,13 @@ def test_the_readme_is_a_model_card_with_the_scores(whole):
 
     card = ModelCard((whole.path / "README.md").read_text())
     assert card.data.library_name == "peft"
-    assert card.data.base_model == whole.record["base"]["name"]
+    assert card.data.base_model == whole.record.base.name
     told = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
-    assert told == {(score["name"], round(score["second"], 4)) for score in whole.record["scores"]}
+    assert told == {(score.name, round(score.candidate, 4)) for score in whole.record.scores}
     assert {result.dataset_name for result in card.data.eval_results} == {"test.jsonl"}
-    for score in whole.record["scores"]:
-        assert f"| {score['name']} | {score['first']:.2f} | {score['second']:.2f} |" in card.text
-    assert whole.record["verdict"] in card.text
+    for score in whole.record.scores:
+        assert f"| {score.name} | {score.baseline:.2f} | {score.candidate:.2f} |" in card.text
+    assert whole.record.verdict in card.text
 
 
 def test_bare_peft_writes_what_lmtasks_wrote_with_the_adapter(whole, tiny_folder, data):
@@ -1376,6 +1385,6 @@ def test_without_references_to_score_there_is_an_adapter_and_nothing_to_compare(
     files = {**data, "eval_data": write(tmp_path / "bare.jsonl", bare), "output_dir": tmp_path / "runs"}
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, max_steps=1, **files, **ON_CPU)
     assert done.comparison is None
-    assert done.record["scores"] == []
+    assert done.record.scores == ()
     assert "no references" in (done.path / "README.md").read_text()
     assert {path.name for path in done.path.iterdir()} == FINISHED

@@ -116,7 +116,7 @@ def test_a_gguf_file_is_a_model_too(tmp_path, monkeypatch):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
     options = RunOptions(dtype="float32", output_dir=tmp_path / "runs", limit=1, max_new_tokens=8)
     run = lmtasks.run("summarization/headline", options, model=str(gguf))
-    assert run.record["model"]["revision"] == f"sha256:{stored.sha256}"
+    assert run.record.model.revision == f"sha256:{stored.sha256}"
     assert run.samples[0].completion_tokens > 0
 
 
@@ -137,7 +137,7 @@ def test_an_adapter_is_trained_compared_used_and_merged(tmp_path):
     settings = ("--max-steps", "20", "--learning-rate", "1e-3", "--validation", "4")
     done = lmtasks_command("train", "qa/closed-book", *data, *settings, "-o", "adapter", "--json", cwd=tmp_path)
     trained = json.loads(done.stdout)
-    scores = {score["name"]: (score["first"], score["second"]) for score in trained["scores"]}
+    scores = {score["name"]: (score["baseline"], score["candidate"]) for score in trained["scores"]}
     assert scores["f1"][1] > scores["f1"][0] + 30
     question = "Which flowers are red? (asked for the 24. time)"
     asked = lmtasks_command("ask", "qa/closed-book", question, "--adapter", "adapter", cwd=tmp_path)

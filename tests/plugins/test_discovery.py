@@ -51,7 +51,7 @@ def modules_after(code: str, *, plugins: Path | None = None) -> set[str]:
 def make_sample(prediction: str, reference: str) -> Sample:
     return Sample(
         index=0, id="a", inputs={}, references=(reference,), language="en", meta={}, prompt_sha256="", prompt_tokens=0,
-        cut={}, completion=prediction, prediction=prediction, finish="stop", completion_tokens=0,
+        truncated={}, completion=prediction, prediction=prediction, finish_reason="stop", completion_tokens=0,
     )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def refused(write_file, text) -> str:
 def test_a_python_file_runs_in_place_of_a_task(write_file, tmp_path):
     path = write_file("lmtasks_shout.py", PYTHON)
     run = lmtasks.run(str(path), model=FakeModel(["one"]), output_dir=tmp_path / "runs")
-    task = run.record["task"]
+    task = run.record.task
     assert (task["name"], task["plugin"], task["distribution"]) == ("shout", "shout", "lmtasks_shout.py")
     assert task["distribution_version"].startswith("sha256:")
     assert run.scores[0].value == 100
@@ -78,7 +78,7 @@ def test_a_yaml_file_runs_in_place_of_a_task(write_file, tmp_path):
     model = FakeModel(["ONE\n"])
     run = lmtasks.run(str(write_file("titles.yaml", YAML)), model=model, output_dir=tmp_path / "runs")
     assert model.prompts == ["Paragraph: one\n"]
-    assert (run.record["task"]["name"], run.record["task"]["distribution"]) == ("titles", "titles.yaml")
+    assert (run.record.task.name, run.record.task.distribution) == ("titles", "titles.yaml")
     assert run.scores[0].value == 100
 
 

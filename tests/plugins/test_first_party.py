@@ -209,7 +209,7 @@ def test_right_answers_score_full_marks(tmp_path, task):
     run = lmtasks.run(task, model=model, output_dir=tmp_path, max_new_tokens=5000)
     assert run.scores
     assert {score.name: score.value for score in run.scores if score.value != pytest.approx(100)} == {}
-    assert run.record["counts"]["unfinished"] == 0
+    assert run.record.counts.truncated_outputs == 0
 
 
 def test_right_answers_of_qa_match_exactly_in_both_languages_the_unanswerable_among_them(tmp_path):

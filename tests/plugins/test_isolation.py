@@ -399,8 +399,8 @@ def test_a_failing_parser_costs_its_example_and_no_text(install, tmp_path):
     assert [sample.prediction for sample in run.samples] == ["one", "", "three"]
     assert "KeyError: 'two'" in (run.samples[1].error or "") and run.samples[0].error is None
     assert {score.name: score.value for score in run.scores}["exact_match"] == pytest.approx(200 / 3)
-    assert run.record["counts"]["unparsed"] == 1
-    assert "1 of 3 outputs could not be read by the task" in (run.path / "report.md").read_text()
+    assert run.record.counts.unparsed == 1
+    assert "1 of 3 not parsed by the task" in (run.path / "report.md").read_text()
     others_work(tmp_path)
 
 
@@ -417,7 +417,7 @@ def test_a_run_whose_parser_was_mended_in_a_later_release_goes_on_without_genera
     assert run.path == only_run(tmp_path).path and run.status == "finished"
     assert model.prompts == []
     assert [sample.prediction for sample in run.samples] == ["one", "two", "three"]
-    assert run.record["task"]["distribution_version"] == "1.1"
+    assert run.record.task.distribution_version == "1.1"
 
 
 def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):

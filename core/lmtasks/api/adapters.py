@@ -12,7 +12,6 @@ from lmtasks.models.adapter_record import AdapterRecord
 from lmtasks.options import Dtype
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress, no_progress
-from lmtasks.shape import ShapeError, check_shape
 
 
 def show_adapter(adapter: str | Path) -> Adapter:
@@ -21,13 +20,7 @@ def show_adapter(adapter: str | Path) -> Adapter:
     Raises:
         AdapterError: there is none, or it is damaged.
     """
-    found = find_adapter(adapter)
-    if found.record is not None:
-        try:
-            check_shape(found.record, AdapterRecord)
-        except ShapeError as error:
-            raise AdapterError(f"{found.path / RECORD}: damaged ({error})") from error
-    return found
+    return find_adapter(adapter)
 
 
 def merge_adapter(
@@ -73,7 +66,7 @@ def merge_adapter(
             raise UsageError(
                 f"{found.source}: whose code may run, the adapter's file does not decide; name the model with --model"
             )
-        model = found.record["base"]["name"]
+        model = found.record.base.name
     loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
     if bad := not_finite(loaded.module):
         raise ModelError(

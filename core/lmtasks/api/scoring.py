@@ -52,15 +52,18 @@ def score(
         LmtasksError: as for `run`.
     """
     options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
-    failures: list[LmtasksError] | None = [] if on_failure else None
-    scored = _scored(target, options, failures)
+    scored, failures = _scored(target, options)
+    if failures and on_failure is None:
+        raise failures[0]
+    if options.predictions is not None and options.output_dir is not None:
+        scored = write_outputs_run(scored, options.output_dir, on_end=write_report)
     if on_failure:
-        for failure in failures or ():
+        for failure in failures:
             on_failure(failure)
     return scored
 
 
-def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: list[LmtasksError] | None) -> Scored:
+def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Scored, list[LmtasksError]]:
     from lmtasks.runs.rescore import score_predictions, score_run
 
     registry = Registry()
@@ -72,7 +75,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
                 raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
-        return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
+        return score_run(run, metrics_of_runs([run], options.metrics, registry), options)
     if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
         raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
     if options.output_dir is not None:
@@ -94,9 +97,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
-    return score_predictions(
-        found, source, dataset, predictions, metrics, options, failures=failures, on_end=write_report
-    )
+    return score_predictions(found, source, dataset, predictions, metrics, options)
 
 
 def compare(
@@ -129,7 +130,9 @@ def compare(
     _check_numbers(resamples, trials, seed)
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
     found = metrics_of_runs(loaded, metrics, Registry())
-    return compare_runs(loaded, found, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed)
+    return compare_runs(
+        loaded, found, ignore_recorded_signatures=metrics is not None, resamples=resamples, trials=trials, seed=seed
+    )
 
 
 def compare_adapters(
@@ -171,7 +174,12 @@ def compare_adapters(
     plans = [plan_run(task, replace(options, adapter=adapter)) for adapter in ("none", *adapters)]
     runs = run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress)
     return compare_runs(
-        runs, plans[0].metrics, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed
+        runs,
+        plans[0].metrics,
+        ignore_recorded_signatures=metrics is not None,
+        resamples=resamples,
+        trials=trials,
+        seed=seed,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,8 +17,16 @@ from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import Renderer
-from lmtasks.reports import write_report
+from lmtasks.records.adapter import (
+    AdapterRecord,
+    BaseRecord,
+    SettingsRecord,
+    TrainedPromptRecord,
+    TrainingRecord,
+)
+from lmtasks.reports import CURVE, write_card, write_report
 from lmtasks.runs.bound_task import make_renderer
+from lmtasks.runs.compare import compared_score_record
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
@@ -32,11 +39,10 @@ from lmtasks.training.common.resume_state import (
     ResumeState,
     check_target,
     is_trained,
+    open_state,
     planned_date,
     planned_steps,
-    working_in,
 )
-from lmtasks.training.lora.card import CURVE, write_card, write_record
 
 if TYPE_CHECKING:
     from lmtasks.models.loading import LoadedModel
@@ -55,8 +61,8 @@ class TrainedAdapter:
 
     path: Path
     """The adapter's folder."""
-    record: Mapping[str, Any]
-    """As in its lmtasks.json."""
+    record: AdapterRecord
+    """The content of its lmtasks.json."""
     before: Run
     after: Run
     comparison: Comparison | None
@@ -214,43 +220,42 @@ def train(
             train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
         return None
     on_plan(planned.record)
-    with working_in(output, _decisive(planned), steps=len(planned.prepared.steps)) as work:
+    with open_state(output, _decisive(planned), steps=len(planned.prepared.steps)) as work:
         return _train_and_score(planned, work, on_progress)
 
 
 def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: OnProgress) -> TrainedAdapter:
     from lmtasks.backends.huggingface import TransformersModel
     from lmtasks.data import file_sha256
-    from lmtasks.models.adapter_files import WEIGHTS, find_adapter
+    from lmtasks.models.adapter_files import WEIGHTS, find_adapter, write_record
     from lmtasks.runs.adapters import AdapterChoice
     from lmtasks.training.lora.train import place_adapter
     from lmtasks.training.lora.train import train as train_weights
 
-    before = _finished_run(work.state["before"], "before")
+    before = _finished_run(work.state.before, "before")
     if before is None:
         [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
-        work.note(before=str(before.path.resolve()))
-    if work.state["trained"] is None:
+        work.update(before=str(before.path.resolve()))
+    record = work.state.trained
+    if record is None:
         trained = train_weights(planned.plan, planned.prepared, planned.loaded, work.folder, on_progress)
         place_adapter(trained, work.adapter)
-        # As it is read back from its file: tuples are lists.
-        record = json.loads(json.dumps(_record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))))
+        record = _record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))
         write_record(work.adapter, record)
-        work.note(trained=record)
-    record = work.state["trained"]
+        work.update(trained=record)
     adapter = find_adapter(work.adapter)
-    after = _finished_run(work.state.get("after"), "after")
+    after = _finished_run(work.state.after, "after")
     if after is None:
         scoring = replace(planned.scoring, adapter=AdapterChoice(adapter, bundled=False))
         [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
-        work.note(after=str(after.path.resolve()))
+        work.update(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)
-    record = {**record, **_scores(comparison), "before": before.path.name, "after": after.path.name}
+    record = record.model_copy(update={**_scores(comparison), "before": before.path.name, "after": after.path.name})
     # The unfinished training goes last: until then all of this can be done again, without the model.
-    after = Run(after.path, {**after.record, "training": record})
+    after = Run(after.path, after.record.model_copy(update={"training": record}))
     write_report(after)
     write_run_record(after.path, after.record)
-    work.take(after.path / CURVE)
+    work.copy_in(after.path / CURVE)
     write_card(work.adapter, record)
     write_record(work.adapter, record)
     work.remove()
@@ -276,17 +281,18 @@ def _compare(before: Run, after: Run, plan: Plan) -> Comparison | None:
     if not any(example.references for example in plan.dataset.examples):
         return None
     [comparison] = compare_runs(
-        [before, after], plan.metrics, scored_alike=False, resamples=RESAMPLES, trials=TRIALS, seed=SEED
+        [before, after], plan.metrics, ignore_recorded_signatures=False, resamples=RESAMPLES, trials=TRIALS, seed=SEED
     )
     return comparison
 
 
 def _scores(comparison: Comparison | None) -> dict[str, Any]:
     if comparison is None:
-        return {"scores": [], "health": [], "verdict": "Nothing to compare: the evaluation data has no references."}
+        verdict = "Nothing to compare: the evaluation data has no references."
+        return {"scores": (), "output_checks": (), "verdict": verdict}
     return {
-        "scores": [{**asdict(score), "outcome": score.outcome} for score in comparison.scores],
-        "health": [{**asdict(score), "outcome": score.outcome} for score in comparison.health],
+        "scores": tuple(compared_score_record(score) for score in comparison.scores),
+        "output_checks": tuple(compared_score_record(score) for score in comparison.output_checks),
         "verdict": comparison.verdict_of("the base", "the adapter"),
     }
 
@@ -303,7 +309,7 @@ def _decisive(planned: PlannedTraining) -> dict[str, Any]:
     plan, info = planned.plan, planned.loaded.info
     settings = _settings(planned)
     return {
-        "task": task_record(plan.task, plan.plugin),
+        "task": task_record(plan.task, plan.plugin).to_json(),
         "prompt": {"name": planned.renderer.name, "sha256": planned.renderer.fingerprint()},
         "base": info.revision,
         "dtype": info.dtype,
@@ -314,35 +320,29 @@ def _decisive(planned: PlannedTraining) -> dict[str, Any]:
     }
 
 
-def _record(planned: PlannedTraining, training: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
+def _record(planned: PlannedTraining, training: TrainingRecord, weights_sha256: str) -> AdapterRecord:
     """Return lmtasks.json as it stands before the adapter was scored."""
-    from lmtasks.models.adapter_files import SCHEMA
-
     plan, options, info = planned.plan, planned.plan.options, planned.loaded.info
     scoring = planned.scoring.options
-    return {
-        "schema": SCHEMA,
-        "made": now(),
-        "weights_sha256": weights_sha256,
-        "task": task_record(plan.task, plan.plugin),
-        "prompt": {
-            "name": planned.renderer.name,
-            "form": "chat" if planned.renderer.chat else "plain",
-            "sha256": planned.renderer.fingerprint(),
-            "chat_template": planned.renderer.template and planned.renderer.template.record,
-        },
-        "base": {
-            name: getattr(info, name)
-            for name in ("name", "source", "revision", "architecture", "parameters", "dtype", "device")
-        },
-        "data": data_record(plan.data, limit=options.limit, columns=options.columns, language=options.language),
-        "evaluation": data_record(
+    return AdapterRecord(
+        made=now(),
+        weights_sha256=weights_sha256,
+        task=task_record(plan.task, plan.plugin),
+        prompt=TrainedPromptRecord(
+            name=planned.renderer.name,
+            form="chat" if planned.renderer.chat else "plain",
+            sha256=planned.renderer.fingerprint(),
+            chat_template=chat_template_record(planned.renderer),
+        ),
+        base=BaseRecord(**{name: getattr(info, name) for name in BaseRecord.model_fields}),
+        data=data_record(plan.data, limit=options.limit, columns=options.columns, language=options.language),
+        evaluation=data_record(
             plan.evaluation, limit=scoring.limit, columns=scoring.columns, language=scoring.language
         ),
-        "settings": _settings(planned),
-        "training": dict(training),
-        "environment": environment(),
-        "scores": [],
-        "health": [],
-        "verdict": "",
-    }
+        settings=SettingsRecord(**_settings(planned)),
+        training=training,
+        environment=environment(),
+        scores=(),
+        output_checks=(),
+        verdict="",
+    )

@@ -374,4 +374,4 @@ def _right_answers(task: Task, dataset: Dataset) -> list[Sample]:
 
 def _sample(task: Task, index: int, example: Example) -> Sample:
     prediction = parse_completion(task, example.answer or "", example.id)
-    return replace(new_sample(task, index, example), prediction=prediction, finish="stop")
+    return replace(new_sample(task, index, example), prediction=prediction, finish_reason="stop")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import options
-from lmtasks.cli.results import compared_lines, signature_lines
+from lmtasks.cli.results import compared_check_lines, compared_lines, signature_lines
 from lmtasks.cli.terminal import progress, say
 from lmtasks.escaping import one_line
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lmtasks.runs import Run
     from lmtasks.runs.compare import ComparedScore, Comparison
 
-OF_COMPARISONS = ("runs", "adapters", "gates", "metrics", "resamples", "trials", "seed", "as_json")
-SHOWN_TEXT = 300
+COMPARISON_OPTIONS = ("runs", "adapters", "gates", "metrics", "resamples", "trials", "seed", "as_json")
+MAX_TEXT = 300
 """Characters of an output that changed."""
 
 
@@ -31,7 +31,7 @@ SHOWN_TEXT = 300
     multiple=True,
     metavar="ADAPTER",
     help="Run TASK with the base model and with this adapter, and compare the two. Repeatable. The options of the runs"
-    " stand below.",
+    " are below.",
 )
 @options.metrics_option("those that all runs were scored with")
 @click.option(
@@ -49,7 +49,7 @@ SHOWN_TEXT = 300
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Of the approximate randomisation, for probabilities.",
+    help="Trials of the approximate randomisation, for p.",
 )
 @options.model_options
 @options.data_options
@@ -72,7 +72,8 @@ def command(
 ) -> None:
     """Compare runs on the same examples: scores, differences, tests, a verdict, what changed most.
 
-    With more than two runs, all are compared with the first. Runs of other data, or scored in another way, are refused.
+    With more than two runs, all are compared with the first. Runs on different data, or scored differently, are
+    refused.
     With --adapter, a task is run first: with the base model, and with each adapter.
 
     \b
@@ -106,18 +107,21 @@ def command(
         _refuse_run_options()
         comparisons = api.compare(*runs, metrics=metrics, resamples=resamples, trials=trials, seed=seed)
     failed = [
-        f"{comparison.second.path}: {said}"
+        f"{comparison.candidate.path}: {change}"
         for comparison in comparisons
         for check in checks
-        if (said := check.failing(comparison))
+        if (change := check.failing(comparison))
     ]
     if as_json:
         result = {
-            "runs": [str(comparisons[0].first.path), *(str(comparison.second.path) for comparison in comparisons)],
+            "runs": [
+                str(comparisons[0].baseline.path),
+                *(str(comparison.candidate.path) for comparison in comparisons),
+            ],
             "tests": {
                 "p": "paired approximate randomisation",
                 "p_bootstrap": "paired bootstrap",
-                "correction": "Holm, for scores and for health each",
+                "correction": "Holm, for scores and for output checks each",
                 "alpha": ALPHA,
                 "resamples": resamples,
                 "trials": trials,
@@ -137,13 +141,13 @@ def command(
 
 
 def _refuse_run_options() -> None:
-    """Refuse what only means something where a task is run."""
+    """Refuse options that only have a meaning where a task is run."""
     context = click.get_current_context()
     for name in context.params:
         given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-        if given and name not in OF_COMPARISONS:
+        if given and name not in COMPARISON_OPTIONS:
             flag = "--map" if name == "columns" else f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{flag} belongs to runs that are still to be made: see --adapter")
+            raise click.UsageError(f"{flag} needs --adapter: it is an option of runs")
 
 
 def _as_json(comparison: Comparison) -> dict[str, Any]:
@@ -151,63 +155,64 @@ def _as_json(comparison: Comparison) -> dict[str, Any]:
         return [{**asdict(score), "outcome": score.outcome} for score in compared]
 
     return {
-        "first": str(comparison.first.path),
-        "second": str(comparison.second.path),
+        "baseline": str(comparison.baseline.path),
+        "candidate": str(comparison.candidate.path),
         "n": comparison.n,
         "verdict": comparison.verdict,
         "scores": scores(comparison.scores),
-        "health": scores(comparison.health),
+        "output_checks": scores(comparison.output_checks),
         "changed_by": comparison.changed_by,
         "changed": [asdict(example) for example in comparison.changed],
     }
 
 
 def _as_text(comparison: Comparison) -> str:
-    first, second = comparison.first, comparison.second
-    data = first.record["data"]
+    baseline, candidate = comparison.baseline, comparison.candidate
     parts = [
         "\n".join(
             [
-                one_line(f"A  {first.path}: {_how(first)}"),
-                one_line(f"B  {second.path}: {_how(second)}"),
-                one_line(f"{comparison.n} examples of {data['name']}"),
+                one_line(f"A  {baseline.path}: {_describe(baseline)}"),
+                one_line(f"B  {candidate.path}: {_describe(candidate)}"),
+                one_line(f"{comparison.n} examples of {baseline.record.data.name}"),
             ]
         ),
         compared_lines(comparison.scores),
         one_line(f"Verdict: {comparison.verdict}"),
     ]
-    told = [score for score in comparison.health if score.first or score.second]
-    if told:
-        parts.append("Outputs, shares in % and length against the references:\n\n" + compared_lines(told))
+    parts += compared_check_lines(comparison.output_checks)
     if comparison.changed:
         parts.append(one_line(f"Changed most, by {comparison.changed_by}:"))
         for example in comparison.changed:
             texts = zip("AB", example.predictions, strict=True)
-            quoted = [f"  {name}  {textwrap.shorten(text, SHOWN_TEXT) or '(empty)'}" for name, text in texts]
-            parts.append("\n".join([f"{one_line(example.id)}: {example.first:.2f} -> {example.second:.2f}", *quoted]))
+            quoted = [f"  {name}  {textwrap.shorten(text, MAX_TEXT) or '(empty)'}" for name, text in texts]
+            parts.append(
+                "\n".join([f"{one_line(example.id)}: {example.baseline:.2f} -> {example.candidate:.2f}", *quoted])
+            )
     return "\n\n".join(parts)
 
 
-def _how(run: Run) -> str:
+def _describe(run: Run) -> str:
+    from lmtasks.records.run import ModelRunRecord
+
     record = run.record
-    prompt = record["prompt"]
-    if prompt is None:
-        return f"outputs of {record['model']['name']}"
-    shots = f", {len(prompt['fewshot']['ids'])}-shot" if prompt["fewshot"] else ""
-    adapter = f", {record['adapter']['source']}" if record.get("adapter") else ""
-    return f"{record['task']['name']}, prompt {prompt['name']}{shots}, {record['model']['name']}{adapter}"
+    if not isinstance(record, ModelRunRecord):
+        return f"outputs of {record.model.name}"
+    prompt = record.prompt
+    shots = f", {len(prompt.fewshot.ids)}-shot" if prompt.fewshot else ""
+    adapter = f", {record.adapter.source}" if record.adapter else ""
+    return f"{record.task.name}, prompt {prompt.name}{shots}, {record.model.name}{adapter}"
 
 
 def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:
-    tests, of_health = (
+    tests, check_tests = (
         sum(score.p_randomisation is not None for comparison in comparisons for score in getattr(comparison, family))
-        for family in ("scores", "health")
+        for family in ("scores", "output_checks")
     )
     signatures = signature_lines(score.signature for score in comparisons[0].scores)
     return "\n".join(
         [
             f"p: paired approximate randomisation, {trials} trials; corrected by Holm for {tests} tests"
-            f" of scores, and for {of_health} of outputs."
+            f" of scores, and for {check_tests} of output checks."
             f" Interval of the difference: paired bootstrap, {resamples} resamples. Seed {seed}.",
             *signatures,
         ]

@@ -27,6 +27,7 @@ COMMANDS = {
     "models": ("lmtasks.cli.models", "List and fetch models."),
     "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its model."),
     "plugins": ("lmtasks.cli.plugins", "List, begin and check plugins."),
+    "schema": ("lmtasks.cli.schema", "Print the JSON Schema of a task, run, sample or adapter file."),
     "completion": ("lmtasks.cli.completion", "Complete commands and task names in a shell."),
 }
 """Command to its module and its line in --help, so that --help imports none of them."""

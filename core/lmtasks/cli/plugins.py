@@ -1,4 +1,4 @@
-"""`lmtasks plugins list|new|check|schema`."""
+"""`lmtasks plugins list|new|check`."""
 
 from __future__ import annotations
 
@@ -163,14 +163,6 @@ def new_plugin(
     install, test = shlex.quote(f"{folder}[test]"), shlex.quote(str(folder))
     now = one_line(f"Now: pip install -e {install} && pytest {test} && lmtasks plugins check {plan.name}")
     click.echo(f"\n{now}", err=True)
-
-
-@command.command("schema")
-def schema() -> None:
-    """Write the JSON Schema of a YAML task, for editors that complete and check while you type."""
-    from lmtasks.plugins.yaml_schema import task_schema
-
-    click.echo(json.dumps(task_schema(), ensure_ascii=False, indent=2))
 
 
 def _few(tasks: object) -> str:

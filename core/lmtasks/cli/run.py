@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
-from lmtasks.cli.results import examples, score_lines, warnings_line
+from lmtasks.cli.results import examples, score_lines
 from lmtasks.cli.terminal import FAILED, print_errors, progress, say
 from lmtasks.errors import LmtasksError
 from lmtasks.escaping import one_line
+
+if TYPE_CHECKING:
+    from lmtasks.runs import Run
 
 OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "parameters", "metrics", "fewshot_data", "adapter")
 
@@ -74,39 +77,36 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     return FAILED if failures else 0
 
 
-def _as_json(run: Any) -> dict[str, Any]:
-    record = run.record
+def _as_json(run: Run) -> dict[str, Any]:
+    record = run.record.to_json()
+    names = (
+        "adapter", "scores", "output_checks", "intervals", "counts", "quantization_loss", "timings", "tokens",
+        "peak_memory_bytes",
+    )  # fmt: skip
     return {
         "run": str(run.path),
         "status": run.status,
-        "error": record["error"],
-        "task": record["task"]["name"],
-        "model": record["model"]["name"],
-        "adapter": record["adapter"],
-        "n": record["counts"]["scored"],
-        "scores": record["scores"],
-        "health": record["health"],
-        "intervals": record["intervals"],
-        "counts": record["counts"],
-        "rounding": record["rounding"],
-        "timings": record["timings"],
-        "tokens": record["tokens"],
-        "peak_memory_bytes": record["peak_memory_bytes"],
+        "error": run.record.error,
+        "task": run.record.task.name,
+        "model": run.record.model.name,
+        "n": run.record.counts and run.record.counts.scored,
+        **{name: record[name] for name in names},
     }
 
 
-def _as_text(run: Any) -> str:
-    from lmtasks.reports.values import rounding_loss
+def _as_text(run: Run) -> str:
+    from lmtasks.records.run import ModelRunRecord
+    from lmtasks.reports.view import output_warnings, quantization_loss
 
     record = run.record
-    counts, data = record["counts"], record["data"]
-    split = f" ({data['split']})" if data["split"] else ""
-    model = record["model"]["name"] + (f" and {record['adapter']['source']}" if record["adapter"] else "")
+    adapter = record.adapter if isinstance(record, ModelRunRecord) else None
+    loss = record.quantization_loss if isinstance(record, ModelRunRecord) else None
+    model = record.model.name + (f" and {adapter.source}" if adapter else "")
     parts = [
-        one_line(f"{record['task']['name']} with {model}: {examples(data['count'])} of {data['name']}{split}"),
+        one_line(f"{record.task.name} with {model}: {examples(record.data.count)} of {record.data.label}"),
         score_lines(run.scores) if run.scores else one_line(f"no scores: {run.why_no_scores}"),
-        warnings_line(counts, run.health),
-        record["rounding"] and f"rounded to int8: {rounding_loss(record['rounding'])}",
+        record.counts and output_warnings(record.counts, run.output_checks),
+        loss and f"quantized to int8: {quantization_loss(loss)}",
         one_line(f"report: {run.path / 'report.md'}"),
     ]
     return "\n\n".join(part for part in parts if part)

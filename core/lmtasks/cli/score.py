@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import arguments, options
-from lmtasks.cli.results import examples, score_lines, warnings_line
+from lmtasks.cli.results import examples, score_lines
 from lmtasks.cli.terminal import FAILED, print_errors
 from lmtasks.escaping import one_line
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 @click.option(
     "--predictions",
     metavar="FILE",
-    help="Outputs for TASK: JSONL, CSV, TSV or Parquet matched by id, or any other file with one a line, in order; all"
-    " but Parquet may be compressed (.gz, .zst, .bz2, .xz).",
+    help="File of outputs for TASK: JSONL, CSV, TSV or Parquet, matched by id; any other file has one output a line, in"
+    " order. All but Parquet may be compressed (.gz, .zst, .bz2, .xz).",
 )
 @options.data_options
 @click.option(
     "--references",
     metavar="COLUMN",
-    help="The data's column with the right answers.  [default: references, else as the task knows it]",
+    help="Column of the data with the right answers.  [default: references, else as the task knows it]",
 )
 @options.limit_option
 @options.metrics_option("the task's, or the run's")
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output-dir",
     type=arguments.UserPath(file_okay=False),
-    help="Leave a run folder here, for `lmtasks compare`.  [default: none]",
+    help="Write a run folder here, for `lmtasks compare`.  [default: none]",
 )
 @options.json_option
 @options.plugin_options
@@ -55,26 +55,27 @@ def command(target: str, as_json: bool, **settings: Any) -> int:
     scored = api.score(target, on_failure=failures.append, **settings)
     if failures and not scored.scores:
         raise failures[0]
-    _tell(scored, as_json=as_json, again=not settings["predictions"])
+    _print(scored, as_json=as_json, again=not settings["predictions"])
     print_errors(failures)
     return FAILED if failures else 0
 
 
-def _tell(scored: Scored, *, as_json: bool, again: bool) -> None:
+def _print(scored: Scored, *, as_json: bool, again: bool) -> None:
+    from lmtasks.reports.view import output_warnings
+
     record = scored.record
     if as_json:
-        kept = ("task", "data", "model", "metrics", "scores", "health", "intervals", "counts")
-        result = {"run": str(scored.path) if scored.path else None, **{name: record[name] for name in kept}}
+        values = record.to_json()
+        kept = ("task", "data", "model", "metrics", "scores", "output_checks", "intervals", "counts")
+        result = {"run": str(scored.path) if scored.path else None, **{name: values[name] for name in kept}}
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
         return
-    data = record["data"]
-    split = f" ({data['split']})" if data["split"] else ""
-    remark = " (its own scores stay as they are)" if again else ""
-    source = f"{record['task']['name']}, outputs of {record['model']['name']}"
+    remark = " (the scores in it are not changed)" if again else ""
+    source = f"{record.task.name}, outputs of {record.model.name}"
     parts = [
-        one_line(f"{source}: {examples(data['count'])} of {data['name']}{split}"),
+        one_line(f"{source}: {examples(record.data.count)} of {record.data.label}"),
         score_lines(scored.scores) if scored.scores else "no scores: the data has no references",
-        warnings_line(record["counts"], scored.health),
+        record.counts and output_warnings(record.counts, scored.output_checks),
         one_line(f"run: {scored.path}{remark}") if scored.path else "",
     ]
     click.echo("\n\n".join(part for part in parts if part))

@@ -11,7 +11,7 @@ import click
 
 from lmtasks.cli import arguments, options
 from lmtasks.cli.completion import complete_models, complete_tasks
-from lmtasks.cli.results import compared_lines, examples, signature_lines
+from lmtasks.cli.results import compared_check_lines, compared_lines, examples, signature_lines
 from lmtasks.cli.terminal import facts, progress, say
 from lmtasks.cli.training_options import training_options
 from lmtasks.escaping import one_line
@@ -89,13 +89,13 @@ def command(
         return  # one of several processes; the first one tells
     elif as_json:
         result = {"adapter": str(trained.path), "before": str(trained.before.path), "after": str(trained.after.path)}
-        click.echo(json.dumps({**result, **trained.record}, ensure_ascii=False, indent=2))
+        click.echo(json.dumps({**result, **trained.record.to_json()}, ensure_ascii=False, indent=2))
     else:
         click.echo(_as_text(trained))
 
 
 def _plan_text(record: Mapping[str, Any]) -> str:
-    from lmtasks.reports.values import duration
+    from lmtasks.reports.formats import duration
 
     count, tokens = record["examples"], record["tokens"]
     share = 100 * record["trainable_weights"] / record["weights"]
@@ -121,34 +121,29 @@ def _plan_text(record: Mapping[str, Any]) -> str:
 
 
 def _as_text(trained: Any) -> str:
-    from lmtasks.reports.values import duration
+    from lmtasks.reports.formats import duration
 
-    training, evaluation = trained.record["training"], trained.record["evaluation"]
-    loss = training["validation_loss"]
-    kept = f"kept step {training['best_step']}" + (f", validation loss {loss:.3f}" if loss is not None else "")
-    what = f"{trained.record['task']['name']} on {trained.record['base']['name']}"
+    record = trained.record
+    training, evaluation, loss = record.training, record.evaluation, record.training.validation_loss
+    kept = f"kept step {training.best_step}" + (f", validation loss {loss:.3f}" if loss is not None else "")
+    what = f"{record.task.name} on {record.base.name}"
     parts = [
         one_line(
-            f"{what}: {examples(training['examples'])} learned in {training['steps']} steps,"
-            f" {duration(training['seconds'])}; {kept}"
+            f"{what}: trained on {examples(training.examples)} in {training.steps} steps,"
+            f" {duration(training.seconds)}; {kept}"
         )
     ]
     if trained.comparison:
         compared = trained.comparison
         parts += [
-            one_line(f"{examples(evaluation['count'])} of {evaluation['name']}:")
+            one_line(f"{examples(evaluation.count)} of {evaluation.name}:")
             + "\n\n"
-            + compared_lines(compared.scores, first="base", second="adapter"),
-            one_line(f"Verdict: {trained.record['verdict']}"),
+            + compared_lines(compared.scores, baseline="base", candidate="adapter"),
+            one_line(f"Verdict: {record.verdict}"),
         ]
-        told = [score for score in compared.health if score.first or score.second]
-        if told:
-            parts.append(
-                "Outputs, shares in % and length against the references:\n\n"
-                + compared_lines(told, first="base", second="adapter")
-            )
+        parts += compared_check_lines(compared.output_checks, baseline="base", candidate="adapter")
         parts.append("\n".join(signature_lines(score.signature for score in compared.scores)))
     else:
-        parts.append(one_line(trained.record["verdict"]))
+        parts.append(one_line(record.verdict))
     parts.append(one_line(f"adapter: {trained.path}") + "\n" + one_line(f"report: {trained.after.path / 'report.md'}"))
     return "\n\n".join(parts)

@@ -149,7 +149,7 @@ def _computed(
             references=tuple(texts),
             prediction=prediction,
             language=language,
-            finish="unknown",
+            finish_reason="unknown",
         )
         for index, (prediction, texts) in enumerate(zip(predictions, references, strict=True))
     ]

@@ -52,7 +52,8 @@ def run_output_checks(samples: Sequence[Sample], languages: Mapping[str, str | N
     shares: dict[str, list[float]] = {
         "empty": [float(is_empty(sample)) for sample in samples],
         "unfinished": [
-            np.nan if sample.finish == "unknown" else float(sample.finish == "length") for sample in samples
+            np.nan if sample.finish_reason == "unknown" else float(sample.finish_reason == "length")
+            for sample in samples
         ],
         "repeating": [float(_loops(words.prediction)) for words in read],
         "copying": [float(_copies_unasked(words)) if words.inputs else np.nan for words in read],

@@ -97,7 +97,7 @@ def measure_samples(
         PluginError: a metric failed; names it and keeps the cause.
         LmtasksError: one of core's own cannot take these samples.
     """
-    usable = [sample for sample in samples if sample.references and sample.finish != "skipped"]
+    usable = [sample for sample in samples if sample.references and sample.finish_reason != "skipped"]
     groups = group_by_language(usable)
     metrics = tuple(metrics)
     for complaint in (language_warning(groups), normalization_warning(usable) if metrics else None):
@@ -135,7 +135,7 @@ def _copies(samples: Sequence[Sample]) -> list[Sample]:
 
 def measure_outputs(samples: Sequence[Sample]) -> list[MetricResult]:
     """Measure the health of all outputs, those without references too; nothing for no outputs."""
-    made = sorted((sample for sample in samples if sample.finish != "skipped"), key=lambda sample: sample.index)
+    made = sorted((sample for sample in samples if sample.finish_reason != "skipped"), key=lambda sample: sample.index)
     if not made:
         return []
     languages = {

@@ -45,10 +45,10 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
         AdapterError: it belongs to another base, not all of its weights find their place, or it holds others than
             those of LoRA. The model is left as it was.
     """
-    if not adapter.belongs_to(info):
-        base = adapter.record["base"] if adapter.record else {}
+    if adapter.record and not adapter.belongs_to(info):
+        base = adapter.record.base
         raise AdapterError(
-            f"{adapter.source}: this adapter was trained on {base.get('name')} ({str(base.get('revision'))[:19]}...),"
+            f"{adapter.source}: this adapter was trained on {base.name} ({base.revision[:19]}...),"
             f" and the model is {info.name} ({info.revision[:19]}...): an adapter works with its own base alone"
         )
     name, beside = adapter_name(adapter), isinstance(module, PeftModel)

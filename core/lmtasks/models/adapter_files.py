@@ -1,4 +1,4 @@
-"""Adapter folders: what they are, read and checked without torch."""
+"""Adapter folders, read and checked without torch."""
 
 from __future__ import annotations
 
@@ -8,43 +8,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from lmtasks.errors import AdapterError
-from lmtasks.models.adapter_record import AdapterUseRecord
+from lmtasks.errors import AdapterError, TrainingError
+from lmtasks.files import write_whole
 from lmtasks.models.info import ModelInfo
 from lmtasks.paths import user_path
-from lmtasks.shape import AtLeast, ShapeError, check_shape, parse_json, refuse_deep
+from lmtasks.records.strict_json import RecordError, parse_json
+
+if TYPE_CHECKING:
+    from lmtasks.records.adapter import AdapterRecord
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "lmtasks.json"
-NO_IDENTITY = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
-"""Of the config, what changes nothing."""
-SCHEMA = 1
-"""Of lmtasks.json; raised when a field changes its meaning or goes."""
+NO_EFFECT = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
+"""Settings of the config that do not change what an adapter computes."""
 PREFIX = "adapter-"
-"""Of the names that peft knows adapters by; peft finds weights by name, so that it must not be part of "lora_"."""
+"""Prefix of adapter names in peft, which finds weights by name: it must not be part of "lora_"."""
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-
-
-MOST_NAMES = 100_000
-"""Entries of a list or object of a config; the largest models have 50,000 linear layers."""
-
-
-class AdapterConfig(TypedDict):
-    """Of adapter_config.json, what is used here; `lmtasks.models.adapter_attach` refuses what else would count."""
-
-    r: NotRequired[Annotated[int, AtLeast(1)]]
-    lora_alpha: NotRequired[float]
-    target_modules: str | list[str]
-    exclude_modules: NotRequired[str | list[str] | None]
-    layers_to_transform: NotRequired[Annotated[int, AtLeast(0)] | list[Annotated[int, AtLeast(0)]] | None]
-    layers_pattern: NotRequired[str | list[str] | None]
-    rank_pattern: NotRequired[dict[str, Annotated[int, AtLeast(1)]] | None]
-    alpha_pattern: NotRequired[dict[str, float] | None]
-    use_rslora: NotRequired[bool | None]
-    use_dora: NotRequired[bool | None]
-    fan_in_fan_out: NotRequired[bool | None]
-    base_model_name_or_path: NotRequired[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +35,16 @@ class Adapter:
     """As the user named it: a folder or a hub id."""
     path: Path
     sha256: str
-    """Of its weights."""
+    """SHA-256 of the weights."""
     config: Mapping[str, Any]
-    """peft's: rank, target modules and so on."""
-    record: Mapping[str, Any] | None
-    """What lmtasks recorded of its training; None: it was made by something else."""
+    """adapter_config.json of peft: rank, target modules and so on."""
+    record: AdapterRecord | None
+    """The record of its training; None: it was trained outside lmtasks."""
 
     @property
     def id(self) -> str:
-        """Its identity, a hash: of its weights, and of its config, which says how strongly they count."""
-        config = {name: value for name, value in self.config.items() if name not in NO_IDENTITY}
+        """Hash of the weights, and of the config, which scales them."""
+        config = {name: value for name, value in self.config.items() if name not in NO_EFFECT}
         text = json.dumps([self.sha256, config], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -75,26 +55,26 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """Of its matrices; where the config is silent, peft's default."""
+        """LoRA rank; where the config has none, peft's default."""
         return int(self.config.get("r", 8))
 
     @property
     def alpha(self) -> float:
-        """By which its effect is scaled, with the rank; where the config is silent, peft's default."""
+        """LoRA alpha; where the config has none, peft's default."""
         return float(self.config.get("lora_alpha", 8))
 
     @property
     def task(self) -> str | None:
         """The task that it was trained for, if that is recorded."""
-        return str(self.record["task"]["name"]) if self.record else None
+        return self.record.task.name if self.record else None
 
     def belongs_to(self, model: ModelInfo) -> bool:
-        """Tell whether it was trained on these very weights; where that is not recorded, it may have been."""
-        return self.record is None or self.record["base"]["revision"] == model.revision
+        """Return whether it was trained on the weights of a model; True where that is not recorded."""
+        return self.record is None or self.record.base.revision == model.revision
 
 
 def adapter_name(adapter: Adapter | str) -> str:
-    """Return what peft calls an adapter, by its hash."""
+    """Return the name of an adapter in peft, from its hash."""
     return f"{PREFIX}{(adapter if isinstance(adapter, str) else adapter.id)[:16]}"
 
 
@@ -108,13 +88,13 @@ def find_adapter(source: str | Path) -> Adapter:
     path = user_path(source, "adapter")
     if path.is_dir():
         return _read(str(source), path)
-    hub = HUB_ID.fullmatch(str(source))
-    if hub is None or str(source).startswith((".", "/", "~")):
+    hub_id = HUB_ID.fullmatch(str(source))
+    if hub_id is None or str(source).startswith((".", "/", "~")):
         raise AdapterError(f"{source}: no such adapter folder")
-    return _read(str(source), _fetch(str(source), hub["id"], hub["revision"]))
+    return _read(str(source), _download(str(source), hub_id["id"], hub_id["revision"]))
 
 
-def _fetch(source: str, repository: str, revision: str | None) -> Path:
+def _download(source: str, repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -127,55 +107,71 @@ def _fetch(source: str, repository: str, revision: str | None) -> Path:
         ) from error
 
 
+def read_record(file: Path) -> AdapterRecord:
+    """Return the content of lmtasks.json in an adapter's folder, checked.
+
+    Raises:
+        AdapterError: it is damaged, or another version of lmtasks wrote it.
+    """
+    from lmtasks.records.adapter import read_adapter_record
+    from lmtasks.records.reading import OtherSchemaError
+
+    try:
+        return read_adapter_record(file.read_text(encoding="utf-8"))
+    except OtherSchemaError as error:
+        raise AdapterError(f"{file}: {error}; train the adapter again, or use the lmtasks that wrote it") from error
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{file}: damaged ({error})") from error
+
+
+def write_record(folder: Path, record: AdapterRecord) -> None:
+    """Write lmtasks.json into an adapter's folder.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    from lmtasks.records.adapter import adapter_record_text
+
+    try:
+        # Half a surrogate pair, as in a file name that is not UTF-8, becomes an escape of JSON.
+        write_whole(folder / RECORD, adapter_record_text(record).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise TrainingError(
+            f"{folder / RECORD}: cannot be written ({error}); resume the training with --resume"
+        ) from error
+
+
 def _read(source: str, path: Path) -> Adapter:
+    from lmtasks.records.model import check_adapter_config
+
     if not (path / CONFIG).is_file():
-        unfinished = " (its training has not finished: go on with --resume)" if (path / "training").is_dir() else ""
-        raise AdapterError(f"{path}: no adapter folder, it has no {CONFIG}{unfinished}")
+        unfinished = " (its training has not finished: resume it with --resume)" if (path / "training").is_dir() else ""
+        raise AdapterError(f"{path}: not an adapter folder, it has no {CONFIG}{unfinished}")
     if not (path / WEIGHTS).is_file():
         raise AdapterError(
-            f"{path}: no {WEIGHTS}; pickled weights (.bin) are not read, save the adapter anew with peft"
+            f"{path}: no {WEIGHTS}; pickled weights (.bin) are not read, save the adapter again with peft"
         )
     config = _json(path / CONFIG)
     if config.get("peft_type") != "LORA":
         raise AdapterError(
-            f"{path / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA adapters are used"
+            f"{path / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA adapters are supported"
         )
-    _check_config(path / CONFIG, config)
-    record = None
-    if (path / RECORD).is_file():
-        record = _json(path / RECORD)
-        if record.get("schema") != SCHEMA:
-            raise AdapterError(
-                f"{path / RECORD}: schema {record.get('schema')}, but this lmtasks reads schema {SCHEMA}; use the"
-                " lmtasks that wrote it"
-            )
-        try:
-            refuse_deep(record)
-            check_shape(record, AdapterUseRecord)
-        except ShapeError as error:
-            raise AdapterError(f"{path / RECORD}: damaged ({error})") from error
+    try:
+        check_adapter_config(config)
+    except RecordError as error:
+        raise AdapterError(f"{path / CONFIG}: damaged ({error})") from error
+    record = read_record(path / RECORD) if (path / RECORD).is_file() else None
     try:
         with (path / WEIGHTS).open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
     except OSError as error:
         raise AdapterError(f"{path / WEIGHTS}: cannot be read ({error.strerror})") from error
-    if record and record["weights_sha256"] != sha256:
+    if record and record.weights_sha256 != sha256:
         raise AdapterError(
-            f"{path / WEIGHTS}: damaged, or exchanged: its SHA-256 is {sha256[:12]}..., and {RECORD} says"
-            f" {record['weights_sha256'][:12]}..."
+            f"{path / WEIGHTS}: damaged, or exchanged: its SHA-256 is {sha256[:12]}..., but {RECORD} records"
+            f" {record.weights_sha256[:12]}..."
         )
     return Adapter(source=source, path=path, sha256=sha256, config=config, record=record)
-
-
-def _check_config(file: Path, config: dict[str, Any]) -> None:
-    try:
-        check_shape(config, AdapterConfig)
-    except ShapeError as error:
-        raise AdapterError(f"{file}: damaged ({error})") from error
-    for name in AdapterConfig.__annotations__:
-        value = config.get(name)
-        if isinstance(value, list | dict) and len(value) > MOST_NAMES:
-            raise AdapterError(f"{file}: damaged ({name}: expected names of modules, got {len(value):,} entries)")
 
 
 def _json(file: Path) -> dict[str, Any]:

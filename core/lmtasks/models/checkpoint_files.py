@@ -8,7 +8,7 @@ from typing import Any
 
 from lmtasks.errors import ModelError
 from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
-from lmtasks.shape import ShapeError, check_shape, parse_json
+from lmtasks.records.strict_json import RecordError, abbreviate, parse_json
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 OBJECTS = (CONFIG, INDEX, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -81,7 +81,8 @@ def read_object(file: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = parse_json(file.read_text(encoding="utf-8"))
-        check_shape(content, dict[str, object])
+        if not isinstance(content, dict):
+            raise RecordError(f"expected an object, got {abbreviate(content)}")
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: damaged ({error})") from error
     return content
@@ -89,12 +90,14 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def _check_names(path: Path, contents: dict[str, dict[str, Any]]) -> None:
     """Refuse names of weight files that lead out of the folder, or to nothing."""
-    index = contents.get(INDEX, {})
+    from lmtasks.records.model import WeightIndexRecord
+    from lmtasks.records.reading import validate
+
     try:
-        check_shape(index.get("weight_map", {}), dict[str, str])
-    except ShapeError as error:
-        raise ModelError(f"{path / INDEX}: damaged (weight_map: {error})") from error
-    named = [(INDEX, name) for name in sorted(set(index.get("weight_map", {}).values()))]
+        index = validate(WeightIndexRecord, contents.get(INDEX, {}))
+    except RecordError as error:
+        raise ModelError(f"{path / INDEX}: damaged ({error})") from error
+    named = [(INDEX, name) for name in sorted(set(index.weight_map.values()))]
     explicit = contents[CONFIG].get("transformers_weights")
     if explicit is not None:
         named.append((CONFIG, str(explicit)))

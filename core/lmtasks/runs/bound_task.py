@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lmtasks.errors import RunError
 from lmtasks.models.info import ModelInfo
 from lmtasks.prompts import Renderer
 from lmtasks.prompts.chat_template import Tokenizer
+from lmtasks.records.parts import ChatTemplateRecord
+from lmtasks.records.run import ModelRunRecord
 from lmtasks.runs.adapters import AdapterChoice
 from lmtasks.runs.folder import RECORD, read_record
 from lmtasks.task import Example, Task
@@ -76,7 +78,7 @@ def make_renderer(
         prompt=options.prompt,
         fewshot=fewshot,
         template_kwargs=options.chat_template_kwargs,
-        template_defaults=_trained_with(choice, model).get("kwargs"),
+        template_defaults=trained.kwargs if (trained := _trained_with(choice, model)) else None,
         template_date=stated_date(options, choice, model),
     )
     if options.chat_template_date and not (renderer.template and renderer.template.day):
@@ -86,14 +88,16 @@ def make_renderer(
 
 def stated_date(options: TemplateOptions, choice: AdapterChoice | None, model: Model) -> date | None:
     """Return the date that the options state, or else the adapter's record; None: neither does."""
-    day = options.chat_template_date or _trained_with(choice, model).get("date")
+    trained = _trained_with(choice, model)
+    day = options.chat_template_date or (trained.date if trained else None)
     return date.fromisoformat(day) if day else None
 
 
-def _trained_with(choice: AdapterChoice | None, model: Model) -> Mapping[str, Any]:
+def _trained_with(choice: AdapterChoice | None, model: Model) -> ChatTemplateRecord | None:
+    """Return the chat template that the run's adapter was trained with, where it belongs to the model."""
     if choice is None or choice.adapter.record is None or not choice.adapter.belongs_to(model.info):
-        return {}
-    return choice.adapter.record["prompt"].get("chat_template") or {}
+        return None
+    return choice.adapter.record.prompt.chat_template
 
 
 def dated_key(key: str, day: str) -> str:
@@ -113,7 +117,9 @@ def date_to_resume(output_dir: Path, key: str) -> date | None:
             record = read_record(file.parent)
         except RunError:
             continue  # not a run that this version could resume
-        day = ((record.get("prompt") or {}).get("chat_template") or {}).get("date")
-        if day and record["status"] != "finished" and record.get("key") == dated_key(key, day):
-            return date.fromisoformat(day)
+        if not isinstance(record, ModelRunRecord) or record.status == "finished":
+            continue
+        template = record.prompt.chat_template
+        if template and template.date and record.key == dated_key(key, template.date):
+            return date.fromisoformat(template.date)
     return None

@@ -1,10 +1,10 @@
-"""Two runs on the same examples: scores, differences, paired tests, a verdict in words."""
+"""Runs compared on the same examples: scores, differences, paired tests, a verdict in words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from lmtasks.metrics.statistics import (
     paired_test,
     smallest_probability,
 )
+from lmtasks.records.adapter import ComparedScoreRecord
 from lmtasks.runs.folder import Run
 from lmtasks.task import Metric, Sample
 
@@ -33,7 +34,7 @@ Outcome = Literal["better", "worse", "rises", "falls", "no difference shown", "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedScore:
-    """A score of two runs. Differences are the second minus the first."""
+    """A score of two runs. Differences are candidate minus baseline."""
 
     name: str
     language: str | None
@@ -41,8 +42,8 @@ class ComparedScore:
     unit: str
     higher_is_better: bool | None
     signature: str
-    first: float
-    second: float
+    baseline: float
+    candidate: float
     difference: float
     low: float | None
     high: float | None
@@ -67,7 +68,7 @@ class ComparedScore:
 
     @property
     def outcome(self) -> Outcome:
-        """What the second is, seen from the first."""
+        """What the candidate is, compared with the baseline."""
         if self.difference == 0 and self.low in (0, None) and self.high in (0, None):
             return "same"
         if self.p_corrected is None:
@@ -80,30 +81,36 @@ class ComparedScore:
         return "better" if rises is self.higher_is_better else "worse"
 
 
+def compared_score_record(score: ComparedScore) -> ComparedScoreRecord:
+    """Return the record of a compared score."""
+    return ComparedScoreRecord(**asdict(score), outcome=score.outcome)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedExample:
     """An example whose score differs much between the runs."""
 
     id: str
-    first: float
-    second: float
+    baseline: float
+    candidate: float
     predictions: tuple[str, str]
+    """The baseline's and the candidate's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A run compared with the one that all are compared with."""
+    """A run (candidate) compared with the first one (baseline)."""
 
-    first: Run
-    second: Run
+    baseline: Run
+    candidate: Run
     n: int
-    """Examples, paired."""
+    """Number of paired examples."""
     scores: tuple[ComparedScore, ...]
-    health: tuple[ComparedScore, ...]
+    output_checks: tuple[ComparedScore, ...]
     changed_by: str | None
-    """The score that `changed` goes by: the one that tells most examples apart."""
+    """The score that `changed` is sorted by: the one that differs for most examples."""
     changed: tuple[ChangedExample, ...]
-    """Those that gained most, then those that lost most."""
+    """Examples that gained most, then those that lost most."""
 
     @property
     def has_power(self) -> bool:
@@ -112,11 +119,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What the scores say together, in words, where the runs are A and B."""
+        """The result of the comparison in words, where the runs are A and B."""
         return self.verdict_of("A", "B")
 
-    def verdict_of(self, first: str, second: str) -> str:
-        """Return what the scores say together, in words, with these names for the runs."""
+    def verdict_of(self, baseline: str, candidate: str) -> str:
+        """Return the result of the comparison in words, with these names for the runs."""
         if not self.scores:
             return "Nothing to compare: no score is defined on the outputs of both."
         mixed = len({score.language for score in self.scores}) > 1
@@ -129,11 +136,12 @@ class Comparison:
         parts = []
         if better and worse:
             parts.append(
-                f"Mixed: {second} is significantly better in {', '.join(better)} and worse in {', '.join(worse)}"
+                f"Mixed: {candidate} is significantly better in {', '.join(better)} and worse in {', '.join(worse)}"
             )
-        elif found := better or worse:
+        elif changed := better or worse:
             parts.append(
-                f"{second} is significantly {'better' if better else 'worse'} than {first} in {', '.join(found)}"
+                f"{candidate} is significantly {'better' if better else 'worse'} than {baseline} in"
+                f" {', '.join(changed)}"
             )
         for outcome in ("rises", "falls"):
             if outcome in named:
@@ -149,27 +157,27 @@ class Comparison:
             else:
                 parts.append(f"no difference is shown in {', '.join(rest)}")
         text = "; ".join(parts)
-        return f"{text[0].upper()}{text[1:]}." if text.startswith(("not tested", second)) else f"{text}."
+        return f"{text[0].upper()}{text[1:]}." if text.startswith(("not tested", candidate)) else f"{text}."
 
 
 def compare_runs(
     runs: Sequence[Run],
     metrics: Iterable[Metric],
     *,
-    scored_alike: bool,
+    ignore_recorded_signatures: bool,
     resamples: int,
     trials: int,
     seed: int,
 ) -> list[Comparison]:
-    """Compare runs with the first of them, on the same examples.
+    """Compare runs with the first one, on the same examples.
 
     Args:
         runs: at least two, finished, of the same data.
-        metrics: to be computed anew for all.
-        scored_alike: whether how the runs were scored before does not matter, for the metrics were named.
-        resamples: of the paired bootstrap.
-        trials: of the approximate randomisation.
-        seed: of both.
+        metrics: computed again for all.
+        ignore_recorded_signatures: whether runs may have been scored differently before: the metrics were named.
+        resamples: number of resamples of the paired bootstrap.
+        trials: number of trials of the approximate randomisation.
+        seed: seed of both.
 
     Raises:
         RunError: the runs cannot be compared; says why.
@@ -177,39 +185,39 @@ def compare_runs(
     """
     metrics = tuple(metrics)
     samples = [_checked_samples(run) for run in runs]
-    for run, own in zip(runs[1:], samples[1:], strict=True):
-        _refuse_other_data(runs[0], samples[0], run, own)
+    for run, others in zip(runs[1:], samples[1:], strict=True):
+        _refuse_other_data(runs[0], samples[0], run, others)
     if not any(sample.references for sample in samples[0]):
-        raise RunError(f"{runs[0].path}: its data has no references, so that there are no scores to compare")
-    measured = [measure_samples(own, metrics) for own in samples]
-    health = [measure_outputs(own) for own in samples]
-    _refuse_other_signatures(runs, measured, scored_alike=scored_alike)
+        raise RunError(f"{runs[0].path}: its data has no references, so there are no scores to compare")
+    measured = [measure_samples(one, metrics) for one in samples]
+    checked = [measure_outputs(one) for one in samples]
+    _refuse_other_signatures(runs, measured, ignore_recorded_signatures=ignore_recorded_signatures)
 
-    def pair(kind: Sequence[Sequence[MetricResult]]) -> list[tuple[ComparedScore, ...]]:
+    def pair(results: Sequence[Sequence[MetricResult]]) -> list[tuple[ComparedScore, ...]]:
         compared = [
             [
                 score
-                for ours, theirs in zip(kind[0], other, strict=True)
-                for score in _compare(ours, theirs, resamples=resamples, trials=trials, seed=seed)
+                for baseline, candidate in zip(results[0], other, strict=True)
+                for score in _compare(baseline, candidate, resamples=resamples, trials=trials, seed=seed)
             ]
-            for other in kind[1:]
+            for other in results[1:]
         ]
         return _corrected(compared)
 
     return [
         Comparison(
-            first=runs[0],
-            second=run,
+            baseline=runs[0],
+            candidate=run,
             n=len(samples[0]),
             scores=scores,
-            health=sound,
+            output_checks=checks,
             changed_by=by,
             changed=changed,
         )
-        for run, scores, sound, (by, changed) in zip(
+        for run, scores, checks, (by, changed) in zip(
             runs[1:],
             pair(measured),
-            pair(health),
+            pair(checked),
             (_changed(measured[0], other) for other in measured[1:]),
             strict=True,
         )
@@ -222,26 +230,28 @@ def _checked_samples(run: Run) -> list[Sample]:
     return run.samples
 
 
-def _refuse_other_data(first: Run, ours: Sequence[Sample], second: Run, theirs: Sequence[Sample]) -> None:
-    where = f"{first.path} and {second.path} cannot be compared"
-    if len(ours) != len(theirs):
-        raise RunError(f"{where}: they have {len(ours)} and {len(theirs)} examples; compare runs of the same data")
+def _refuse_other_data(baseline: Run, samples: Sequence[Sample], candidate: Run, others: Sequence[Sample]) -> None:
+    where = f"{baseline.path} and {candidate.path} cannot be compared"
+    if len(samples) != len(others):
+        raise RunError(f"{where}: they have {len(samples)} and {len(others)} examples; compare runs of the same data")
     checks: tuple[tuple[str, Callable[[Sample], object]], ...] = (
         ("ids", lambda sample: sample.id),
         ("references", lambda sample: sample.references),
         ("inputs", lambda sample: dict(sample.inputs)),
         ("languages", lambda sample: sample.language),
     )
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(samples, others, strict=True):
         for what, get in checks:
             if get(a) != get(b):
                 raise RunError(
                     f'{where}: the {what} of example "{a.id}" differ ({_short(get(a))} and {_short(get(b))}); compare'
                     " runs of the same data"
                 )
-        if (a.finish == "skipped") != (b.finish == "skipped"):
-            skipping = first if a.finish == "skipped" else second
-            raise RunError(f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use --on-overlong cut')
+        if (a.finish_reason == "skipped") != (b.finish_reason == "skipped"):
+            skipping = baseline if a.finish_reason == "skipped" else candidate
+            raise RunError(
+                f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use on_overlong "truncate"'
+            )
 
 
 def _short(value: object) -> str:
@@ -250,57 +260,63 @@ def _short(value: object) -> str:
 
 
 def _refuse_other_signatures(
-    runs: Sequence[Run], measured: Sequence[Sequence[MetricResult]], *, scored_alike: bool
+    runs: Sequence[Run], measured: Sequence[Sequence[MetricResult]], *, ignore_recorded_signatures: bool
 ) -> None:
-    """Refuse scores under one name that are made in different ways, by what is computed now or was when they ran."""
+    """Refuse scores of one name with different signatures, computed now or recorded by the runs."""
     now = [
-        {(kind.name, one.language): one.signature(at) for one in own for at, kind in enumerate(one.measurement.specs)}
-        for own in measured
+        {
+            (spec.name, result.language): result.signature(index)
+            for result in results
+            for index, spec in enumerate(result.measurement.specs)
+        }
+        for results in measured
     ]
     then = [{(score.name, score.language): score.signature for score in run.scores} for run in runs]
-    for signatures in (now,) if scored_alike else (now, then):
-        for run, own in zip(runs[1:], signatures[1:], strict=True):
+    for signatures in (now,) if ignore_recorded_signatures else (now, then):
+        for run, others in zip(runs[1:], signatures[1:], strict=True):
             for key in now[0]:
-                if key in own and key in signatures[0] and own[key] != signatures[0][key]:
+                if key in others and key in signatures[0] and others[key] != signatures[0][key]:
                     raise RunError(
                         f"{runs[0].path} and {run.path} cannot be compared by {key[0]}, which is scored differently:"
-                        f" {signatures[0][key]} and {own[key]}; name the metrics to compare with --metrics"
+                        f" {signatures[0][key]} and {others[key]}; name the metrics to compare"
                     )
 
 
 def _compare(
-    ours: MetricResult, theirs: MetricResult, *, resamples: int, trials: int, seed: int
+    baseline: MetricResult, candidate: MetricResult, *, resamples: int, trials: int, seed: int
 ) -> Iterable[ComparedScore]:
     test: PairedTest | None = None
-    with guarded_call(f"{ours.label} failed"):
-        first, second = corpus_values(ours.measurement), corpus_values(theirs.measurement)
-        if can_be_resampled(ours.measurement):
-            test = paired_test(ours.measurement, theirs.measurement, resamples=resamples, trials=trials, seed=seed)
+    with guarded_call(f"{baseline.label} failed"):
+        before, after = corpus_values(baseline.measurement), corpus_values(candidate.measurement)
+        if can_be_resampled(baseline.measurement):
+            test = paired_test(
+                baseline.measurement, candidate.measurement, resamples=resamples, trials=trials, seed=seed
+            )
 
-    for at, kind in enumerate(ours.measurement.specs):
-        if not (math.isfinite(first[at]) and math.isfinite(second[at])):
+    for index, spec in enumerate(baseline.measurement.specs):
+        if not (math.isfinite(before[index]) and math.isfinite(after[index])):
             continue  # a score that is not defined on the outputs of one of them
 
-        n = len(ours.samples) if kind.n is None else kind.n
+        n = len(baseline.samples) if spec.n is None else spec.n
 
-        def told(array: str, at: int = at, n: int = n) -> float | None:
-            value = float(getattr(test, array)[at]) if test and n > 1 else math.nan
+        def finite_or_none(array: str, index: int = index, n: int = n) -> float | None:
+            value = float(getattr(test, array)[index]) if test and n > 1 else math.nan
             return None if math.isnan(value) else value
 
         yield ComparedScore(
-            name=kind.name,
-            language=ours.language,
+            name=spec.name,
+            language=baseline.language,
             n=n,
-            unit=kind.unit,
-            higher_is_better=kind.higher_is_better,
-            signature=ours.signature(at),
-            first=float(first[at]),
-            second=float(second[at]),
-            difference=float(second[at] - first[at]),
-            low=told("low"),
-            high=told("high"),
-            p_bootstrap=told("p_bootstrap"),
-            p_randomisation=told("p_randomisation"),
+            unit=spec.unit,
+            higher_is_better=spec.higher_is_better,
+            signature=baseline.signature(index),
+            baseline=float(before[index]),
+            candidate=float(after[index]),
+            difference=float(after[index] - before[index]),
+            low=finite_or_none("low"),
+            high=finite_or_none("high"),
+            p_bootstrap=finite_or_none("p_bootstrap"),
+            p_randomisation=finite_or_none("p_randomisation"),
             p_corrected=None,
             smallest_p=smallest_probability(n, trials),
         )
@@ -324,28 +340,37 @@ def _corrected(compared: Sequence[Sequence[ComparedScore]]) -> list[tuple[Compar
 
 
 def _changed(
-    ours: Sequence[MetricResult], theirs: Sequence[MetricResult]
+    baselines: Sequence[MetricResult], candidates: Sequence[MetricResult]
 ) -> tuple[str | None, tuple[ChangedExample, ...]]:
-    """Return the examples that changed most, by the score that tells most of them apart."""
+    """Return the examples that changed most, by the score that differs for most of them."""
     name, most, sign = None, 0, 1
     values: list[tuple[float, float, Sample, Sample]] = []
-    for mine, other in zip(ours, theirs, strict=True):
-        if not can_be_resampled(mine.measurement):
+    for baseline, candidate in zip(baselines, candidates, strict=True):
+        if not can_be_resampled(baseline.measurement):
             continue
-        with guarded_call(f"{mine.label} failed"):
-            first, second = (one.measurement.combine(one.measurement.statistics) for one in (mine, other))
-        told = np.isfinite(first) & np.isfinite(second)
-        for at, kind in enumerate(mine.measurement.specs):
-            apart = int((told & (first != second))[:, at].sum())
-            # Scores of what was written: a likelihood has nothing to show.
-            if apart > most and kind.unit == "0-100" and kind.higher_is_better is not None:
-                name, most, sign = kind.name, apart, 1 if kind.higher_is_better else -1
-                rows = zip(first[:, at], second[:, at], mine.samples, other.samples, told[:, at], strict=True)
+        with guarded_call(f"{baseline.label} failed"):
+            before, after = (one.measurement.combine(one.measurement.statistics) for one in (baseline, candidate))
+        defined = np.isfinite(before) & np.isfinite(after)
+        for index, spec in enumerate(baseline.measurement.specs):
+            different = int((defined & (before != after))[:, index].sum())
+            # Scores of what was written: a likelihood has no text to show.
+            if different > most and spec.unit == "0-100" and spec.higher_is_better is not None:
+                name, most, sign = spec.name, different, 1 if spec.higher_is_better else -1
+                rows = zip(
+                    before[:, index],
+                    after[:, index],
+                    baseline.samples,
+                    candidate.samples,
+                    defined[:, index],
+                    strict=True,
+                )
                 values = [(a, b, sample, changed) for a, b, sample, changed, known in rows if known]
     gained = sorted(values, key=lambda value: sign * (value[0] - value[1]))
     chosen = [value for value in gained[:SHOWN] if sign * (value[1] - value[0]) > 0]
     chosen += [value for value in reversed(gained[-SHOWN:]) if sign * (value[1] - value[0]) < 0]
     return name, tuple(
-        ChangedExample(id=a.id, first=float(first), second=float(second), predictions=(a.prediction, b.prediction))
-        for first, second, a, b in chosen
+        ChangedExample(
+            id=a.id, baseline=float(before), candidate=float(after), predictions=(a.prediction, b.prediction)
+        )
+        for before, after, a, b in chosen
     )

@@ -1,4 +1,4 @@
-"""Where and with what a run was made: versions, machine, commit, peak memory."""
+"""Provenance of a run: versions, machine, commit, peak memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from lmtasks.records.parts import EnvironmentRecord, GitRecord
 
 PACKAGES = (
     "lmtasks",
@@ -26,50 +28,50 @@ PACKAGES = (
     "datasets",
     "numpy",
 )
-"""Those that can change an output or a score."""
+"""Packages that can change an output or a score."""
 
 _FILTER = re.compile(rb"filter\..*\.(?:clean|process|required)", re.DOTALL)
-"""Settings that name a program which git starts to compare a file with its commit."""
+"""Names of settings that make git start a program to compare a file with its commit."""
 
 
-def environment() -> dict[str, object]:
+def environment() -> EnvironmentRecord:
     """Return versions, platform, and the state of the git checkout that the run was started in."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "packages": package_versions(),
-        "git": _git(),
-    }
+    return EnvironmentRecord(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu_count=os.cpu_count(),
+        packages=package_versions(),
+        git=_git(),
+    )
 
 
 def package_versions() -> dict[str, str]:
     """Return the installed versions of the packages that matter."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def peak_memory_bytes() -> int | None:
-    """Return the largest resident size that this process ever had; None where the system does not tell."""
+    """Return the largest resident size that this process ever had; None where the system does not say."""
     if sys.platform == "win32":
         return None
     if sys.platform.startswith("linux"):
         # ru_maxrss is handed down from the process that started this one, and may be its peak.
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-        return int(found[1]) * 1024 if found else None
+        match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(match[1]) * 1024 if match else None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # others count in KiB
 
 
-def _git() -> dict[str, object] | None:
+def _git() -> GitRecord | None:
     """Return the commit of the folder that the process is in, and whether its files differ from it.
 
     The folder may be other people's: no program that its repository's hooks and settings name is started.
@@ -80,11 +82,11 @@ def _git() -> dict[str, object] | None:
     settings = {"core.fsmonitor": "false", "core.hooksPath": os.devnull}
 
     def ask(*words: str) -> bytes | None:
-        # By the environment, for -c takes a name with "=" in it for another one.
-        given = {"GIT_NO_LAZY_FETCH": "1", "GIT_CONFIG_COUNT": str(len(settings))}
+        # By the environment: -c splits a name that has "=" in it.
+        variables = {"GIT_NO_LAZY_FETCH": "1", "GIT_CONFIG_COUNT": str(len(settings))}
         for number, (name, value) in enumerate(settings.items()):
-            given |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-        done = subprocess.run([git, *words], capture_output=True, check=False, env={**os.environ, **given})  # noqa: S603
+            variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+        done = subprocess.run([git, *words], capture_output=True, check=False, env={**os.environ, **variables})  # noqa: S603
         return done.stdout if done.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")
@@ -96,4 +98,4 @@ def _git() -> dict[str, object] | None:
     if names is not None:
         settings |= {os.fsdecode(name): "" for name in names.split(b"\0") if _FILTER.fullmatch(name)}
         changed = ask("--no-optional-locks", "status", "--porcelain", "--ignore-submodules=dirty")
-    return {"commit": os.fsdecode(commit).strip(), "dirty": None if changed is None else bool(changed)}
+    return GitRecord(commit=os.fsdecode(commit).strip(), dirty=None if changed is None else bool(changed))

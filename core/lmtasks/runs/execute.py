@@ -6,9 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lmtasks.backends import Completion, LanguageModel, Request
 from lmtasks.errors import LmtasksError, PluginError
@@ -17,15 +16,25 @@ from lmtasks.models.adapter_files import Adapter
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import RenderedPrompt
+from lmtasks.records.run import ModelRunRecord
 from lmtasks.runs.acquire import acquire_run_folder
 from lmtasks.runs.adapters import adapter_record, attach_for_run
 from lmtasks.runs.bound_task import KEY_DATE, date_to_resume, dated_key, make_renderer, stated_date
 from lmtasks.runs.environment import peak_memory_bytes
-from lmtasks.runs.folder import Run, write_record
+from lmtasks.runs.folder import Run, samples_sha256, write_record
 from lmtasks.runs.likelihood import measure_likelihoods, render_answers
 from lmtasks.runs.plan import Plan, render_prompts, warn_of_language, with_stop_strings
-from lmtasks.runs.resume import take_over
-from lmtasks.runs.run_json import MEASURING, now, run_key, run_record, run_settings, scores_record, totals_record
+from lmtasks.runs.resume import reuse_samples
+from lmtasks.runs.run_json import (
+    add_seconds,
+    now,
+    quantization_loss_record,
+    run_key,
+    run_record,
+    run_settings,
+    score_fields,
+    total_fields,
+)
 from lmtasks.runs.sample_file import append_samples, read_samples, sync_samples
 from lmtasks.runs.samples import new_sample, with_completion
 from lmtasks.task import Generation
@@ -44,7 +53,7 @@ class _Job:
     generation: Generation
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
-    record: dict[str, Any]
+    record: ModelRunRecord
     path: Path = Path()
     reused: set[str] = field(default_factory=set)
     finished: int = 0
@@ -54,6 +63,10 @@ class _Job:
     def adapter_id(self) -> str | None:
         """By which the model knows the adapter that answers."""
         return self.adapter.id if self.adapter else None
+
+    def update(self, **fields: object) -> None:
+        """Replace fields of the record."""
+        self.record = self.record.model_copy(update=fields)
 
 
 _Asked = tuple[_Job, int, RenderedPrompt]
@@ -103,15 +116,15 @@ def run_plans(
         try:
             for job in jobs:
                 names = (job.plan.task.name, source.name or source.resolve().name)
-                claimed = acquire_run_folder(job.plan.options.output_dir, names, str(job.record["key"]))
+                claimed = acquire_run_folder(job.plan.options.output_dir, names, job.record.key)
                 job.path, before = folders.enter_context(claimed)
                 ending.append(job)
                 if before:
-                    job.record["rounding"] = before.get("rounding")
-                    job.record["timings"] |= {name: before["timings"].get(name, 0.0) for name in MEASURING}
+                    timings = before.timings.model_copy(update={"total_seconds": 0.0})
+                    job.update(quantization_loss=before.quantization_loss, timings=timings)
                 write_record(job.path, job.record)
             for job in jobs:
-                job.reused = take_over(job.plan, job.prompts, job.path)
+                job.reused = reuse_samples(job.plan, job.prompts, job.path)
             _generate(jobs, model, on_progress)
             failed: list[LmtasksError] = []
             while ending:
@@ -125,8 +138,10 @@ def run_plans(
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             for job in ending:
-                job.record["status"] = "interrupted" if interrupted else "failed"
-                job.record["error"] = None if interrupted else f"{type(error).__name__}: {error}"
+                job.update(
+                    status="interrupted" if interrupted else "failed",
+                    error=None if interrupted else f"{type(error).__name__}: {error}",
+                )
                 try:
                     _close(job, started, on_end)
                 except LmtasksError as further:
@@ -154,7 +169,8 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
                 date_to_resume(user_path(plan.options.output_dir, "output folder"), key) or renderer.template.day
             )
         settings = run_settings(plan, renderer, model, generation, used)
-        key = dated_key(key, settings["prompt"]["chat_template"]["date"])
+        template = settings.prompt.chat_template
+        key = dated_key(key, str(template and template.date))
         prompts = render_prompts(plan, renderer, model, generation, answers, on_progress)
     warn_of_language(plan, model, adapter)
     return _Job(
@@ -170,18 +186,18 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
 def _score(job: _Job) -> list[LmtasksError]:
     """Score a run whose samples are all there; return what its task or metrics failed at, in one error."""
     samples = read_samples(job.path, count=len(job.prompts))
-    failures: list[LmtasksError] = []
-    job.record |= scores_record(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED, failures=failures)
+    fields, failures = score_fields(samples, job.plan.metrics, resamples=RESAMPLES, seed=SEED)
+    job.update(**fields)
     if unread := [sample.error for sample in samples if sample.error]:
         rest = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
         failures.insert(0, PluginError(f"{unread[0]}{rest}; they count as empty"))
     if not failures:
-        job.record["status"] = "finished"
+        job.update(status="finished")
         return []
     more = "".join(f"; {error}" for error in failures[1:])
     error = PluginError(f"{failures[0]}{more}. All texts are kept in {job.path}: run it again once that is mended")
     error.__cause__ = failures[0].__cause__
-    job.record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    job.update(status="failed", error=f"{type(error).__name__}: {error}")
     return [error]
 
 
@@ -191,16 +207,17 @@ def _close(job: _Job, started: float, on_end: OnEnd) -> None:
     A run that says "finished" therefore has everything; what a kill or a full disk stops before is done again from its
     samples, without the model.
     """
-    path, record = job.path, job.record
-    record["finished"] = now()
-    record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
-    record["peak_memory_bytes"] = peak_memory_bytes()
-    if record["status"] != "finished":
-        write_record(path, record)  # how it ended is kept, even if its samples cannot be read
-    record |= totals_record(read_samples(path, count=len(job.prompts)), job.reused)
+    path = job.path
+    timings = job.record.timings.model_copy(update={"total_seconds": round(time.perf_counter() - started, 3)})
+    job.update(finished=now(), timings=timings, peak_memory_bytes=peak_memory_bytes())
+    if job.record.status != "finished":
+        write_record(path, job.record)  # how it ended is kept, even if its samples cannot be read
+    job.update(**total_fields(read_samples(path, count=len(job.prompts)), job.reused))
     sync_samples(path)
-    on_end(Run(path, record))
-    write_record(path, record)
+    if job.record.status == "finished":
+        job.update(samples_sha256=samples_sha256(path))
+    on_end(Run(path, job.record))
+    write_record(path, job.record)
 
 
 def _generate(jobs: Sequence[_Job], model: LanguageModel, on_progress: OnProgress) -> None:
@@ -273,7 +290,7 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
         adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )
-    _add_seconds(job, "loglikelihood_seconds", time.perf_counter() - begun)
+    job.record = add_seconds(job.record, "loglikelihood_seconds", time.perf_counter() - begun)
     append_samples(
         job.path,
         [
@@ -283,7 +300,3 @@ def _keep(job: _Job, answered: Sequence[tuple[int, RenderedPrompt, Completion]],
     )
     job.finished += len(answered)
     write_record(job.path, job.record, sync=False)  # a kill must not lose the time that these samples took
-
-
-def _add_seconds(job: _Job, name: str, seconds: float) -> None:
-    job.record["timings"][name] = round(job.record["timings"][name] + seconds, 6)

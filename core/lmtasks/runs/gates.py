@@ -14,7 +14,7 @@ _CONDITION = re.compile(r"(?P<score>\S+)\s+(?P<change>drops|rises)(\s+by\s+(?P<a
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A change of one score that is not to be."""
+    """A change of one score that a build fails on."""
 
     score: str
     change: Literal["drops", "rises"]
@@ -23,28 +23,28 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str) -> Gate:
-        """Read "SCORE drops|rises [by NUMBER]".
+        """Parse "SCORE drops|rises [by NUMBER]".
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it has another form.
         """
-        found = _CONDITION.fullmatch(text.strip())
-        if not found:
+        match = _CONDITION.fullmatch(text.strip())
+        if not match:
             raise UsageError(
-                f'"{text}" is no condition; expected "SCORE drops", "SCORE rises" or "SCORE drops by NUMBER"'
+                f'"{text}" is not a condition; expected "SCORE drops", "SCORE rises" or "SCORE drops by NUMBER"'
             )
-        amount = found["amount"]
-        change: Literal["drops", "rises"] = "drops" if found["change"] == "drops" else "rises"
-        return cls(found["score"], change, None if amount is None else float(amount))
+        amount = match["amount"]
+        change: Literal["drops", "rises"] = "drops" if match["change"] == "drops" else "rises"
+        return cls(match["score"], change, None if amount is None else float(amount))
 
     def failing(self, comparison: Comparison) -> str | None:
-        """Return what happened if the change did, else None.
+        """Return what changed, if the condition holds; else None.
 
         Raises:
             UnknownNameError: the comparison has no such score.
             UsageError: the score cannot be tested.
         """
-        compared = (*comparison.scores, *comparison.health)
+        compared = (*comparison.scores, *comparison.output_checks)
         scores = [score for score in compared if score.name.lower() == self.score.lower()]
         if not scores:
             known = ", ".join(dict.fromkeys(score.name for score in compared))
@@ -54,8 +54,8 @@ class Gate:
                 raise UsageError(f'{score.name} has no test; say by how much: "{score.name} {self.change} by NUMBER"')
             if self.amount is None and not score.has_power:
                 raise UsageError(
-                    f'"{self.score} {self.change}" cannot be told on {score.n} examples: p is never below'
-                    f" {score.smallest_p:.3f} here; take more examples or --trials, or say by how much:"
+                    f'"{self.score} {self.change}" cannot be tested on {score.n} examples: p is never below'
+                    f" {score.smallest_p:.3f} here; use more examples or trials, or say by how much:"
                     f' "{score.name} {self.change} by NUMBER"'
                 )
             moved = -score.difference if self.change == "drops" else score.difference
@@ -64,7 +64,7 @@ class Gate:
                 digits = 2 if score.unit == "0-100" else 4
                 where = f" in {score.language}" if len(scores) > 1 else ""
                 return (
-                    f"{score.name}{where} {self.change} by {moved:.{digits}f}, from {score.first:.{digits}f} to"
-                    f" {score.second:.{digits}f}{p}"
+                    f"{score.name}{where} {self.change} by {moved:.{digits}f}, from {score.baseline:.{digits}f} to"
+                    f" {score.candidate:.{digits}f}{p}"
                 )
         return None

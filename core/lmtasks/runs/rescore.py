@@ -1,4 +1,4 @@
-"""Scoring without a model: outputs that were made elsewhere, and finished runs again."""
+"""Scoring without a model: of outputs that were made elsewhere, and of finished runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lmtasks.data import Dataset, file_sha256
 from lmtasks.errors import LmtasksError
@@ -14,10 +13,12 @@ from lmtasks.options import ScoreOptions
 from lmtasks.paths import user_path
 from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.reasoning import FORMATS, ReasoningParser
+from lmtasks.records.run import ModelRunRecord, OutputsRecord, OutputsRunRecord
 from lmtasks.runs.acquire import acquire_run_folder
 from lmtasks.runs.environment import environment
-from lmtasks.runs.folder import SCHEMA, Run, write_record
-from lmtasks.runs.run_json import data_record, now, scores_record, task_record, totals_record
+from lmtasks.runs.folder import Run, samples_sha256, write_record
+from lmtasks.runs.options import check_counts, check_language, check_paths
+from lmtasks.runs.run_json import data_record, now, score_fields, task_record, total_fields
 from lmtasks.runs.sample_file import append_samples, sync_samples
 from lmtasks.runs.samples import new_sample
 from lmtasks.task import Metric, Sample, Score, Task
@@ -26,24 +27,66 @@ log = logging.getLogger("lmtasks.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreOptions:
+    """Options of `score`; None leaves the choice to the task, or to the run."""
+
+    predictions: str | Path | None = None
+    """File of outputs made elsewhere: JSONL, CSV, TSV or Parquet with a column "id", or any other with one a line."""
+    data: str | Path | None = None
+    """The data that they answer, as for a run."""
+    split: str | None = None
+    limit: int | None = None
+    references: str | None = None
+    """Column of the data with the right answers, instead of those that the task knows."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Column by field, as for a run; "prediction" names the column of the outputs."""
+    language: str | None = None
+    metrics: tuple[str, ...] | None = None
+    resamples: int = RESAMPLES
+    """Resamples of the bootstrap for the intervals; 0: no intervals."""
+    seed: int = SEED
+    """Seed of the bootstrap."""
+    output_dir: str | Path | None = None
+    """Write a run folder for the outputs into this folder, to be compared and reported; None: write nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other or have wrong values.
+
+        Raises:
+            UsageError: names the option and what is expected.
+        """
+        if self.metrics is not None:
+            object.__setattr__(self, "metrics", as_tuple(self.metrics))
+        check_counts(self, limit=1, resamples=0, seed=0)
+        check_paths(self, "predictions", "data", "output_dir")
+        check_language(self.language)
+        if self.references is not None:
+            if "references" in self.columns:
+                raise UsageError("the column of the references is named twice")
+            object.__setattr__(self, "columns", {**self.columns, "references": self.references})
+        if self.resamples == 1:
+            raise UsageError("resamples must be 0 (no intervals) or at least 2, not 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """Scores that were computed without a model."""
 
-    record: Mapping[str, Any]
-    """As in run.json: task, data, model, metrics, scores, health, intervals, counts."""
+    record: ModelRunRecord | OutputsRunRecord
+    """The record of the run, with these scores."""
     samples: Sequence[Sample]
-    path: Path | None
+    path: Path | None = None
     """The run folder, where there is one."""
 
     @property
     def scores(self) -> list[Score]:
         """The scores, with signatures and intervals."""
-        return [Score(**score) for score in self.record["scores"]]
+        return [score.score for score in self.record.scores]
 
     @property
-    def health(self) -> list[Score]:
-        """How sound the outputs are."""
-        return [Score(**score) for score in self.record["health"]]
+    def output_checks(self) -> list[Score]:
+        """Shares of outputs that are empty, truncated, repetitive or copied, and their length."""
+        return [score.score for score in self.record.output_checks]
 
 
 def score_predictions(
@@ -53,55 +96,64 @@ def score_predictions(
     predictions: Sequence[str],
     metrics: Sequence[Metric],
     options: ScoreOptions,
-    failures: list[LmtasksError] | None = None,
-    on_end: Callable[[Run], None] = lambda _: None,
-) -> Scored:
+) -> tuple[Scored, list[LmtasksError]]:
     """Score outputs that were made elsewhere.
 
     Args:
-        task: says in which language the references are, where the data does not.
+        task: states the language of the references, where the data does not.
         plugin: where the task comes from.
         dataset: the examples.
         predictions: an output for each of them.
         metrics: to be computed.
-        options: the file that the outputs come from, the bootstrap, and where to leave a run folder.
-        failures: gets what goes wrong with a metric, which costs its scores alone; None: it is raised.
-        on_end: hears of the run folder, if one was asked for, before run.json is written: a folder that has one has
-            everything.
+        options: the file that the outputs come from, and the bootstrap.
 
-    Raises:
-        LmtasksError: a metric failed, or the run folder cannot be written.
+    Returns:
+        The scores, and what went wrong with metrics: it costs their scores alone.
     """
+    started = now()
     samples = [
-        replace(new_sample(task, index, example), completion=prediction, prediction=prediction, finish="unknown")
+        replace(new_sample(task, index, example), completion=prediction, prediction=prediction, finish_reason="unknown")
         for index, (example, prediction) in enumerate(zip(dataset.examples, predictions, strict=True))
     ]
     _warn_of_reasoning(predictions)
     source = user_path(str(options.predictions), "file of predictions")
     columns = {name: column for name, column in options.columns.items() if name != "prediction"}
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "status": "finished",
-        "error": None,
-        "started": now(),
-        "task": task_record(task, plugin),
-        "prompt": None,
-        "data": data_record(dataset, limit=options.limit, columns=columns, language=options.language),
-        "model": {"name": source.name, "source": "outputs", "revision": f"sha256:{file_sha256(source)}"},
-        "generation": None,
-        "environment": environment(),
-        **scores_record(samples, metrics, resamples=options.resamples, seed=options.seed, failures=failures),
-        **totals_record(samples),
-        "finished": now(),
-    }
-    path = None
-    if options.output_dir is not None:
-        with acquire_run_folder(options.output_dir, (task.name, source.stem), key=None) as (path, _):
-            append_samples(path, samples)
-            sync_samples(path)
-            on_end(Run(path, record))
-            write_record(path, record)
-    return Scored(record=record, samples=samples, path=path)
+    fields, failures = score_fields(samples, metrics, resamples=options.resamples, seed=options.seed)
+    record = OutputsRunRecord(
+        status="finished",
+        error=None,
+        started=started,
+        task=task_record(task, plugin),
+        data=data_record(dataset, limit=options.limit, columns=columns, language=options.language),
+        model=OutputsRecord(name=source.name, revision=f"sha256:{file_sha256(source)}"),
+        environment=environment(),
+        samples_sha256=None,
+        finished=now(),
+        **fields,
+        **total_fields(samples),
+    )
+    return Scored(record=record, samples=samples), failures
+
+
+def write_outputs_run(scored: Scored, output_dir: str | Path, on_end: Callable[[Run], None]) -> Scored:
+    """Write a run folder for outputs that were made elsewhere, and return their scores with its path.
+
+    Args:
+        scored: the outputs with their scores.
+        output_dir: the folder of run folders.
+        on_end: called with the run before run.json is written: a folder that has one is complete.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    names = (scored.record.task.name, Path(scored.record.model.name).stem)
+    with acquire_run_folder(output_dir, names, key=None) as (path, _):
+        append_samples(path, scored.samples)
+        sync_samples(path)
+        record = scored.record.model_copy(update={"samples_sha256": samples_sha256(path)})
+        on_end(Run(path, record))
+        write_record(path, record)
+    return replace(scored, record=record, path=path)
 
 
 def _warn_of_reasoning(predictions: Sequence[str]) -> None:
@@ -109,23 +161,23 @@ def _warn_of_reasoning(predictions: Sequence[str]) -> None:
     count = sum(parser.parse(text).start != 0 for text in predictions)
     if count:
         log.warning(
-            "%d of %d outputs hold reasoning, or a marker that ends it; outputs made elsewhere are scored as they are:"
-            " leave in them the answers alone",
+            "%d of %d outputs contain reasoning, or a marker that ends it; outputs made elsewhere are scored as they"
+            " are: leave only the answers in them",
             count,
             len(predictions),
         )
 
 
-def score_run(
-    run: Run, metrics: Sequence[Metric], options: ScoreOptions, failures: list[LmtasksError] | None = None
-) -> Scored:
+def score_run(run: Run, metrics: Sequence[Metric], options: ScoreOptions) -> tuple[Scored, list[LmtasksError]]:
     """Score a finished run again, from its samples; its folder stays as it is.
 
-    Failures of metrics are as for `score_predictions`.
+    Returns:
+        The scores, and what went wrong with metrics: it costs their scores alone.
 
     Raises:
-        LmtasksError: a metric failed.
+        RunError: the samples are damaged.
     """
     samples = run.samples
-    scores = scores_record(samples, metrics, resamples=options.resamples, seed=options.seed, failures=failures)
-    return Scored(record={**run.record, **scores, **totals_record(samples)}, samples=samples, path=run.path)
+    fields, failures = score_fields(samples, metrics, resamples=options.resamples, seed=options.seed)
+    record = run.record.model_copy(update={**fields, **total_fields(samples)})
+    return Scored(record=record, samples=samples, path=run.path), failures

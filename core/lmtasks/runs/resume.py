@@ -1,4 +1,4 @@
-"""What an unfinished run has already answered, taken over by the run that continues it."""
+"""Samples of an unfinished run, reused by the run that resumes it."""
 
 from __future__ import annotations
 
@@ -13,64 +13,62 @@ from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples,
 from lmtasks.runs.samples import new_sample, with_prediction
 from lmtasks.task import Sample
 
-WAYS_OUT = (
-    "remove that line and its example is answered again, or remove the folder, or choose another with --output-dir"
-)
+REMEDY = "remove that line to run its example again, or remove the folder, or choose another output_dir"
 
 
-def take_over(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) -> set[str]:
-    """Take over the samples in a run folder, and return their ids.
+def reuse_samples(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) -> set[str]:
+    """Check and keep the samples in a run folder, and return their ids.
 
-    They are parsed again: what interrupted the run may have been the parser, mended since. The folder's key says that
-    it was begun with the same data and prompts, so a sample of others was edited. It is refused, not answered again:
-    the rest of the file is then in doubt too, and only its owner knows what was done to it.
+    Their completions are parsed again: the parser may have interrupted the run, and was corrected since. The folder's
+    key says that the run began with the same data and prompts, so a sample of others was edited. It is refused, not
+    generated again: the rest of the file is then in doubt too, and only its owner knows what was done to it.
 
     Args:
-        plan: what the run is to do.
-        prompts: of its examples; None: the example is skipped.
+        plan: the run's plan.
+        prompts: rendered, in the order of the examples; None: the example is skipped.
         path: the run folder.
 
     Raises:
-        RunError: a line is damaged, or holds something else than the plan's example of that index.
+        RunError: a line is damaged, or is not a sample of the plan's example of that index.
     """
     truncate_partial_line(path)
     try:
         lines = numbered_samples(path, count=len(prompts))
     except RunError as error:
-        raise RunError(f"{error}; {WAYS_OUT}") from error
+        raise RunError(f"{error}; {REMEDY}") from error
     for number, sample in lines:
-        if name := _foreign_field(plan, prompts[sample.index], sample):
+        if name := _edited_field(plan, prompts[sample.index], sample):
             raise RunError(
                 f'{path / SAMPLES}, line {number}: the {name} of sample "{sample.id}" is not that of example'
-                f" {sample.index} of the data, so the file was edited; {WAYS_OUT}"
+                f" {sample.index} of the data: the file was edited; {REMEDY}"
             )
     samples = [sample for _, sample in lines]
-    ours = [_read_again(plan, sample) for sample in samples]
-    if ours != samples:
-        rewrite_samples(path, ours)
+    parsed = [_parse_again(plan, sample) for sample in samples]
+    if parsed != samples:
+        rewrite_samples(path, parsed)
     return {sample.id for sample in samples}
 
 
-def _foreign_field(plan: Plan, prompt: RenderedPrompt | None, sample: Sample) -> str | None:
-    """Return the first field of a sample that does not follow from the plan; None: it is of this plan."""
+def _edited_field(plan: Plan, prompt: RenderedPrompt | None, sample: Sample) -> str | None:
+    """Return the first field of a sample that does not follow from the plan; None: all do."""
     example = plan.dataset.examples[sample.index]
     measured = len(example.references) if prompt and plan.options.loglikelihood else 0
     expected = {
         "id": sample.id == example.id,
         "inputs": dict(sample.inputs) == dict(example.inputs),
         "references": sample.references == example.references,
-        "finish": sample.finish in (("stop", "length") if prompt else ("skipped",)),
+        "finish_reason": sample.finish_reason in (("stop", "length") if prompt else ("skipped",)),
         "prompt_sha256": sample.prompt_sha256 == (prompt.sha256 if prompt else ""),
         "prompt_tokens": sample.prompt_tokens == (len(prompt.token_ids) if prompt else 0),
-        "cut": dict(sample.cut) == (dict(prompt.cut) if prompt else {}),
+        "truncated": dict(sample.truncated) == (dict(prompt.cut) if prompt else {}),
         "loglikelihoods": len(sample.loglikelihoods) == measured,
     }
     return next((name for name, same in expected.items() if not same), None)
 
 
-def _read_again(plan: Plan, sample: Sample) -> Sample:
-    """Return a sample as its task reads it now."""
+def _parse_again(plan: Plan, sample: Sample) -> Sample:
+    """Return a sample whose completion is parsed by the task as it is now."""
     fresh = new_sample(plan.task, sample.index, plan.dataset.examples[sample.index])
-    if sample.finish == "skipped":
+    if sample.finish_reason == "skipped":
         return fresh
     return with_prediction(plan.task, replace(sample, language=fresh.language, meta=fresh.meta))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lmtasks.errors import RunError
 from lmtasks.files import append_whole, write_whole
-from lmtasks.shape import ShapeError, check_shape, parse_json
-from lmtasks.task import LogLikelihood, Sample
+from lmtasks.records.sample import read_sample, sample_line
+from lmtasks.records.strict_json import RecordError
+from lmtasks.task import Sample
 
 SAMPLES = "samples.jsonl"
 ESCAPED = "backslashreplace"
-"""What becomes of half a surrogate pair, wherever it comes from: an escape of JSON."""
-LONGEST_LINE = 2**28
+"""How half a surrogate pair is encoded: as an escape of JSON."""
+MAX_LINE_BYTES = 2**28
 """Bytes of a line at most; a file without line ends is not read into memory as a whole."""
 
 
@@ -26,16 +24,16 @@ def read_samples(path: Path, *, count: int) -> list[Sample]:
 
     Args:
         path: the run folder.
-        count: how many examples the data has.
+        count: number of examples in the data.
 
     Raises:
-        RunError: a line is damaged, stands twice, or is of no example of the data; names file and line.
+        RunError: a line is damaged, repeated, or of no example of the data; names file and line.
     """
     return sorted((sample for _, sample in numbered_samples(path, count=count)), key=lambda sample: sample.index)
 
 
 def numbered_samples(path: Path, *, count: int) -> list[tuple[int, Sample]]:
-    """Return the samples of a run folder with the number of their line, in the order they were finished.
+    """Return the samples of a run folder with their line numbers, in the order they were finished.
 
     Args and errors are as for `read_samples`.
     """
@@ -49,14 +47,14 @@ def numbered_samples(path: Path, *, count: int) -> list[tuple[int, Sample]]:
         if not file.is_file():
             raise RunError(f"{file}: not a file")
         with file.open("rb") as lines:
-            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), start=1):
+            for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES), b""), start=1):
                 try:
                     sample = _sample(line, count)
-                    if (same := indexes.setdefault(sample.index, number)) != number:
-                        raise ShapeError(f"the index {sample.index} stands in line {same} too")
-                    if (same := ids.setdefault(sample.id, number)) != number:
-                        raise ShapeError(f"the id of line {same} stands here too")
-                except ValueError as error:  # no JSON, no UTF-8, or not a sample
+                    if (first := indexes.setdefault(sample.index, number)) != number:
+                        raise RecordError(f"the index {sample.index} occurs in line {first} too")
+                    if (first := ids.setdefault(sample.id, number)) != number:
+                        raise RecordError(f"the id of line {first} occurs here too")
+                except ValueError as error:  # not JSON, not UTF-8, or not a sample
                     raise RunError(f"{file}, line {number}: damaged ({error})") from error
                 samples.append((number, sample))
     except OSError as error:
@@ -68,46 +66,18 @@ def _sample(line: bytes, count: int) -> Sample:
     """Return the sample of a line.
 
     Raises:
-        ValueError: it is none, or of no example of the data.
+        ValueError: the line is not a sample, or a sample of no example of the data.
     """
-    if len(line) == LONGEST_LINE:
-        raise ShapeError(f"longer than {LONGEST_LINE >> 20} MiB")
-    values = parse_json(line.decode("utf-8"))
-    check_shape(values, Sample)
-    sample = Sample(
-        **{
-            **values,
-            "references": tuple(values["references"]),
-            "loglikelihoods": tuple(LogLikelihood(**item) for item in values.get("loglikelihoods", ())),
-        }
-    )
-    _refuse_negative(values, "")
-    _refuse_negative(values.get("cut", {}), "cut.")
-    for at, likelihood in enumerate(values.get("loglikelihoods", ())):
-        _refuse_negative({name: likelihood[name] for name in ("tokens", "bytes")}, f"loglikelihoods[{at}].")
+    if len(line) == MAX_LINE_BYTES:
+        raise RecordError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
+    sample = read_sample(line.decode("utf-8"))
     if sample.index >= count:
-        raise ShapeError(f"index: expected one of the {count} examples, 0 to {count - 1}, got {sample.index}")
-    if len(sample.loglikelihoods) not in (0, len(sample.references)):
-        raise ShapeError(
-            f"loglikelihoods: expected one for each of the {len(sample.references)} references, got"
-            f" {len(sample.loglikelihoods)}"
-        )
+        raise RecordError(f"index: expected one of the {count} examples, 0 to {count - 1}, got {sample.index}")
     return sample
 
 
-def _refuse_negative(values: Mapping[str, object], where: str) -> None:
-    """Refuse whole numbers below 0: all those of a sample count something.
-
-    Raises:
-        ShapeError: names the first.
-    """
-    for name, value in values.items():
-        if type(value) is int and value < 0:
-            raise ShapeError(f"{where}{name}: expected a number of at least 0, got {value}")
-
-
 def truncate_partial_line(path: Path) -> None:
-    """Cut off a last line that was only half written when the process was killed.
+    """Remove a last line that was only half written when the process was killed.
 
     Raises:
         RunError: the file cannot be written.
@@ -117,18 +87,18 @@ def truncate_partial_line(path: Path) -> None:
         return
     try:
         content = file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(file, whole)
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            os.truncate(file, complete)
     except OSError as error:
         raise _cannot_write(path, error) from error
 
 
 def append_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Add finished samples to samples.jsonl, all of them or none.
+    """Append finished samples to samples.jsonl, all of them or none.
 
     Raises:
-        RunError: the disk is full or not to be written.
+        RunError: the disk is full, or the folder cannot be written.
     """
     try:
         append_whole(path / SAMPLES, _lines(samples))
@@ -137,10 +107,10 @@ def append_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
-    """Write samples.jsonl anew, whole or not at all.
+    """Replace samples.jsonl, whole or not at all.
 
     Raises:
-        RunError: the disk is full or not to be written.
+        RunError: the disk is full, or the folder cannot be written.
     """
     try:
         write_whole(path / SAMPLES, _lines(samples))
@@ -149,7 +119,7 @@ def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def sync_samples(path: Path) -> None:
-    """Wait until the disk has all samples: some say only then that they are full.
+    """Wait until the disk has all samples: some disks report only then that they are full.
 
     Raises:
         RunError: the disk is full.
@@ -164,16 +134,7 @@ def sync_samples(path: Path) -> None:
 
 
 def _lines(samples: Iterable[Sample]) -> bytes:
-    lines = (json.dumps(_values(sample), ensure_ascii=False, allow_nan=False) for sample in samples)
-    return b"".join(f"{line}\n".encode("utf-8", ESCAPED) for line in lines)
-
-
-def _values(sample: Sample) -> dict[str, Any]:
-    values = {field.name: getattr(sample, field.name) for field in fields(sample)}
-    for name in ("inputs", "meta", "cut"):
-        values[name] = dict(values[name])
-    values["loglikelihoods"] = [asdict(item) for item in sample.loglikelihoods]
-    return values
+    return b"".join(f"{sample_line(sample)}\n".encode("utf-8", ESCAPED) for sample in samples)
 
 
 def _cannot_write(path: Path, error: OSError) -> RunError:

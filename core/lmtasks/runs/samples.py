@@ -1,4 +1,4 @@
-"""From an example and what a model wrote to a sample."""
+"""Samples, built from examples and completions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("lmtasks.runs")
 
 
 def new_sample(task: Task, index: int, example: Example) -> Sample:
-    """Return the sample of an example that no model has answered yet."""
+    """Return the sample of an example without a completion."""
     return Sample(
         index=index,
         id=example.id,
@@ -26,7 +26,7 @@ def new_sample(task: Task, index: int, example: Example) -> Sample:
         language=stated_language(task, example.language),
         meta=example.meta,
         prediction="",
-        finish="skipped",
+        finish_reason="skipped",
     )
 
 
@@ -37,16 +37,16 @@ def with_completion(
     completion: Completion,
     loglikelihoods: tuple[LogLikelihood, ...],
 ) -> Sample:
-    """Return a sample with what the model wrote, and what its task reads from that."""
+    """Return a sample with a completion, and the prediction that its task parses from it."""
     return with_prediction(
         task,
         replace(
             sample,
             prompt_sha256=prompt.sha256,
             prompt_tokens=len(prompt.token_ids),
-            cut=prompt.cut,
+            truncated=prompt.cut,
             completion=completion.text,
-            finish=completion.finish_reason,
+            finish_reason=completion.finish,
             completion_tokens=completion.tokens,
             reasoning=completion.reasoning,
             reasoning_tokens=completion.reasoning_tokens,
@@ -56,7 +56,7 @@ def with_completion(
 
 
 def with_prediction(task: Task, sample: Sample) -> Sample:
-    """Return a sample with what its task reads from the completion; a parser that fails costs this one alone."""
+    """Return a sample with the prediction parsed from its completion; where the parser fails, with its error."""
     try:
         return replace(sample, prediction=parse_completion(task, sample.completion, sample.id), error=None)
     except PluginError as error:
@@ -65,10 +65,10 @@ def with_prediction(task: Task, sample: Sample) -> Sample:
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
-    """Return the prediction that a task reads from a completion.
+    """Return the prediction that a task parses from a completion.
 
     Raises:
-        PluginError: the task's parser failed or returned something else than text.
+        PluginError: the task's parser failed, or did not return text.
     """
     with guarded_call(f'{task.label}: its parser failed on example "{example_id}"'):
         prediction = task.parse(completion)
@@ -80,5 +80,5 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
 
 
 def stated_language(task: Task, language: str | None) -> str | None:
-    """Return the language of an example's references, if it or its task states one."""
+    """Return the language of an example's references, if the example or its task states one."""
     return language if states_language(language) else task.language

@@ -1,4 +1,4 @@
-"""What a prompt is made from, and what a model made of it."""
+"""Examples, and samples: what a model made of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Finish = Literal["stop", "length", "skipped", "unknown"]
-"""Why a completion ended: an end token or stop string, the limit of new tokens, it was never begun, or the output
+FinishReason = Literal["stop", "length", "skipped", "unknown"]
+"""Why a completion ended: an end token or stop string, the limit of new tokens, the example was skipped, or the output
 was made elsewhere."""
 
 
@@ -16,7 +16,7 @@ class Example:
     """One item: what a prompt may use, and every answer that counts as right."""
 
     id: str
-    """Unique in its data set; reports and reuse key on it."""
+    """Unique in its data set; reports and resuming rely on it."""
     inputs: Mapping[str, str]
     """Text by field name; optional fields may be missing."""
     references: tuple[str, ...] = ()
@@ -24,9 +24,9 @@ class Example:
     target: str | None = None
     """What a few-shot answer shows and training learns to write; None: the first reference."""
     language: str | None = None
-    """Of the references, a BCP 47 tag such as "zh" or "en"; None: read from their script."""
+    """Language of the references, a BCP 47 tag such as "zh" or "en"; None: detected from their script."""
     meta: Mapping[str, str] = field(default_factory=dict)
-    """Whatever else the data says of it (topic, domain); reports may slice by it."""
+    """Other properties in the data (topic, domain); reports may slice by them."""
 
     @property
     def answer(self) -> str | None:
@@ -38,14 +38,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLikelihood:
-    """How likely a model finds a text as the answer to a prompt; its end token is not counted in."""
+    """Log-likelihood of a text as the answer to a prompt, without its end token."""
 
     logprob: float
-    """The natural logarithm of the text's probability."""
+    """Natural logarithm of the text's probability."""
     tokens: int
-    """How many tokens of the model the text has."""
+    """Number of the model's tokens in the text."""
     bytes: int
-    """How many bytes of UTF-8 the text has."""
+    """Number of bytes of the text in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Sample:
     """One example with what the model made of it: a line of samples.jsonl."""
 
     index: int
-    """Its place in the data, from 0."""
+    """Position in the data, from 0."""
     id: str
     inputs: Mapping[str, str]
     references: tuple[str, ...]
@@ -63,17 +63,17 @@ class Sample:
     meta: Mapping[str, str] = field(default_factory=dict)
     prompt_sha256: str = ""
     prompt_tokens: int = 0
-    cut: Mapping[str, int] = field(default_factory=dict)
-    """Characters that each field lost to fit the model."""
+    truncated: Mapping[str, int] = field(default_factory=dict)
+    """Number of characters removed from each field that was truncated to fit the model."""
     completion: str = ""
-    """The text of the model, behind its reasoning."""
-    finish: Finish = "stop"
+    """The text that the model wrote after its reasoning."""
+    finish_reason: FinishReason = "stop"
     completion_tokens: int = 0
-    """How many tokens the model produced, those of its reasoning included."""
+    """Number of tokens that the model generated, reasoning included."""
     reasoning: str = ""
-    """What the model wrote before its answer, without the markers of reasoning; no score sees it."""
+    """What the model wrote before its answer, without the markers of reasoning; metrics do not see it."""
     reasoning_tokens: int = 0
     loglikelihoods: tuple[LogLikelihood, ...] = ()
-    """Of the references under the model, in their order, where they were asked for."""
+    """Log-likelihoods of the references, in their order, where the run measured them."""
     error: str | None = None
-    """Why the task could not read the completion; the prediction is then empty."""
+    """Why the task could not parse the completion; the prediction is then empty."""

@@ -1,101 +1,63 @@
-"""Checkpoints that are whole or not there: written aside, renamed, and removed when a newer one stands."""
+"""Checkpoints, complete or absent: written under a temporary name, renamed, and removed when they are superseded."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict
 
 from safetensors import SafetensorError
 
 from lmtasks.errors import TrainingError
 from lmtasks.models.adapter_files import CONFIG, WEIGHTS
-from lmtasks.shape import AtLeast, check_shape
+from lmtasks.records.training import read_checkpoint_record
 
 PREFIX = "checkpoint-"
-"""As transformers calls them."""
+"""Prefix of a checkpoint's name, as in transformers."""
 STATE = "trainer_state.json"
 
 
 def checkpoint(folder: Path, step: int) -> Path:
-    """Return where the checkpoint of a step is."""
+    """Return the folder of the checkpoint of a step."""
     return folder / f"{PREFIX}{step}"
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
     """Return the checkpoints of a training by their step, the oldest first."""
-    found = {
+    paths = {
         int(path.name.removeprefix(PREFIX)): path
         for path in folder.glob(f"{PREFIX}*")
         if re.fullmatch("[1-9][0-9]*", path.name.removeprefix(PREFIX))
     }
-    return dict(sorted(found.items()))
-
-
-class ControlRecord(TypedDict):
-    """What Trainer keeps of its callback "TrainerControl"."""
-
-    args: NotRequired[dict[str, object]]
-
-
-class CallbacksRecord(TypedDict):
-    """What Trainer keeps of its callbacks, by their name."""
-
-    TrainerControl: NotRequired[ControlRecord]
-
-
-class LoggedRecord(TypedDict):
-    """What is logged after a step."""
-
-    step: float
-    loss: NotRequired[float]
-    eval_loss: NotRequired[float]
-    learning_rate: NotRequired[float]
-    seconds: NotRequired[float]
-
-
-class TrainerRecord(TypedDict):
-    """Of trainer_state.json, what is used here."""
-
-    global_step: Annotated[int, AtLeast(1)]
-    max_steps: Annotated[int, AtLeast(1)]
-    best_global_step: NotRequired[Annotated[int, AtLeast(0)] | None]
-    best_metric: NotRequired[float | None]
-    log_history: list[LoggedRecord]
-    stateful_callbacks: CallbacksRecord
+    return dict(sorted(paths.items()))
 
 
 def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
-    """Refuse a checkpoint from which a training would go on to other weights, or could not end.
+    """Refuse a checkpoint from which a training would arrive at other weights, or could not end.
 
-    transformers skips files of optimizer, schedule and random state that are missing, without a word.
+    transformers ignores missing files of optimizer, schedule and random state without a warning.
 
     Args:
         path: the checkpoint's folder, among the other checkpoints of its training.
-        steps: that the training has planned.
-        processes: that train together now.
+        steps: the number of planned steps.
+        processes: the number of processes that train together now.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is missing, or trainer_state.json is damaged or of another checkpoint; says what.
     """
     _check_files(path, (WEIGHTS, CONFIG, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
-    # Trainer itself writes NaN, for the norm of gradients that was not measured.
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    check_shape(state, TrainerRecord)
-    if path != checkpoint(path.parent, state["global_step"]):
-        raise ValueError(f"{STATE} is of step {state['global_step']}")
-    if state["max_steps"] != steps:
-        raise ValueError(f"{STATE} is of a training of {state['max_steps']} steps, and {steps} are planned")
-    if state["global_step"] > steps:
+    state = read_checkpoint_record((path / STATE).read_text(encoding="utf-8"))
+    if path != checkpoint(path.parent, state.global_step):
+        raise ValueError(f"{STATE} is of step {state.global_step}")
+    if state.max_steps != steps:
+        raise ValueError(f"{STATE} is of a training of {state.max_steps} steps, and {steps} are planned")
+    if state.global_step > steps:
         raise ValueError(f"only {steps} steps are planned")
-    best = state.get("best_global_step")
-    if best:
+    if best := state.best_global_step:
         try:
             _check_files(checkpoint(path.parent, best), (WEIGHTS, CONFIG))
         except ValueError as error:
@@ -141,7 +103,7 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
-            " Make room and go on with --resume"
+            " Free some space and resume the training with --resume"
         ) from error
 
 

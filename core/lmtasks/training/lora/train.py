@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -21,6 +20,7 @@ from lmtasks.models.adapter_files import CONFIG, WEIGHTS
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
 from lmtasks.progress import OnProgress
+from lmtasks.records.adapter import LossRecord, TrainingRecord
 from lmtasks.training.common.checkpoints import STATE, check_checkpoint, checkpoint, checkpoints, remove_old
 from lmtasks.training.common.distributed import processes, rank
 from lmtasks.training.common.packing import Batch, collate
@@ -45,7 +45,7 @@ class Trained:
 
     checkpoint: Path
     """The best one, or the last where nothing was validated."""
-    record: dict[str, Any]
+    record: TrainingRecord
     """Steps, best step, losses, seconds, tokens: as in lmtasks.json."""
 
 
@@ -75,26 +75,26 @@ def train(
     steps = prepared.steps[: state.global_step]
     return Trained(
         checkpoint=checkpoint(folder, best),
-        record={
-            "steps": state.global_step,
-            "planned_steps": len(prepared.steps),
-            "best_step": best,
-            "validation_loss": state.best_metric,
-            "examples": len(prepared.train.items),
-            "validation_examples": len(plan.validation),
-            "skipped": prepared.train.skipped,
-            "leaks": plan.leaks,
-            "cut": prepared.train.cut,
-            "epochs": sum(map(len, steps)) / len(prepared.train.items),
-            "tokens": sum(len(prepared.train.items[place].token_ids) for step in steps for place in step),
-            "trainable_weights": prepared.trainable,
-            "packed": prepared.packed,
-            "processes": processes(),
-            "parts_of_a_step": prepared.parts,
-            "seconds": round(seconds_spent(state), 3),
-            "resumed_at": newest,
-            "history": _history(state),
-        },
+        record=TrainingRecord(
+            steps=state.global_step,
+            planned_steps=len(prepared.steps),
+            best_step=best,
+            validation_loss=state.best_metric,
+            examples=len(prepared.train.items),
+            validation_examples=len(plan.validation),
+            skipped=prepared.train.skipped,
+            overlap_removed=plan.leaks,
+            truncated=prepared.train.cut,
+            epochs=sum(map(len, steps)) / len(prepared.train.items),
+            tokens=sum(len(prepared.train.items[place].token_ids) for step in steps for place in step),
+            trainable_weights=prepared.trainable,
+            packed=prepared.packed,
+            processes=processes(),
+            micro_batches=prepared.parts,
+            seconds=round(seconds_spent(state), 3),
+            resumed_at=newest,
+            history=_history(state),
+        ),
     )
 
 
@@ -196,11 +196,13 @@ def _damaged(path: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{path}: this checkpoint cannot be read ({what}); remove it to go on from the one before")
 
 
-def _history(state: TrainerState) -> list[dict[str, float]]:
+def _history(state: TrainerState) -> tuple[LossRecord, ...]:
     """Return the losses by step; what is no number has no place in JSON."""
     names = ("step", "loss", "eval_loss", "learning_rate", "grad_norm")
     losses = [entry for entry in state.log_history if "loss" in entry or "eval_loss" in entry]
-    return [{name: value for name in names if _is_number(value := entry.get(name))} for entry in losses]
+    return tuple(
+        LossRecord(**{name: value for name in names if _is_number(value := entry.get(name))}) for entry in losses
+    )
 
 
 def _is_number(value: object) -> bool:
