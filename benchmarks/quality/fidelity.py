@@ -23,13 +23,14 @@ from pathlib import Path
 import torch
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions
 from lmtasks.backends import Continuation, Request
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.engine import Engine
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
+from lmtasks.task import SamplingParams
 
 BATCH = 16
 """Of `generate`."""
@@ -120,7 +121,7 @@ def by_engine(
 
     Engine._completion = keep
     try:
-        generation = Generation(max_new_tokens=new_tokens)
+        generation = SamplingParams(max_new_tokens=new_tokens)
         requests = [Request(str(place), ids, generation) for place, ids in enumerate(prompts)]
         list(model.generate(requests, seed=0, batch_size=batch))
     finally:

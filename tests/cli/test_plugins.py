@@ -58,7 +58,7 @@ def test_a_plugin_that_is_left_out_is_listed_as_off(call: Call):
     assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["off"]
     outcome = call("show", "titles", "--no-plugin", "titles")
     assert (outcome.code, one_line(outcome)) == (
-        1, 'lmtasks: plugin "titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'
+        1, 'lmtasks: plugin "titles" is disabled by --no-plugin or LMTASKS_DISABLE_PLUGINS'
     )  # fmt: skip
 
 
@@ -76,9 +76,9 @@ def test_a_broken_file_is_listed_with_the_reason(call: Call, tmp_path):
 
 
 METRIC = """
-from lmtasks import hookimpl
+from lmtasks import Metric, hookimpl
 
-class Nothing:
+class Nothing(Metric):
     name = "nothing"
 
     def measure(self, samples, language):
@@ -131,7 +131,7 @@ def test_a_sound_task_passes_the_check(call: Call, task):
 
 BAD = """
 import random
-from lmtasks import DataFunction, Example, Prompt, Task, hookimpl
+from lmtasks import DataFunction, Example, Generate, Prompt, Task, hookimpl
 
 def read(split):
     for number in range(3):
@@ -141,7 +141,7 @@ def read(split):
 def register_tasks():
     return [
         Task(name="bad", version=1, summary="a\\nb", fields=["text"], prompts={"plain": "$text"},
-             datasets={"demo": read}, metrics=["rouge"], parse=lambda text: text[0])
+             datasets={"demo": read}, metrics=["rouge"], output=Generate(parse=lambda text: text[0]))
     ]
 """
 
@@ -167,13 +167,13 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
 SOUND = """
 import numpy as np
 import random
-from lmtasks import DataFunction, Example, HubDataset, Measurement, Prompt, ScoreSpec, Task, hookimpl
+from lmtasks import DataFunction, Example, Generate, HubDataset, Measurement, Metric, Prompt, ScoreSpec, Task, hookimpl
 
 def read(split):
     if split in ("test", "train"):
         yield Example(id=split, inputs={"text": f"a text to {split}"}, references=("yes",))
 
-class Filled:
+class Filled(Metric):
     name = "filled"
 
     def measure(self, samples, language):
@@ -246,8 +246,8 @@ def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
         ("version=1", "version=True", 'task "sound": version is bool, expected int'),
         ('summary="s"', "summary={1}", 'task "sound": summary is set, expected text'),
         ('summary="s"', 'summary="s", language=3', 'task "sound": language is int, expected text or None'),
-        ('summary="s"', 'summary="s", generation={1: 2}', 'task "sound": generation is dict, expected Generation'),
-        ('summary="s"', 'summary="s", parse=None', 'task "sound": parse is NoneType, expected Callable'),
+        ('summary="s"', 'summary="s", output={1: 2}', 'task "sound": output is dict, expected Generate'),
+        ('summary="s"', 'summary="s", output=Generate(parse=None)', "parse is NoneType, expected Callable"),
         ('["rouge", "sound/filled"]', "[3]", 'task "sound": one of its metrics is int, expected text or Metric'),
         (
             '"demo": DataFunction(read=read, license="MIT")',

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import Example, Field, Generation, RunOptions, Task
+from lmtasks import Example, Field, RunOptions, Task
 from lmtasks.backends import Completion, Request, cache, engine, under_way
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.prefix_sharing import LEAST, shared_prefixes
 from lmtasks.backends.native.prepare import Trial, engine_copy
 from lmtasks.backends.native.prompt_lookup import GUESSES, WORDS, Lookup
 from lmtasks.errors import ModelError
+from lmtasks.task import SamplingParams
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
@@ -49,7 +50,7 @@ def requests(model: TransformersModel, beginnings: tuple[str, ...], **generation
     made = []
     for number in range(23):
         text = beginnings[number % len(beginnings)] + f"number {number * 7} " + "ferry at nine " * (1 + number * 5 % 9)
-        limit = Generation(max_new_tokens=5 + number * 3 % 17, **generation)
+        limit = SamplingParams(max_new_tokens=5 + number * 3 % 17, **generation)
         made.append(Request(str(number), tuple(model.tokenizer.encode(text, add_special_tokens=False)), limit))
     return made
 
@@ -286,7 +287,7 @@ def test_guesses_save_steps_and_change_nothing(tmp_path, monkeypatch):
     save_tiny_model(tmp_path, "gpt_neox")  # it soon repeats itself
     model = lmtasks.load_model(tmp_path, ON_CPU)
     prompt = tuple(model.tokenizer.encode("one two three " * 8, add_special_tokens=False))
-    asked = [Request("a", prompt, Generation(max_new_tokens=60))]
+    asked = [Request("a", prompt, SamplingParams(max_new_tokens=60))]
     steps: list[int] = []
     step = engine.Engine._step
     monkeypatch.setattr(engine.Engine, "_step", lambda self, active: (steps.append(1), step(self, active))[1])

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request
 from lmtasks.backends.sampling import Draw, own_generator
+from lmtasks.task import SamplingParams
 from lmtasks.testing import Architecture, tiny_model
 
 LENGTHS = (3, 40, 7, 1, 22, 9, 15, 30)
@@ -20,7 +21,9 @@ def model() -> LanguageModel:
     return tiny_model("llama")
 
 
-def ask(model: LanguageModel, generation: Generation, *, batch_size: int | None = None, seed: int = 0, rows=LENGTHS):
+def ask(
+    model: LanguageModel, generation: SamplingParams, *, batch_size: int | None = None, seed: int = 0, rows=LENGTHS
+):
     requests = [
         Request(str(row), tuple(model.tokenizer.encode("ferry at nine " * row, add_special_tokens=False)), generation)
         for row in rows
@@ -34,7 +37,7 @@ def ask(model: LanguageModel, generation: Generation, *, batch_size: int | None 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma3"])
 def test_text_is_the_same_whatever_the_batch_and_equals_plain_generate(architecture: Architecture):
     model = tiny_model(architecture)
-    generation = Generation(max_new_tokens=24)
+    generation = SamplingParams(max_new_tokens=24)
     alone = ask(model, generation, batch_size=1)
     assert ask(model, generation, batch_size=3) == alone
     assert ask(model, generation, batch_size=8) == alone
@@ -49,16 +52,16 @@ def test_text_is_the_same_whatever_the_batch_and_equals_plain_generate(architect
 
 
 def test_answers_come_in_the_order_of_the_requests_though_work_is_sorted(model):
-    together = ask(model, Generation(max_new_tokens=8), batch_size=2)
+    together = ask(model, SamplingParams(max_new_tokens=8), batch_size=2)
     for row, answer in zip(LENGTHS, together, strict=True):
-        assert ask(model, Generation(max_new_tokens=8), rows=(row,)) == [answer]
+        assert ask(model, SamplingParams(max_new_tokens=8), rows=(row,)) == [answer]
 
 
 def test_a_stop_string_ends_the_answer_and_is_cut_from_it(model):
-    (whole,) = ask(model, Generation(max_new_tokens=30), rows=(7,))
+    (whole,) = ask(model, SamplingParams(max_new_tokens=30), rows=(7,))
     stop = whole.text[10:13]
     at = whole.text.find(stop)
-    generation = Generation(max_new_tokens=30, stop=(stop,))
+    generation = SamplingParams(max_new_tokens=30, stop=(stop,))
     answers = ask(model, generation, batch_size=8, rows=(7, *LENGTHS))
     assert answers[0].text == whole.text[:at]
     assert answers[0].finish == "stop"
@@ -67,12 +70,12 @@ def test_a_stop_string_ends_the_answer_and_is_cut_from_it(model):
 
 
 def test_an_answer_that_met_no_end_is_unfinished(model):
-    (answer,) = ask(model, Generation(max_new_tokens=5), rows=(3,))
+    (answer,) = ask(model, SamplingParams(max_new_tokens=5), rows=(3,))
     assert (answer.finish, answer.tokens) == ("length", 5)
 
 
 def test_an_end_token_ends_the_answer(model):
-    (answer,) = ask(model, Generation(max_new_tokens=20), rows=(3,))
+    (answer,) = ask(model, SamplingParams(max_new_tokens=20), rows=(3,))
     ids = model.tokenizer.encode("ferry at nine " * 3, add_special_tokens=False)
     loaded = model._loaded
     output = loaded.module.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False)[0, len(ids) :].tolist()
@@ -84,7 +87,7 @@ def test_an_end_token_ends_the_answer(model):
     ended = TransformersModel(dataclasses.replace(loaded, end_ids=(output[4],)))
     loaded.module.generation_config.eos_token_id = [output[4]]
     try:
-        (short,) = ask(ended, Generation(max_new_tokens=20), rows=(3,))
+        (short,) = ask(ended, SamplingParams(max_new_tokens=20), rows=(3,))
     finally:
         loaded.module.generation_config.eos_token_id = list(loaded.end_ids)
     first = output.index(output[4])
@@ -98,11 +101,11 @@ def test_end_tokens_hold_the_end_of_a_turn_and_the_end_of_a_text(model):
 
 
 def test_sampling_repeats_with_its_seed_and_ignores_neighbours(model):
-    generation = Generation(max_new_tokens=12, temperature=1.5, top_p=0.95, top_k=50)
+    generation = SamplingParams(max_new_tokens=12, temperature=1.5, top_p=0.95, top_k=50)
     alone = ask(model, generation, batch_size=1, seed=4)
     assert ask(model, generation, batch_size=8, seed=4) == alone
     assert ask(model, generation, batch_size=3, seed=5) != alone
-    assert alone != ask(model, Generation(max_new_tokens=12))
+    assert alone != ask(model, SamplingParams(max_new_tokens=12))
 
 
 def test_tokens_are_drawn_from_the_softmax():
@@ -118,7 +121,7 @@ def test_tokens_are_drawn_from_the_softmax():
 
 def test_text_grows_for_a_listener_and_ends_as_the_answer(model):
     heard: list[str] = []
-    generation = Generation(max_new_tokens=16, stop=("zzzz",))
+    generation = SamplingParams(max_new_tokens=16, stop=("zzzz",))
     request = Request("a", tuple(model.tokenizer.encode("ferry", add_special_tokens=False)), generation)
     [[(_, answer)]] = list(model.generate([request], seed=0, on_text=heard.append))
     assert len(heard) == 16
@@ -131,7 +134,7 @@ def test_long_prompts_come_in_smaller_batches(model, monkeypatch):
 
     monkeypatch.setattr(padded, "BATCH_TOKENS", 300)
     monkeypatch.setattr(transformers_model.TransformersModel, "engine", "generate")
-    requests = [Request(str(row), tuple(range(5, 5 + 90)), Generation(max_new_tokens=10)) for row in range(7)]
+    requests = [Request(str(row), tuple(range(5, 5 + 90)), SamplingParams(max_new_tokens=10)) for row in range(7)]
     sizes = [len(finished) for finished in model.generate(requests, seed=0)]
     assert sizes == [3, 3, 1]
 
@@ -140,8 +143,10 @@ def test_a_loaded_model_keeps_none_of_its_own_generation_settings(tmp_path):
     from lmtasks.testing import save_tiny_model
 
     save_tiny_model(tmp_path, "qwen3")
-    plain = ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), Generation(max_new_tokens=12))
+    plain = ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), SamplingParams(max_new_tokens=12))
     (tmp_path / "generation_config.json").write_text(
         '{"do_sample": true, "temperature": 5.0, "repetition_penalty": 3.0, "eos_token_id": 0}'
     )
-    assert ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), Generation(max_new_tokens=12)) == plain
+    assert (
+        ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), SamplingParams(max_new_tokens=12)) == plain
+    )

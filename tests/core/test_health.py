@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lmtasks import Sample, Score
 from lmtasks.metrics import measure_outputs, score_outputs
 from lmtasks.metrics.language_id import identify
-from lmtasks.metrics.output_checks import is_copying, is_repeating, run_output_checks
+from lmtasks.metrics.output_checks import is_copying, is_repeating, measure_output_checks
 from lmtasks.text_utils import is_blank
 
 KINDS = ("empty", "unfinished", "repeating", "copying", "wrong_language", "length_ratio")
@@ -151,7 +151,7 @@ def test_whether_foreign_outputs_were_finished_cannot_be_told():
     unknown = sample("nine", "nine", finish="unknown")
     assert "unfinished" not in health(unknown)
     assert health(unknown, sample("nine", finish="length"))["unfinished"] == 100
-    measurement = run_output_checks([unknown], {"0": None})
+    measurement = measure_output_checks([unknown], {"0": None})
     values = dict(
         zip([kind.name for kind in measurement.specs], measurement.combine(measurement.statistics[0]), strict=True)
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lmtasks
-from lmtasks import Example, Generation, LogLikelihood, Prompt, Run, Task
+from lmtasks import Example, Generate, LogLikelihood, Prompt, Run, Task
 from lmtasks.backends import Continuation, LanguageModel
 from lmtasks.errors import ModelError, PromptError, RunError, UsageError
 from lmtasks.prompts import Renderer
@@ -38,7 +38,7 @@ def make_task(examples: Sequence[Example] = EXAMPLES, **changes) -> Task:
         "prompts": {"plain": Prompt(user="Say $text", answer_prefix="Answer:")},
         "datasets": {"demo": lambda split: iter(examples if split == "test" else [])},
         "metrics": ("exact_match",),
-        "generation": Generation(max_new_tokens=4),
+        "output": Generate(max_new_tokens=4),
         "language": "en",
     }
     return Task(**(settings | changes))
@@ -217,7 +217,10 @@ def test_each_language_of_a_mixed_set_has_its_own(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_unanswerable_question_measures_what_a_model_should_say(tmp_path):
-    task = make_task([Example(id="a", inputs={"text": "x"}, references=("",)), EXAMPLES[0]], no_answer="unanswerable")
+    task = make_task(
+        [Example(id="a", inputs={"text": "x"}, references=("",)), EXAMPLES[0]],
+        output=Generate(max_new_tokens=4, no_answer="unanswerable"),
+    )
     run = lmtasks.run(task, model=FakeModel(lambda prompt: "x"), output_dir=tmp_path, loglikelihood=True)
     # The space behind the cue is a token of this tokenizer.
     word = len("unanswerable")
@@ -305,7 +308,7 @@ def test_measuring_cuts_no_prompt_that_fits_without_it(tmp_path):
         Example(id="a", inputs={"text": "x" * 50}, references=("y",)),
         Example(id="b", inputs={"text": "x"}, references=("y" * 60,)),
     ]
-    task = make_task(examples, fields={"text": lmtasks.Field(cut=True)})
+    task = make_task(examples, fields={"text": lmtasks.Field(truncatable=True)})
     options = {"output_dir": tmp_path, "on_overlong": "cut"}
     models = [FakeModel(lambda prompt: "x", context_length=90) for _ in range(2)]
     lmtasks.run(task, model=models[0], **options)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Sample
-from lmtasks.metrics import CORE, score_outputs, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, score_outputs, score_samples
 from lmtasks.metrics.normalization import normalization_warning
 
 GERMAN = ["Die Fähre überquert früh die Öresundbrücke.", "Größere Äpfel kosten mehr.", "Um neun"]
@@ -34,7 +34,10 @@ def remarks(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_one_remark_tells_how_many_outputs_are_in_another_form_and_scores_stay(caplog: pytest.LogCaptureFixture):
     pairs = samples(*((nfd(text), [text]) for text in GERMAN))
-    found = {each.name: each.value for each in score_samples(pairs, [CORE["exact_match"], CORE["bleu"]], resamples=0)}
+    found = {
+        each.name: each.value
+        for each in score_samples(pairs, [BUILTIN_METRICS["exact_match"], BUILTIN_METRICS["bleu"]], resamples=0)
+    }
     assert found["exact_match"] == pytest.approx(100 / 3)
     assert found["BLEU"] < 50
     # The third text has no letter that could be taken apart.
@@ -43,7 +46,7 @@ def test_one_remark_tells_how_many_outputs_are_in_another_form_and_scores_stay(c
 
 
 def test_references_that_are_taken_apart_are_told_too(caplog: pytest.LogCaptureFixture):
-    score_samples(samples((GERMAN[0], [nfd(GERMAN[0])])), [CORE["chrf"]], resamples=0)
+    score_samples(samples((GERMAN[0], [nfd(GERMAN[0])])), [BUILTIN_METRICS["chrf"]], resamples=0)
     assert len(remarks(caplog)) == 1
 
 
@@ -62,7 +65,7 @@ def test_references_that_are_taken_apart_are_told_too(caplog: pytest.LogCaptureF
 def test_texts_in_one_form_are_not_remarked_on(
     output: str, references: Sequence[str], caplog: pytest.LogCaptureFixture
 ):
-    score_samples(samples((output, references)), [CORE["chrf"]], resamples=0)
+    score_samples(samples((output, references)), [BUILTIN_METRICS["chrf"]], resamples=0)
     assert remarks(caplog) == []
 
 

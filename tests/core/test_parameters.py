@@ -15,7 +15,7 @@ EXAMPLES = [Example(id="a", inputs={"text": "hi", "tone": "warm"}), Example(id="
 OWN = {
     "tone": Parameter(),
     "words": Parameter(type=int, minimum=1, maximum=50),
-    "polite": Parameter(value=True),
+    "polite": Parameter(default=True),
 }
 
 
@@ -99,10 +99,10 @@ def test_ask_takes_parameters():
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
-        (lambda: Parameter(value=3, maximum=2), "must be a whole number of at most 2"),
-        (lambda: Parameter(value="x", choices=("a", "b")), "must be one of a, b"),
-        (lambda: Parameter(value=3, type=str), "must be text"),
-        (lambda: make_task(tone=Parameter(value="x")), 'parameter "tone" has the name of a field, and must begin as'),
+        (lambda: Parameter(default=3, maximum=2), "must be a whole number of at most 2"),
+        (lambda: Parameter(default="x", choices=("a", "b")), "must be one of a, b"),
+        (lambda: Parameter(default=3, type=str), "must be text"),
+        (lambda: make_task(tone=Parameter(default="x")), 'parameter "tone" has the name of a field, and must not have'),
     ],
 )  # fmt: skip
 def test_a_parameter_that_contradicts_itself_is_refused(parameter, message):
@@ -111,7 +111,7 @@ def test_a_parameter_that_contradicts_itself_is_refused(parameter, message):
 
 
 def test_a_range_may_have_one_end_and_numbers_may_be_whole():
-    assert Parameter(value=0.5, minimum=0).read(2) == 2.0
-    assert Parameter(value=0.5).read("1e-1") == 0.1
+    assert Parameter(default=0.5, minimum=0).read(2) == 2.0
+    assert Parameter(default=0.5).read("1e-1") == 0.1
     with pytest.raises(ValueError, match="must be a number of at least 0"):
-        Parameter(value=0.5, minimum=0).read("nan")
+        Parameter(default=0.5, minimum=0).read("nan")

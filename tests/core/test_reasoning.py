@@ -8,12 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 import lmtasks
-from lmtasks import Example, Generation, Prompt, RunOptions, Task
+from lmtasks import Example, Generate, Prompt, RunOptions, Task
 from lmtasks.backends.stopping import StopCheck, completion, streamed
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.prompts import Renderer
 from lmtasks.reasoning import ReasoningParser
+from lmtasks.task import SamplingParams
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model
 
 SWITCH = (
@@ -97,7 +98,7 @@ def test_parse_knows_a_closing_marker_of_the_model_alone():
 @pytest.mark.parametrize("template", [None, CHAT_TEMPLATE, SWITCH])
 def test_run_scores_the_answer_behind_the_reasoning(template, tmp_path):
     answers = ["The ferry leaves at nine o'clock.", "It returns at six in the evening."]
-    task = make_task(*answers, generation=Generation(stop=("\n",)))
+    task = make_task(*answers, output=Generate(stop=("\n",)))
     model = model_with(template, *(f"<think>\nHm.\n</think>\n\n{answer}\nMore." for answer in answers))
     run = lmtasks.run(task, model=model, output_dir=tmp_path)
     assert {score.name: round(score.value, 6) for score in run.scores} == {"exact_match": 100.0, "BLEU": 100.0}
@@ -126,7 +127,9 @@ def test_resumed_run_reads_the_same_answers(tmp_path):
 
     answers = ["<think>a</think>one", "<think>b</think>two"]
     with pytest.raises(lmtasks.LmtasksError):
-        lmtasks.run(make_task("one", "two", parse=parse), model=model_with(None, *answers), output_dir=tmp_path)
+        lmtasks.run(
+            make_task("one", "two", output=Generate(parse=parse)), model=model_with(None, *answers), output_dir=tmp_path
+        )
     run = lmtasks.run(make_task("one", "two"), model=model_with(None), output_dir=tmp_path)
     assert [sample.prediction for sample in run.samples] == ["one", "two"]
 
@@ -218,7 +221,7 @@ def test_stop_string_within_reasoning_ends_nothing(tokenizer):
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
     stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
-    made = completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    made = completion(tokenizer, ids[:stopped], SamplingParams(stop=("\n",)), (), ReasoningParser())
     assert (made.text, made.reasoning, made.finish) == ("answer", "first\nsecond", "stop")
     thought = tokenizer.encode(text.partition("\n\n")[0], add_special_tokens=False)
     assert made.reasoning_tokens == len(thought)
@@ -230,7 +233,7 @@ def test_stop_string_behind_two_blocks_of_reasoning_ends_the_answer(tokenizer):
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
     stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
-    made = completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    made = completion(tokenizer, ids[:stopped], SamplingParams(stop=("\n",)), (), ReasoningParser())
     assert (made.text, made.reasoning, made.finish) == ("hello", "a\n\nb\nc", "stop")
     thought = tokenizer.encode(text.partition("\nhello")[0], add_special_tokens=False)
     assert made.reasoning_tokens == len(thought)
@@ -308,7 +311,7 @@ def test_answer_that_shows_nothing_is_empty(tmp_path):
 
 def test_unfinished_reasoning_is_all_reasoning(tokenizer):
     ids = tokenizer.encode("<think>\nfirst\n", add_special_tokens=False)
-    made = completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
+    made = completion(tokenizer, ids, SamplingParams(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
     assert (made.text, made.finish, made.reasoning_tokens) == ("", "length", len(ids))
 
 
@@ -316,7 +319,7 @@ def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
     tokenizer = _tiny_tokenizer(chat=True)
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|im_end|>"]})
     ids = tokenizer.encode("[THINK]a[/THINK]b<|im_end|>c", add_special_tokens=False)
-    made = completion(tokenizer, ids, Generation(), (), ReasoningParser())
+    made = completion(tokenizer, ids, SamplingParams(), (), ReasoningParser())
     assert (made.text, made.reasoning) == ("bc", "a")
 
 

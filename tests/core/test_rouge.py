@@ -15,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from lmtasks import Metric, Sample, Score
 from lmtasks.errors import MetricError
-from lmtasks.metrics import CORE, find_metrics, measure_samples, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, measure_samples, score_samples
 from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.tokenize import sentences, tokens
 
@@ -72,7 +72,7 @@ def assert_equals_rouge_score(
     """Compare for each pair of a prediction and a reference, and for the corpus of them."""
     samples = [sample(*pair, language=language, index=index) for index, pair in enumerate(pairs)]
     expected = np.array([by_rouge_score(scorer, *pair) for pair in pairs])
-    (measured,) = measure_samples(samples, [CORE[metric]])
+    (measured,) = measure_samples(samples, [BUILTIN_METRICS[metric]])
     per_example = measured.measurement.statistics[:, : len(KINDS)]
     np.testing.assert_allclose(per_example, expected, rtol=0, atol=1e-9)
     means = [score.value for score in scores(samples, metric).values()]
@@ -356,7 +356,7 @@ def test_a_missing_jieba_is_told_before_a_model_is_loaded(monkeypatch: pytest.Mo
 def test_jieba_serves_chinese_alone(language: str):
     # The metric itself: nothing of jieba is needed where no text is Chinese.
     samples = [sample("The boats left. 船は九時に出る。", "A boat left. 九時に船は出る。", language=language)]
-    usual, asked = (score_samples(samples, [CORE[metric]]) for metric in ("rouge", "rouge:jieba"))
+    usual, asked = (score_samples(samples, [BUILTIN_METRICS[metric]]) for metric in ("rouge", "rouge:jieba"))
     for score, other in zip(usual, asked, strict=True):
         name = f"{score.name}:jieba"
         assert other == replace(score, name=name, signature=score.signature.replace(score.name, name, 1))

@@ -15,7 +15,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 from lmtasks import Metric, Sample, Score
 from lmtasks.errors import MetricError
-from lmtasks.metrics import CORE, find_metrics, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, score_samples
 
 Corpus = Callable[..., list[Sample]]
 
@@ -221,7 +221,7 @@ def test_a_missing_mecab_is_told_before_a_model_is_loaded(
 @pytest.mark.parametrize("language", ["en", "zh", "th"])
 def test_mecab_serves_its_own_language_alone(name: str, language: str, corpus: Corpus):
     # The metric itself: nothing of MeCab is needed where its language is not.
-    (usual,), (asked,) = (score_samples(corpus(language), [CORE[metric]]) for metric in ("bleu", name))
+    (usual,), (asked,) = (score_samples(corpus(language), [BUILTIN_METRICS[metric]]) for metric in ("bleu", name))
     label = name.replace("bleu", "BLEU")
     assert asked == replace(usual, name=label, signature=usual.signature.replace("BLEU", label, 1))
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lmtasks import LogLikelihood, Measurement, Metric, Sample, Score, ScoreSpec
 from lmtasks.errors import MetricError, PluginError, UnknownNameError
-from lmtasks.metrics import CORE, find_metrics, measure_samples, score_outputs, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, measure_samples, score_outputs, score_samples
 
 Corpus = Callable[..., list[Sample]]
 
@@ -35,9 +35,9 @@ NAMES = [
     *("logprob_per_byte", "logprob_per_token", "perplexity"),
 ]
 NEEDS = {"bleu:ja-mecab": "MeCab", "bleu:ko-mecab": "mecab_ko", "rouge:jieba": "jieba"}
-INSTALLED = [metric for name, metric in CORE.items() if name not in NEEDS or find_spec(NEEDS[name])]
+INSTALLED = [metric for name, metric in BUILTIN_METRICS.items() if name not in NEEDS or find_spec(NEEDS[name])]
 needs_jieba = pytest.mark.skipif(find_spec("jieba") is None, reason="jieba is not installed")
-ON_CHINESE = [pytest.param(name, marks=needs_jieba if name == "rouge:jieba" else ()) for name in CORE]
+ON_CHINESE = [pytest.param(name, marks=needs_jieba if name == "rouge:jieba" else ()) for name in BUILTIN_METRICS]
 """All metrics of core; those for Japanese and Korean words measure Chinese as "bleu" does."""
 
 
@@ -83,7 +83,9 @@ def test_statistics_of_a_split_corpus_add_up_to_the_whole(name: str, language: s
     samples = corpus(language, "three")
     exact = samples[0].references[0]
     samples.append(sample(exact, exact, language=language, index=4))
-    whole, first, second = (CORE[name].measure(part, language) for part in (samples, samples[:2], samples[2:]))
+    whole, first, second = (
+        BUILTIN_METRICS[name].measure(part, language) for part in (samples, samples[:2], samples[2:])
+    )
     expected = whole.combine(whole.statistics.sum(axis=0))
     assert len(whole.statistics) == 5
     assert len(expected) == len(whole.specs)
@@ -92,7 +94,7 @@ def test_statistics_of_a_split_corpus_add_up_to_the_whole(name: str, language: s
     assert whole.combine(parts) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("metric", CORE.values(), ids=CORE)
+@pytest.mark.parametrize("metric", BUILTIN_METRICS.values(), ids=BUILTIN_METRICS)
 def test_combine_takes_the_sums_of_many_resampled_corpora_at_once(metric: Metric, corpus: Corpus):
     samples = corpus("en", "three")
     measurement = metric.measure(samples, "en")
@@ -124,7 +126,7 @@ def test_every_score_says_how_it_was_made(language: str, nrefs: str, corpus: Cor
 
 @pytest.mark.parametrize("language", ["en", "th"])
 def test_names_and_signatures_tell_metrics_and_settings_apart(language: str, corpus: Corpus):
-    found = score_samples(corpus(language), CORE.values(), resamples=0)
+    found = score_samples(corpus(language), BUILTIN_METRICS.values(), resamples=0)
     others = [f"{kind}:{setting}" for setting in ("nostem", "jieba", "char") for kind in NAMES[4:8]]
     assert {score.name for score in found} == {*NAMES, "BLEU:ja-mecab", "BLEU:ko-mecab", *others}
     assert len(found) == len({score.name for score in found}) == len({score.signature for score in found})
@@ -209,7 +211,7 @@ def test_the_language_that_is_read_does_not_depend_on_the_order_of_a_long_set():
     texts = [" ".join(rng.choices(words.split(), k=40)) for words in (english, german) for _ in range(120)]
     samples = [sample(text, text) for text in texts]
     forwards, backwards = (
-        score_samples(numbered(each), [CORE["rouge"]], resamples=0) for each in (samples, samples[::-1])
+        score_samples(numbered(each), [BUILTIN_METRICS["rouge"]], resamples=0) for each in (samples, samples[::-1])
     )
     assert {score.signature for score in forwards} == {score.signature for score in backwards}
 
@@ -226,7 +228,7 @@ def test_a_mixed_set_has_a_score_for_each_language_the_largest_first():
         sample("九点", "九点离开港口", index=4),
         sample("boats", "ferry", index=5),
     ]
-    found = score_samples(samples, [CORE["f1"]])
+    found = score_samples(samples, [BUILTIN_METRICS["f1"]])
     assert [(score.language, score.n) for score in found] == [("zh", 3), ("en", 2), ("ja", 1)]
     assert [score.value for score in found[:2]] == pytest.approx([(100 + 75 + 50) / 3, 50])
 
@@ -246,7 +248,7 @@ def test_the_signature_tells_a_stated_language_from_one_read_from_the_script():
 
 def test_stated_and_read_languages_never_share_a_score():
     found = score_samples(
-        [sample("九点", "九点", language="zh"), sample("六点", "五点", index=1)], [CORE["exact_match"]]
+        [sample("九点", "九点", language="zh"), sample("六点", "五点", index=1)], [BUILTIN_METRICS["exact_match"]]
     )
     assert {(score.signature.rpartition("|")[2], score.value, score.n) for score in found} == {
         ("lang:zh", 100, 1),
@@ -281,18 +283,18 @@ def test_skipped_samples_and_those_without_references_are_left_out():
 
 
 def test_a_set_with_nothing_to_score_has_no_scores():
-    assert score_samples([], CORE.values()) == []
-    assert score_samples([sample("x"), sample("", "x", finish="skipped")], CORE.values()) == []
+    assert score_samples([], BUILTIN_METRICS.values()) == []
+    assert score_samples([sample("x"), sample("", "x", finish="skipped")], BUILTIN_METRICS.values()) == []
 
 
 def test_metrics_may_come_from_a_generator():
     samples = [sample("nine", "nine", language="en"), sample("九点", "九点", language="zh", index=1)]
-    assert len(score_samples(samples, (CORE[name] for name in ("f1", "exact_match")))) == 4
+    assert len(score_samples(samples, (BUILTIN_METRICS[name] for name in ("f1", "exact_match")))) == 4
 
 
 def test_measured_rows_are_those_of_its_samples(corpus: Corpus):
     samples = [*corpus("zh"), sample("nine", "nine", language="en", index=4)]
-    chinese, english = measure_samples(samples[::-1], [CORE["f1"]])
+    chinese, english = measure_samples(samples[::-1], [BUILTIN_METRICS["f1"]])
     assert list(chinese.samples) == corpus("zh")
     assert (chinese.metric, chinese.language, english.language) == ("f1", "zh", "en")
     assert len(chinese.measurement.statistics) == 4
@@ -331,7 +333,7 @@ def test_no_interval_without_resamples_or_a_second_example(corpus: Corpus):
 
 
 @dataclass(frozen=True)
-class LengthRatio:
+class LengthRatio(Metric):
     """What a plugin may bring: characters written for each wanted one."""
 
     name: str = "length_ratio"
@@ -426,8 +428,8 @@ def test_find_metrics_takes_names_of_core_names_of_plugins_and_metrics():
 
 
 def test_a_metric_that_is_named_twice_is_found_once():
-    found = find_metrics(["rouge", "chrf", "rouge", CORE["chrf"]], no_plugin)
-    assert found == (CORE["rouge"], CORE["chrf"])
+    found = find_metrics(["rouge", "chrf", "rouge", BUILTIN_METRICS["chrf"]], no_plugin)
+    assert found == (BUILTIN_METRICS["rouge"], BUILTIN_METRICS["chrf"])
 
 
 def test_find_metrics_lets_a_metric_see_that_it_can_run():
@@ -465,8 +467,15 @@ def test_an_unknown_metric_is_answered_with_the_nearest(name: str, offered: str)
 
 
 def test_core_metrics_are_metrics_under_their_own_names():
-    assert set(CORE) == {*ALWAYS, "bleu:ja-mecab", "bleu:ko-mecab", "rouge:nostem", "rouge:jieba", "rouge:char"}
-    for name, metric in CORE.items():
+    assert set(BUILTIN_METRICS) == {
+        *ALWAYS,
+        "bleu:ja-mecab",
+        "bleu:ko-mecab",
+        "rouge:nostem",
+        "rouge:jieba",
+        "rouge:char",
+    }
+    for name, metric in BUILTIN_METRICS.items():
         assert isinstance(metric, Metric)
         assert metric.name == name
 
@@ -540,7 +549,7 @@ def test_a_fresh_process_scores_without_network_and_home(corpus: Corpus, tmp_pat
 def test_a_stated_language_that_the_references_do_not_look_like_is_doubted(
     language: str, reference: str, told: str, caplog: pytest.LogCaptureFixture
 ):
-    score_samples([sample("x", reference, language=language)], [CORE["chrf"]], resamples=0)
+    score_samples([sample("x", reference, language=language)], [BUILTIN_METRICS["chrf"]], resamples=0)
     assert told in caplog.text
 
 
@@ -549,11 +558,11 @@ def test_a_stated_language_that_the_references_do_not_look_like_is_doubted(
     [("zh", "渡轮"), ("ja", "九時出発"), ("ko", "여섯 시"), ("de", "Die Fähre"), ("zh", "1943"), ("th", "เรือ")],
 )
 def test_a_stated_language_that_fits_is_not_doubted(language: str, reference: str, caplog: pytest.LogCaptureFixture):
-    score_samples([sample("x", reference, language=language)], [CORE["chrf"]], resamples=0)
+    score_samples([sample("x", reference, language=language)], [BUILTIN_METRICS["chrf"]], resamples=0)
     assert caplog.text == ""
 
 
 def test_a_set_that_is_taken_for_a_mixed_one_is_told(caplog: pytest.LogCaptureFixture):
     english = [sample("x", "The ferry leaves at nine every morning.", index=at) for at in range(3)]
-    score_samples([*english, sample("x", "渡轮九点离开港口。", index=3)], [CORE["chrf"]], resamples=0)
+    score_samples([*english, sample("x", "渡轮九点离开港口。", index=3)], [BUILTIN_METRICS["chrf"]], resamples=0)
     assert "3 as en, 1 as zh, each scored for itself; --language scores all as one" in caplog.text

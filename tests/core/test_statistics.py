@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Measurement, Metric, Sample, ScoreSpec
-from lmtasks.metrics import CORE, find_metrics, measure_samples, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, measure_samples, score_samples
 from lmtasks.metrics.statistics import (
     PairedTest,
     bootstrap_intervals,
@@ -47,7 +47,7 @@ def mean_of(*columns: Sequence[float]) -> Measurement:
 
 
 def measured(name: str, samples: Sequence[Sample]) -> Measurement:
-    (found,) = measure_samples(samples, [CORE[name]])
+    (found,) = measure_samples(samples, [BUILTIN_METRICS[name]])
     return found.measurement
 
 
@@ -187,7 +187,7 @@ def test_parts_of_a_set_have_intervals_of_their_own():
     ]
 
 
-class Whole:
+class Whole(Metric):
     """A metric that knows its score for the corpus alone."""
 
     name = "whole"

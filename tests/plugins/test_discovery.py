@@ -102,7 +102,7 @@ def test_a_task_loads_its_own_plugin_and_no_other():
 
 
 def test_looking_for_plugins_imports_none():
-    code = "from lmtasks.plugins import Registry; assert 'titles' in Registry().found"
+    code = "from lmtasks.plugins import Registry; assert 'titles' in Registry().discovered"
     modules = modules_after(code, plugins=EXAMPLE_PLUGINS)
     assert not [name for name in modules if name.startswith(("lmtasks_plugins", "lmtasks_titles", "lmtasks_broken"))]
 
@@ -112,7 +112,7 @@ def test_looking_for_plugins_imports_none():
     [
         "import lmtasks.cli.main",
         "from lmtasks.cli.main import main; main(['run', '--help'])",
-        "from lmtasks import Example, Field, Generation, Metric, Prompt, Task, hookimpl",
+        "from lmtasks import Example, Field, Generate, Metric, Prompt, Task, hookimpl",
     ],
     ids=["import of the command line", "--help of a command", "what a plugin imports"],
 )
@@ -125,13 +125,13 @@ def test_starting_imports_nothing_heavy(code):
 
 def test_a_bare_name_means_the_first_task_of_the_plugin():
     task, plugin = Registry().task("translation")
-    assert (task.name, plugin.found.name) == ("translation/en-zh", "translation")
+    assert (task.name, plugin.discovered.name) == ("translation/en-zh", "translation")
     assert Registry().task("qa")[0].name == "qa"
 
 
 def test_a_variant_is_found_by_its_full_name():
     task, plugin = Registry().task("qa/closed-book")
-    assert (task.name, plugin.found.name) == ("qa/closed-book", "qa")
+    assert (task.name, plugin.discovered.name) == ("qa/closed-book", "qa")
 
 
 @pytest.mark.parametrize(
@@ -220,14 +220,14 @@ def test_a_failed_plugin_leaves_nothing_behind_that_blames_the_next(broken):
     with pytest.raises(PluginError):
         registry.load(broken)
     for name in GOOD:
-        assert registry.load(name).found.name == name
+        assert registry.load(name).discovered.name == name
     with pytest.raises(PluginError, match=f'^plugin "{broken}" '):
         registry.load(broken)
 
 
 def test_all_plugins_load_with_the_broken_kept_by_name():
     loaded, broken = Registry().load_all()
-    assert {plugin.found.name for plugin in loaded} >= set(GOOD)
+    assert {plugin.discovered.name for plugin in loaded} >= set(GOOD)
     assert set(broken) == {*BROKEN, "twice"}
     for name, error in broken.items():
         assert str(error).startswith(f'plugin "{name}" ')
@@ -236,7 +236,7 @@ def test_all_plugins_load_with_the_broken_kept_by_name():
 
 
 def test_two_distributions_with_one_plugin_name_are_both_named():
-    assert len(Registry().found["twice"]) == 2
+    assert len(Registry().discovered["twice"]) == 2
     message = error_of("twice")
     assert message.startswith('plugin "twice" is claimed by ')
     assert "lmtasks-twice-left 1.0.0" in message
@@ -261,7 +261,12 @@ PLUGIN = "from lmtasks import Task, hookimpl\n@hookimpl\ndef register_{hook}({ar
         ("tasks", "", "yield 'made'", "register_tasks returned str, expected a list of lmtasks.Task"),
         ("tasks", "registry", "return []", "registry"),
         ("tasks", "", "return Task(name='made', version=1)", "TypeError: .*'summary'.*lmtasks_made.py, line 4"),
-        ("metrics", "", "return [len]", "a metric is builtin_function_or_method, which is no lmtasks.Metric"),
+        (
+            "metrics",
+            "",
+            "return [len]",
+            "a metric is builtin_function_or_method, which is not a subclass of lmtasks.Metric",
+        ),
         ("tasks", "", "return None", "register_tasks returned None"),
         ("tasks", "", f"return {TASK}", "register_tasks returned Task, expected a list of lmtasks.Task"),
     ],

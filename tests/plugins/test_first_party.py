@@ -18,7 +18,7 @@ TITLES = Path(__file__).parents[1] / "data" / "example_plugins" / "lmtasks_title
 TASKS = {
     task.name: task
     for plugin in Registry().load_all()[0]
-    if plugin.found.distribution == "lmtasks"
+    if plugin.discovered.distribution == "lmtasks"
     for task in plugin.tasks.values()
 }
 OTHERS = ("zh", "de", "fr", "es", "ja", "ko", "ru", "cs", "uk")

@@ -20,7 +20,7 @@ KINDS = """
 KINDS = (ScoreSpec(name="share", signature="share"),)
 TWO = (*KINDS, ScoreSpec(name="other", signature="other"))
 """
-MEASURED = "import numpy as np; return Measurement(statistics={statistics}, specs={kinds}, combine={combine})"
+MEASURED = "import numpy as np; return Measurement(statistics={statistics}, specs={specs}, combine={combine})"
 STATISTICS = "[[float(sample.prediction == 'one'), 1.0] for sample in samples]"
 RATIO = "lambda sums: sums[..., :1] / sums[..., 1:]"
 STATE_OF_ITS_OWN = "(lambda calls: lambda sums: sums[..., :1] * (calls.append(1) or len(calls)))([])"
@@ -38,8 +38,8 @@ NOT_BY_ROWS = {
 }
 
 
-def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, kinds: str = "KINDS") -> str:
-    return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, specs=kinds, combine=combine))
+def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, specs: str = "KINDS") -> str:
+    return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, specs=specs, combine=combine))
 
 
 @pytest.mark.parametrize("combine, told", NOT_BY_ROWS.values(), ids=NOT_BY_ROWS)
@@ -115,7 +115,7 @@ def test_a_score_of_the_corpus_alone_need_not_take_rows(install, tmp_path):
 
 
 CHECKED = """
-class Checked(Metric):
+class Checked(Share):
     def check(self):
         {check}
 
@@ -127,7 +127,7 @@ def register_metrics():
 
 def with_check(check: str) -> str:
     code = CHECKED.format(check=check)
-    return bad().replace('metrics=["exact_match", Metric()]', 'metrics=["exact_match", Checked()]') + code
+    return bad().replace('metrics=["exact_match", Share()]', 'metrics=["exact_match", Checked()]') + code
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_check_task_finds_a_check_that_fails_and_a_combine_that_does_not_take_ro
             check_task("bad")
 
 
-REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
 
 
 @pytest.mark.parametrize(

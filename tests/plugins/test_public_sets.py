@@ -23,7 +23,7 @@ from lmtasks_plugins.qa import XQUAD
 TASKS = {
     task.name: task
     for plugin in Registry().load_all()[0]
-    if plugin.found.distribution == "lmtasks"
+    if plugin.discovered.distribution == "lmtasks"
     for task in plugin.tasks.values()
 }
 PUBLIC = [

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from peer import Job, read_job, tell
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request
+from lmtasks.task import SamplingParams
 
 VARIANTS = {
     "float32": RunOptions(dtype="float32"),
@@ -49,7 +50,7 @@ def main() -> None:
 
 def answer(model: LanguageModel, job: Job, prompts: list[list[int]], new_tokens: int) -> list[Completion]:
     """Answer prompts greedily."""
-    generation = Generation(max_new_tokens=new_tokens)
+    generation = SamplingParams(max_new_tokens=new_tokens)
     requests = [Request(str(place), tuple(prompt), generation) for place, prompt in enumerate(prompts)]
     done = {place: found for part in model.generate(requests, seed=0, batch_size=job.slots) for place, found in part}
     return [done[place] for place in range(len(prompts))]

@@ -95,7 +95,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
-    source = plugin.found if plugin else None
+    source = plugin.discovered if plugin else None
     return score_predictions(
         found, source, dataset, predictions, metrics, options, failures=failures, on_end=write_report
     )
@@ -170,7 +170,8 @@ def compare_adapters(
     if not adapters:
         raise UsageError("nothing to compare: name at least one adapter")
     _check_numbers(resamples, trials, seed)
-    plans = [plan_run(task, replace(options, adapter=adapter)) for adapter in ("none", *adapters)]
+    registry = Registry()
+    plans = [plan_run(task, replace(options, adapter=adapter), registry=registry) for adapter in ("none", *adapters)]
     runs = run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress)
     return compare_runs(
         runs, plans[0].metrics, scored_alike=metrics is not None, resamples=resamples, trials=trials, seed=seed

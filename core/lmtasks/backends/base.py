@@ -10,7 +10,7 @@ from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
 from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.reasoning import ReasoningParser
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 OnText = Callable[[str], None]
 """Called with the whole text of a completion so far, each time it has grown."""
@@ -23,7 +23,7 @@ class Request:
     key: str
     """Decides, with the seed, what is drawn when sampling: the same key gives the same text in any company."""
     token_ids: Sequence[int]
-    generation: Generation
+    generation: SamplingParams
     """How its answer is drawn; requests of one call may differ in it."""
     adapter: str | None = None
     """The `id` of an attached adapter that answers; None: the base model does."""

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from lmtasks.models.finite import check_finite
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 
 class CheckFinite(LogitsProcessor):
@@ -92,7 +92,7 @@ def own_generator(key: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
-def logits_processors(generation: Generation, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
+def logits_processors(generation: SamplingParams, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
     """Return what turns greedy choice into sampling; nothing at temperature 0.
 
     Args:
@@ -111,14 +111,14 @@ def logits_processors(generation: Generation, generators: Sequence[torch.Generat
     return processors
 
 
-def sampling(generation: Generation) -> tuple[float, float, int, float]:
+def sampling(generation: SamplingParams) -> tuple[float, float, int, float]:
     """Return what decides how tokens are drawn: rows that have it in common are drawn together."""
     return generation.temperature, generation.top_p, generation.top_k, generation.repetition_penalty
 
 
 def choose(
     logits: torch.Tensor,
-    generations: Sequence[Generation],
+    generations: Sequence[SamplingParams],
     generators: Sequence[torch.Generator],
     seen: Sequence[Sequence[int]],
 ) -> list[int]:

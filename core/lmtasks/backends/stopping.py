@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmtasks.backends.base import Completion
 from lmtasks.reasoning import FORMATS, MARKERS, ReasoningParser, may_open
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 _left_out: WeakKeyDictionary[PreTrainedTokenizerBase, frozenset[int]] = WeakKeyDictionary()
 """By tokenizer, the special tokens that texts are decoded without; empty where it has no marker of reasoning."""
@@ -111,7 +111,7 @@ def _settled(text: str, stop: Sequence[str]) -> str:
 def completion(
     tokenizer: PreTrainedTokenizerBase,
     new_ids: Sequence[int],
-    generation: Generation,
+    generation: SamplingParams,
     end_ids: Collection[int],
     reasoning: ReasoningParser,
 ) -> Completion:

@@ -79,8 +79,8 @@ def check_plugin(name: str | Path) -> list[Check]:
     plugin = registry.task(str(name))[1] if is_plugin_file(str(name)) else registry.load(str(name))
     checks = list(_of_plugin(plugin))
     if plugin.metrics:
-        label = f'plugin "{plugin.found.name}" ({plugin.found.origin})'
-        checks.append(_check(plugin.found.name, METRICS, label, lambda: _registered(plugin, registry)))
+        label = f'plugin "{plugin.discovered.name}" ({plugin.discovered.origin})'
+        checks.append(_check(plugin.discovered.name, METRICS, label, lambda: _registered(plugin, registry)))
     for task in plugin.tasks.values():
         checks += check_promises(task, registry, str(name))
     return checks
@@ -148,8 +148,8 @@ class _Looked:
 def _of_plugin(plugin: LoadedPlugin) -> Iterator[Check]:
     from packaging.version import InvalidVersion, Version
 
-    yield Check(task=plugin.found.name, promise=LOADED, status="ok")
-    found, promise = plugin.found, "nothing that it uses of lmtasks will go"
+    yield Check(task=plugin.discovered.name, promise=LOADED, status="ok")
+    found, promise = plugin.discovered, "nothing that it uses of lmtasks will go"
     deprecated = "; ".join(plugin.deprecated)
     yield Check(task=found.name, promise=promise, status="failed" if deprecated else "ok", said=deprecated)
     promise = "the distribution's version is one that pip understands"
@@ -170,7 +170,7 @@ def _of_plugin(plugin: LoadedPlugin) -> Iterator[Check]:
 
 def _registered(plugin: LoadedPlugin, registry: Registry) -> None:
     """Compute a plugin's metrics on the right answers of one of its tasks; what goes wrong is raised."""
-    metrics = find_metrics([f"{plugin.found.name}/{name}" for name in plugin.metrics], registry.metric)
+    metrics = find_metrics([f"{plugin.discovered.name}/{name}" for name in plugin.metrics], registry.metric)
     for task in plugin.tasks.values():
         with suppress(_SkipError, DataError):  # which are told of the task
             for dataset in _Looked(task, registry, None).datasets:
@@ -190,7 +190,7 @@ def _words(looked: _Looked) -> Iterator[str]:
         yield f'language is "{task.language}", expected a BCP 47 tag such as "zh"'
     if not task.metrics:
         yield "metrics is empty: nothing would be scored"
-    named = set().union(*(prompt.names() for prompt in task.prompts.values()))
+    named = set().union(*(prompt.variables() for prompt in task.prompts.values()))
     if all(isinstance(part, str) for prompt in task.prompts.values() for part in (prompt.user, prompt.system)):
         for name in (*task.fields, *task.parameters):
             if name not in named:
@@ -256,7 +256,7 @@ def _parser(looked: _Looked) -> Iterator[str]:
     for dataset in looked.datasets:
         for example in dataset.examples:
             answer = parse_completion(looked.task, example.answer or "", example.id)
-            if example.answer and example.answer != looked.task.no_answer and not answer:
+            if example.answer and example.answer != looked.task.output.no_answer and not answer:
                 yield f'{_where(dataset)}: the parser reads nothing from the right answer of "{example.id}"'
 
 
@@ -301,7 +301,7 @@ def _fewshot(looked: _Looked) -> Iterator[str]:
 
 def _fits(looked: _Looked) -> Iterator[str]:
     model = CATALOG[DEFAULT]
-    room = model.context_length - looked.task.generation.max_new_tokens
+    room = model.context_length - looked.task.output.max_new_tokens
     longest, where, prompt = max(
         (
             (_bytes(renderer, example), f'{_where(dataset)}, example "{example.id}"', (renderer.name, example))

@@ -34,11 +34,11 @@ def list_plugins(as_json: bool) -> None:
 
     registry = Registry()
     loaded, broken = registry.load_all()
-    working = {plugin.found.name: plugin for plugin in loaded}
+    working = {plugin.discovered.name: plugin for plugin in loaded}
     rows: list[dict[str, str | list[str] | None]] = []
-    for name, found in sorted({**registry.found, **registry.disabled}.items()):
+    for name, found in sorted({**registry.discovered, **registry.disabled}.items()):
         for plugin in found:
-            status = "off" if name in registry.disabled and name not in registry.found else "ok"
+            status = "off" if name in registry.disabled and name not in registry.discovered else "ok"
             if name in broken:
                 status = "broken"
             elif name in working and working[name].seconds > SLOW:
@@ -54,12 +54,12 @@ def list_plugins(as_json: bool) -> None:
                     "error": str(broken[name]) if name in broken else None,
                 }
             )
-    for file in (name for name in broken if name not in registry.found):
+    for file in (name for name in broken if name not in registry.discovered):
         rows.append(
             {"plugin": "?", "distribution": Path(file).name, "version": "", "module": file, "status": "broken",
              "tasks": [], "error": str(broken[file])}
         )  # fmt: skip
-    for plugin, error in registry.refused:
+    for plugin, error in registry.shadowed:
         rows.append(
             {"plugin": plugin.name, "distribution": plugin.distribution, "version": plugin.version,
              "module": plugin.module, "status": "refused", "tasks": [], "error": str(error)}
@@ -69,7 +69,7 @@ def list_plugins(as_json: bool) -> None:
         return
     header = ("plugin", "distribution", "version", "module", "status", "tasks")
     click.echo(table(header, [(*(row[key] for key in header[:-1]), _few(row["tasks"])) for row in rows]))
-    print_errors([*broken.values(), *(error for _, error in registry.refused)])
+    print_errors([*broken.values(), *(error for _, error in registry.shadowed)])
 
 
 @command.command("check")
@@ -89,7 +89,7 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     from lmtasks.plugins import Registry
 
     checks: list[Check] = []
-    for name in list(Registry().found) if names in ((), ("all",)) else names:
+    for name in list(Registry().discovered) if names in ((), ("all",)) else names:
         try:
             found = check_plugin(name)
         except PluginError as error:

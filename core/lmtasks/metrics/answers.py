@@ -20,7 +20,7 @@ from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.lcs import longest_common_run
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.tokenize import tokens
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 from lmtasks.text_utils import is_blank
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -47,7 +47,7 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerMetric:
+class AnswerMetric(Metric):
     """The best over an example's references, averaged over examples."""
 
     name: Literal["exact_match", "f1"]
@@ -55,7 +55,7 @@ class AnswerMetric:
     """What the answerable and unanswerable parts call it, as SQuAD 2.0's own script does."""
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says."""
+        """Measure samples, as `Metric.measure` describes."""
         unanswerable = [not any(sample.references) for sample in samples]
         definition = _definition(
             primary(language), by_character=is_by_character(samples, language), no_answers=any(unanswerable)

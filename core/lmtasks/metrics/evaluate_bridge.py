@@ -24,7 +24,7 @@ PREFIX = "evaluate:"
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateMetric:
+class EvaluateMetric(Metric):
     """A module of `evaluate`, by its id or the path of its folder or script.
 
     Its scores are what it returns, on its own scale. It sees the corpus as a whole, so they have no intervals.
@@ -51,7 +51,7 @@ class EvaluateMetric:
             raise MetricError(f'metric "{self.name}" takes one reference per example, and some have {most}')
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Compute as the protocol says.
+        """Compute the module's scores, as `Metric.measure` describes.
 
         Raises:
             MetricError: the module cannot be loaded, or takes no text, or one reference where there are several.

@@ -10,14 +10,14 @@ import numpy as np
 
 from lmtasks.errors import MetricError
 from lmtasks.metrics.means import reference_count
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class Likelihood:
+class Likelihood(Metric):
     """How likely the model finds the references, over all their tokens or bytes; natural logarithms.
 
     Per byte compares models whatever their tokenizers; per token and perplexity only models with the same. The
@@ -27,7 +27,7 @@ class Likelihood:
     name: Literal["loglikelihood", "perplexity"]
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says.
+        """Measure samples, as `Metric.measure` describes.
 
         Raises:
             MetricError: a sample has no log-likelihoods.

@@ -38,7 +38,7 @@ VERSIONS = {"empty": 2, "repeating": 2, "copying": 2}
 """Of kinds that once were measured in another way."""
 
 
-def run_output_checks(samples: Sequence[Sample], languages: Mapping[str, str | None]) -> Measurement:
+def measure_output_checks(samples: Sequence[Sample], languages: Mapping[str, str | None]) -> Measurement:
     """Measure outputs; shares are percentages of all samples that a thing can be told of.
 
     Args:

@@ -14,13 +14,13 @@ from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.packages import require
 from lmtasks.metrics.tokenize import is_word, normal, sentences, tokens
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @dataclass(frozen=True, slots=True)
-class Rouge:
+class Rouge(Metric):
     """F-measures, the best over an example's references, averaged over examples.
 
     Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Lsum clips repeated tokens as rouge-score does.
@@ -44,7 +44,7 @@ class Rouge:
             require("jieba", "rouge:jieba", "jieba")
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says.
+        """Measure samples, as `Metric.measure` describes.
 
         English is tokenized by rouge-score's own tokenizer; other languages, and what is stated to be English in a
         script without spaces, by `metrics.text.tokens`, not stemmed.

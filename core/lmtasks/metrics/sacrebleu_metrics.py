@@ -11,7 +11,7 @@ import numpy as np
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
@@ -26,11 +26,11 @@ ASIAN_TER = frozenset({"zh", "ja"})
 
 
 @dataclass(frozen=True, slots=True)
-class SacrebleuMetric:
+class SacrebleuMetric(Metric):
     """A metric of sacrebleu, with its own statistics and signature."""
 
     name: str
-    label: str
+    score_name: str
     """What scores call it."""
     make: Callable[[str, bool], Any]
     """From the primary language subtag, and whether texts are compared by characters, to the metric of sacrebleu."""
@@ -50,7 +50,7 @@ class SacrebleuMetric:
             require(self.needs[0], self.name, self.needs[1])
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says."""
+        """Measure samples, as `Metric.measure` describes."""
         by_character = is_by_character(samples, language)
         metric = self.make(primary(language), by_character)
         spread = self.spread and by_character and primary(language) not in ASIAN_TER
@@ -68,8 +68,8 @@ class SacrebleuMetric:
             return np.array(values).reshape(*sums.shape[:-1], 1)
 
         kind = ScoreSpec(
-            name=self.label,
-            signature=f"{self.label}|{metric.get_signature().format()}{'|pretok:char' if spread else ''}",
+            name=self.score_name,
+            signature=f"{self.score_name}|{metric.get_signature().format()}{'|pretok:char' if spread else ''}",
             higher_is_better=self.higher_is_better,
         )
         return Measurement(statistics=np.array(statistics, dtype=np.float64), specs=(kind,), combine=combine)

@@ -12,10 +12,9 @@ from lmtasks.errors import LmtasksError
 from lmtasks.isolation import guarded_call
 from lmtasks.metrics.language import group_by_language, language_warning
 from lmtasks.metrics.normalization import normalization_warning
-from lmtasks.metrics.output_checks import run_output_checks
-from lmtasks.metrics.protocol import label_of
+from lmtasks.metrics.output_checks import measure_output_checks
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
-from lmtasks.metrics.validation import checked
+from lmtasks.metrics.validation import validated_measurement
 from lmtasks.task import Measurement, Metric, Sample, Score
 
 log = logging.getLogger("lmtasks.metrics")
@@ -108,10 +107,10 @@ def measure_samples(
         origin = (language or "unknown") + ("" if stated else "(script)")
         labels: dict[str, str] = {}
         for metric in metrics:
-            label = label_of(metric)
+            label = metric.label
             with _collected(failures):
                 with guarded_call(f"{label} failed"):
-                    measurement = checked(metric.measure(_copies(members), language), members)
+                    measurement = validated_measurement(metric.measure(_copies(members), language), members)
                     for kind in measurement.specs:
                         if labels.setdefault(kind.name, label) != label:
                             raise ValueError(f'its score "{kind.name}" has the name of one of {labels[kind.name]}')
@@ -145,7 +144,7 @@ def measure_outputs(samples: Sequence[Sample]) -> list[MetricResult]:
         MetricResult(
             metric="health",
             label="the health of outputs",
-            measurement=run_output_checks(made, languages),
+            measurement=measure_output_checks(made, languages),
             language=None,
             origin="",
             samples=made,

@@ -25,7 +25,7 @@ COMBINE = (
 )
 
 
-def checked(measurement: object, samples: Sequence[Sample]) -> Measurement:
+def validated_measurement(measurement: object, samples: Sequence[Sample]) -> Measurement:
     """Return what a metric measured on some samples, if it is what it should be.
 
     Numbers of any type become float64, and `combine` gets sums of its own each time: what it changes of them changes

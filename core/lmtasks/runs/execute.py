@@ -28,7 +28,7 @@ from lmtasks.runs.resume import take_over
 from lmtasks.runs.run_json import MEASURING, now, run_key, run_record, run_settings, scores_record, totals_record
 from lmtasks.runs.sample_file import append_samples, read_samples, sync_samples
 from lmtasks.runs.samples import new_sample, with_completion
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 OnEnd = Callable[[Run], None]
 OnFailure = Callable[[LmtasksError], None]
@@ -41,7 +41,7 @@ class _Job:
 
     plan: Plan
     adapter: Adapter | None
-    generation: Generation
+    generation: SamplingParams
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
     record: dict[str, Any]

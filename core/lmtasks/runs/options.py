@@ -15,7 +15,7 @@ from lmtasks.languages import states_language
 from lmtasks.models.info import Device, Dtype, Quantize
 from lmtasks.prompts import OnOverlong
 from lmtasks.prompts.chat_template import THINKING_OFF
-from lmtasks.task import Generation, as_tuple
+from lmtasks.task import SamplingParams, as_tuple
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -110,7 +110,7 @@ class RunOptions:
         if self.fewshot_data is not None and not self.num_fewshot:
             raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
 
-    def generation(self, task_default: Generation) -> Generation:
+    def generation(self, task_default: SamplingParams) -> SamplingParams:
         """Return the task's way to draw completions, with what these options say otherwise.
 
         Raises:

@@ -20,14 +20,14 @@ from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import SCHEMA
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import ESCAPED
-from lmtasks.task import Generation, Metric, Sample, Task
+from lmtasks.task import Metric, Sample, SamplingParams, Task
 
 MEASURING = ("generate_seconds", "loglikelihood_seconds")
 """What a run uses its model for."""
 
 
 def run_settings(
-    plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation, adapter: dict[str, Any] | None
+    plan: Plan, renderer: Renderer, model: LanguageModel, generation: SamplingParams, adapter: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return what decides the outputs of a run, but for its rendered prompts."""
     options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
@@ -71,7 +71,7 @@ def run_key(settings: Mapping[str, Any], task: Task, prompts: Sequence[RenderedP
         **settings,
         "prompt": {**prompt, "sha256": prompts_sha256(prompts), "chat_template": template and template["kwargs"]},
         # Not which release of the plugin: all else that it decides is here, and its parser reads all anew.
-        "task": {"name": task.name, "version": task.version, "parameters": task.settings},
+        "task": {"name": task.name, "version": task.version, "parameters": task.parameter_values},
         "adapter": adapter and adapter["id"],
         "packages": package_versions(),
     }
@@ -117,7 +117,7 @@ def task_record(task: Task, plugin: DiscoveredPlugin | None) -> dict[str, object
         "plugin": plugin.name if plugin else None,
         "distribution": plugin.distribution if plugin else None,
         "distribution_version": plugin.version if plugin else None,
-        "parameters": task.settings,
+        "parameters": task.parameter_values,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, HubDataset, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generate, HubDataset, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
 NO_ANSWER = "unanswerable"
@@ -32,7 +32,7 @@ FROM_TEXT = Task(
     version=1,
     summary="Answer a question from a text, or say that the text does not hold the answer.",
     fields={
-        "context": Field(columns=("passage", "text", "document", "paragraph"), cut=True),
+        "context": Field(columns=("passage", "text", "document", "paragraph"), truncatable=True),
         "question": Field(columns=QUESTION),
     },
     references=("answers.text", "answers", "answer"),
@@ -86,9 +86,7 @@ FROM_TEXT = Task(
         },
     },
     metrics=("exact_match", "f1"),
-    parse=short_answer,
-    generation=Generation(max_new_tokens=48),
-    no_answer=NO_ANSWER,
+    output=Generate(max_new_tokens=48, parse=short_answer, no_answer=NO_ANSWER),
 )
 
 CLOSED_BOOK = Task(
@@ -113,8 +111,7 @@ CLOSED_BOOK = Task(
         ),
     },
     metrics=("exact_match", "f1"),
-    parse=short_answer,
-    generation=Generation(max_new_tokens=32),
+    output=Generate(max_new_tokens=32, parse=short_answer),
 )
 
 CUSTOMER_SERVICE = Task(
@@ -123,7 +120,7 @@ CUSTOMER_SERVICE = Task(
     summary="Answer a customer's question, from the company's notes where there are any.",
     fields={
         "question": Field(columns=(*QUESTION, "instruction", "customer")),
-        "context": Field(columns=("notes", "policy", "knowledge"), required=False, cut=True),
+        "context": Field(columns=("notes", "policy", "knowledge"), required=False, truncatable=True),
     },
     references=("answer", "response", "answers.text", "answers"),
     prompts={
@@ -144,7 +141,7 @@ CUSTOMER_SERVICE = Task(
         ),
     },
     metrics=("rouge", "chrf"),
-    generation=Generation(max_new_tokens=128),
+    output=Generate(max_new_tokens=128),
 )
 
 

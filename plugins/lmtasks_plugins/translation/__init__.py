@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generate, Prompt, Task, hookimpl
 from lmtasks_plugins.translation.public_sets import public_sets
 
 SENTENCES = Path(__file__).with_name("sentences.jsonl")
@@ -47,7 +47,7 @@ def translation_task(pair: str) -> Task:
         },
         datasets={"demo": DataFile(path=SENTENCES, license="Apache-2.0"), **public_sets(source, target)},
         metrics=("bleu", "chrf"),
-        generation=Generation(max_new_tokens=128),
+        output=Generate(max_new_tokens=128),
         language=target,
         # Data made for another pair would be scored without complaint, and mean nothing.
         require_columns={"source_lang": source, "target_lang": target, "src_lang": source, "tgt_lang": target},

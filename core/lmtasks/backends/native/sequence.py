@@ -15,7 +15,7 @@ from lmtasks.backends.native.prefix_sharing import shared_prefixes
 from lmtasks.backends.native.prompt_lookup import Lookup
 from lmtasks.backends.stopping import StopCheck
 from lmtasks.reasoning import ReasoningParser
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 APART = 8, 256
 """Sequences with the same prefix, and tokens of it, from which on its keys and values stay apart and are read for all
@@ -75,7 +75,7 @@ class Growing:
 class Answer(Growing):
     """One that grows by what the model chooses."""
 
-    generation: Generation = field(kw_only=True)
+    generation: SamplingParams = field(kw_only=True)
     generator: torch.Generator = field(kw_only=True)
     reasoning: ReasoningParser = field(kw_only=True)
     stop_check: StopCheck = field(kw_only=True)
