@@ -126,7 +126,7 @@ def test_a_sound_task_passes_the_check(call: Call, task):
     outcome = call("plugins", "check", task)
     assert outcome.code == 0, outcome.out
     assert "FAILED" not in outcome.out
-    assert outcome.out.splitlines()[-1].endswith(" checks: all hold")
+    assert outcome.out.splitlines()[-1].endswith(" checks: all passed")
 
 
 BAD = """
@@ -199,7 +199,7 @@ def checked(call: Call, folder: Path, code: str) -> list[str]:
     """Return what does not hold of the task in a file."""
     (folder / "sound.py").write_text(code)
     checks = json.loads(call("plugins", "check", "sound.py", "--json").out)
-    return [f"{check['promise']}: {check['said']}" for check in checks if check["status"] == "failed"]
+    return [f"{check['check']}: {check['detail']}" for check in checks if check["status"] == "failed"]
 
 
 def test_a_file_may_name_its_own_metric_even_one_that_is_no_number_without_outputs(call: Call, tmp_path):

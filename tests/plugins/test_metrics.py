@@ -10,7 +10,7 @@ from process_state import state
 from test_isolation import STATE, bad, only_run, others_work, run_bad
 
 import lmtasks
-from lmtasks.checks.plugin import METRICS, check_plugin
+from lmtasks.checks.plugin import METRICS_WORK, check_plugin
 from lmtasks.errors import MetricError, PluginError
 from lmtasks.testing import FakeModel, check_task
 
@@ -187,9 +187,9 @@ REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
 )
 def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, told, install):
     install("bad", re.sub(r'metrics=\["exact_match", \w+\(\)\]', 'metrics=["exact_match"]', code))
-    [check] = [check for check in check_plugin("bad") if check.promise == METRICS]
+    [check] = [check for check in check_plugin("bad") if check.check == METRICS_WORK]
     assert (check.task, check.status) == ("bad", status)
-    assert told in check.said
+    assert told in check.detail
 
 
 # Kinds that cannot be told apart or recorded

@@ -30,7 +30,7 @@ FILES = {
     "test.py.jinja": "tests/test_{task}.py",
 }
 """A template to the file that it becomes."""
-LONGEST_SUMMARY = 120
+MAX_SUMMARY = 120
 """Characters of a summary that still stands in one line of a list."""
 ADAPTER = "adapter"
 """The folder of the adapter within the module."""
@@ -66,8 +66,8 @@ class NewPlugin:
             )
         for name in ("summary", "author"):
             text = getattr(self, name)
-            if not text.strip() or not text.isprintable() or len(text) > LONGEST_SUMMARY:
-                raise UsageError(f"{name} must be one line of text, of at most {LONGEST_SUMMARY} characters")
+            if not text.strip() or not text.isprintable() or len(text) > MAX_SUMMARY:
+                raise UsageError(f"{name} must be one line of text, of at most {MAX_SUMMARY} characters")
 
     @property
     def distribution(self) -> str:
