@@ -155,9 +155,9 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
         "summary is 'a\\nb'...",
         "two readings differ",
         "its parser failed on example \"''\": IndexError: string index out of range",
-        "no metric tells right answers from empty ones",
-        'there is nothing else to show: give the set a split "train"',
-        'data set "demo": no licence is stated; say under which it may be used: license, such as "CC-BY-4.0"',
+        "no metric distinguishes right answers from empty ones",
+        'no other examples are left for few-shot prompts: add a split "train"',
+        'data set "demo": no license is stated; set license, such as "CC-BY-4.0"',
     ):
         assert any(told in line for line in failed), told
     rows = json.loads(call("plugins", "check", "bad.py", "--json").out)

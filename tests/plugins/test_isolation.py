@@ -359,7 +359,7 @@ def test_what_a_metric_does_to_its_samples_reaches_no_other(harm, install, tmp_p
     rows = "import numpy as np; n = len(samples)"
     returned = "return Measurement(statistics=np.ones((n, 1)), specs=KINDS, combine=lambda sums: sums)"
     code = bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"{rows}; {harm}; {returned}")
-    install("bad", code.replace('["exact_match", Share()]', '[Metric(), "exact_match"]'))
+    install("bad", code.replace('["exact_match", Share()]', '[Share(), "exact_match"]'))
     run = run_bad(tmp_path)
     assert {score.name: score.value for score in run.scores}["exact_match"] == 100
 
@@ -478,7 +478,7 @@ def test_a_metric_that_is_no_number_is_left_out_with_a_word(install, tmp_path, c
 
 
 def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_path):
-    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
     install("bad", code)
     with pytest.raises(PluginError, match=r'^metric "bad/share" \(lmtasks-bad 1.0\) failed: KeyError'):
         lmtasks.run(
@@ -487,7 +487,7 @@ def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_
 
 
 def test_a_failing_metric_costs_a_scoring_its_score_alone(install, tmp_path):
-    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n")
+    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n")
     run = lmtasks.run("titles", model=FakeModel(lambda _: "x"), output_dir=tmp_path / "runs")
     failures: list[LmtasksError] = []
     scored = lmtasks.score(run, metrics=("chrf", "bad/share"), on_failure=failures.append)
