@@ -338,3 +338,19 @@ def test_the_schema_names_every_key_and_what_it_means():
     alone, listed = schema["properties"]["metrics"]["anyOf"]
     # What the file may not name is marked while one types.
     assert alone["not"] == listed["items"]["not"] == {"pattern": "^evaluate:"}
+
+
+def test_registry_executes_a_file_once(write_file, tmp_path):
+    log = tmp_path / "log"
+    path = write_file("shout.py", f"with open({str(log)!r}, 'a') as log:\n    log.write('x')\n{PYTHON}")
+    registry = Registry()
+    first, again = registry.task(str(path)), registry.task(str(path))
+    assert first == again and log.read_text() == "x"
+
+
+def test_run_all_executes_a_file_once(write_file, tmp_path):
+    log = tmp_path / "log"
+    path = write_file("shout.py", f"with open({str(log)!r}, 'a') as log:\n    log.write('x')\n{PYTHON}")
+    tasks = [(str(path), None), (str(path), None)]
+    lmtasks.api.run_all(tasks, lmtasks.RunOptions(output_dir=tmp_path / "runs"), model=FakeModel(lambda _: "ONE"))
+    assert log.read_text() == "x"

@@ -211,3 +211,14 @@ def test_kinds_that_cannot_be_told_apart_or_recorded_are_refused(kinds, told, in
     with pytest.raises(PluginError, match=re.escape(told)):
         run_bad(tmp_path)
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
+
+
+def test_check_references_of_a_plugin_metric_is_called_before_the_model(install, tmp_path):
+    code = CHECKED.format(check="pass").replace("def check(self)", "def check_references(self, most)")
+    code = code.replace("pass", "raise ValueError(f'no more than {most - 1}')")
+    install("bad", bad().replace('metrics=["exact_match", Share()]', 'metrics=["exact_match", Checked()]') + code)
+    model = FakeModel(["one", "two", "three"])
+    for task, metrics in (("bad", None), ("titles", ("bad/share",))):
+        with pytest.raises(MetricError, match=r"cannot be used: ValueError: no more than 0"):
+            lmtasks.run(task, model=model, metrics=metrics, output_dir=tmp_path / "runs")
+    assert model.prompts == []
