@@ -12,7 +12,7 @@ from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.testing import STRANGE_TEXTS, FakeModel, check_task
 from lmtasks_plugins.qa import short_answer
-from lmtasks_plugins.summarization import first_line
+from lmtasks_plugins.summarization import read_headline
 
 TITLES = Path(__file__).parents[1] / "data" / "example_plugins" / "lmtasks_titles.py"
 TASKS = {
@@ -166,10 +166,10 @@ def test_a_short_answer_is_the_first_line(completion, answer):
     ],
 )
 def test_a_headline_is_the_first_line_without_label_and_quotes(completion, headline):
-    assert first_line(completion) == headline
+    assert read_headline(completion) == headline
 
 
-@pytest.mark.parametrize("parse", [short_answer, first_line])
+@pytest.mark.parametrize("parse", [short_answer, read_headline])
 @pytest.mark.parametrize("completion", STRANGE_TEXTS)
 def test_what_is_parsed_stays_as_it_is_when_parsed_again(parse, completion):
     once = parse(completion)

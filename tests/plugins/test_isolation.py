@@ -434,7 +434,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
 @pytest.mark.parametrize(
     "returned, told",
     [
-        ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no kinds"),
+        ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no specs"),
         (
             "Measurement(statistics=[[1.0]] * 3, specs=(ScoreSpec(name=3, signature=''),), combine=sum)",
             "name of one of",
@@ -445,7 +445,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
         ("Measurement(statistics=[['x']] * 3, specs=KINDS, combine=lambda sums: sums)", "str_, expected numbers"),
         (
             "Measurement(statistics=[[1.0]] * 3, specs=('share',), combine=lambda sums: sums)",
-            "one of its kinds is str, expected",
+            "one of its specs is str, expected",
         ),
         ("Measurement(statistics=[[1.0]] * 3, specs=KINDS, combine=lambda sums: sums[0])", "combine returns values of"),
         ("Measurement(statistics=[[1.0]] * 3, specs=KINDS, combine=lambda sums: 1 / 0)", "ZeroDivisionError"),

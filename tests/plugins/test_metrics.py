@@ -49,7 +49,7 @@ def test_a_combine_that_does_not_take_rows_is_refused(combine, told, install, tm
         run_bad(tmp_path)
     line = str(caught.value)
     assert line.startswith('metric "share" of task "bad" (lmtasks-bad 1.0) failed: ') and "\n" not in line
-    assert "combine must take sums of shape [..., statistics] and return values of shape [..., kinds]" in line
+    assert "combine must take sums of shape [..., statistics] and return values of shape [..., specs]" in line
     assert told in line
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
 
@@ -195,7 +195,7 @@ def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, tol
 # Kinds that cannot be told apart or recorded
 
 BAD_KINDS = {
-    "two of one name": ("(*KINDS, *KINDS)", 'two of its kinds are named "share"'),
+    "two of one name": ("(*KINDS, *KINDS)", 'two of its specs are named "share"'),
     "no name": ("(ScoreSpec(name=' ', signature='s'),)", "has no name"),
     "a text for better": ("(ScoreSpec(name='m', signature='s', higher_is_better='no'),)", "higher_is_better"),
     "fewer than none": ("(ScoreSpec(name='m', signature='s', n=-1),)", 'n of "m" is -1'),

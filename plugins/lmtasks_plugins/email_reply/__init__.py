@@ -1,4 +1,4 @@
-"""E-mail reply: an e-mail, its subject, the points to make and the tone, to a reply."""
+"""E-mail replies, given the e-mail, its subject, the points to make and the tone."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ REPLY = Task(
 
 @hookimpl
 def register_tasks() -> list[Task]:
-    """Return the one task."""
+    """Return the task."""
     return [REPLY]

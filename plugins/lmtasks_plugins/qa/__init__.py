@@ -9,22 +9,22 @@ from lmtasks import DataFile, Field, Generate, HubDataset, Prompt, Task, hookimp
 
 HERE = Path(__file__).parent
 NO_ANSWER = "unanswerable"
-SAYS_NOTHING = re.compile(rf"[\"'“]?{NO_ANSWER}[\"'”]?(\W|$)(?!\w)", re.IGNORECASE)
-"""The word, alone or as a clause of its own; "unanswerable questions" may be an answer."""
+NO_ANSWER_PATTERN = re.compile(rf"[\"'“]?{NO_ANSWER}[\"'”]?(\W|$)(?!\w)", re.IGNORECASE)
+"""Matches the word alone or as a clause; "unanswerable questions" may be an answer."""
 LABELS = ("answer:", "答案：", "答案:")
 QUESTION = ("query", "input", "prompt")
 XQUAD = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
-"""The languages of XQuAD, a set for each: the same questions, translated."""
+"""Languages of XQuAD; each has a set with translations of the same questions."""
 
 
 def short_answer(completion: str) -> str:
-    """Keep the first line, without a label; a small model goes on with an explanation. No answer is the empty one."""
+    """Return the first line without a label, since small models explain their answer; "" if it says there is none."""
     text = completion.strip()
     for label in LABELS:
         if text.lower().startswith(label):
             text = text[len(label) :].strip()
     line = text.partition("\n")[0].strip()
-    return "" if SAYS_NOTHING.match(line) else line
+    return "" if NO_ANSWER_PATTERN.match(line) else line
 
 
 FROM_TEXT = Task(

@@ -7,17 +7,17 @@ from pathlib import Path
 from lmtasks import DataFile, Field, Generate, HubDataset, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
-AROUND = " \n\t\"'“”*"
+QUOTES_AND_SPACE = " \n\t\"'“”*"
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
 
 
-def first_line(completion: str) -> str:
-    """Keep the headline alone, without label and quotation marks: small models like to add both."""
-    text = completion.strip(AROUND)
+def read_headline(completion: str) -> str:
+    """Return the headline without the label and quotation marks that small models add."""
+    text = completion.strip(QUOTES_AND_SPACE)
     for label in ("subject:", "headline:", "title:"):
         if text.lower().startswith(label):
-            text = text[len(label) :].strip(AROUND)
-    return text.partition("\n")[0].strip(AROUND)
+            text = text[len(label) :].strip(QUOTES_AND_SPACE)
+    return text.partition("\n")[0].strip(QUOTES_AND_SPACE)
 
 
 ARTICLE = Task(
@@ -120,7 +120,7 @@ HEADLINE = Task(
         ),
     },
     metrics=("rouge", "chrf"),
-    output=Generate(max_new_tokens=32, parse=first_line),
+    output=Generate(max_new_tokens=32, parse=read_headline),
 )
 
 
