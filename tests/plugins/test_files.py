@@ -66,7 +66,7 @@ def refused(write_file, text) -> str:
 # In place of a task
 
 
-def test_a_python_file_runs_in_place_of_a_task(write_file, tmp_path):
+def test_python_file_runs_as_a_task(write_file, tmp_path):
     path = write_file("lmtasks_shout.py", PYTHON)
     run = lmtasks.run(str(path), model=FakeModel(["one"]), output_dir=tmp_path / "runs")
     task = run.record["task"]
@@ -75,7 +75,7 @@ def test_a_python_file_runs_in_place_of_a_task(write_file, tmp_path):
     assert run.scores[0].value == 100
 
 
-def test_a_yaml_file_runs_in_place_of_a_task(write_file, tmp_path):
+def test_yaml_file_runs_as_a_task(write_file, tmp_path):
     model = FakeModel(["ONE\n"])
     run = lmtasks.run(str(write_file("titles.yaml", YAML)), model=model, output_dir=tmp_path / "runs")
     assert model.prompts == ["Paragraph: one\n"]
@@ -83,7 +83,7 @@ def test_a_yaml_file_runs_in_place_of_a_task(write_file, tmp_path):
     assert run.scores[0].value == 100
 
 
-def test_a_file_takes_the_place_of_an_installed_plugin_of_its_name(write_file):
+def test_plugin_file_replaces_an_installed_plugin_of_its_name(write_file):
     registry = Registry()
     task, plugin = registry.task(str(write_file("titles.yaml", YAML)))
     assert plugin.discovered.file and list(task.prompts) == ["plain"]
@@ -92,13 +92,13 @@ def test_a_file_takes_the_place_of_an_installed_plugin_of_its_name(write_file):
 
 
 @pytest.mark.parametrize("name", ["gone.py", "gone.yaml", "deep/gone.yml"])
-def test_a_file_that_is_not_there_is_told(name, tmp_path, monkeypatch):
+def test_missing_plugin_file_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PluginError, match=f"^{name}: cannot be read .No such file or directory."):
         Registry().task(name)
 
 
-def test_a_python_file_that_fails_is_told_with_its_line(write_file):
+def test_python_file_error_names_its_line(write_file):
     path = write_file("bad.py", "x = 1\nraise ValueError('no')\n")
     with pytest.raises(
         PluginError,
@@ -110,7 +110,7 @@ def test_a_python_file_that_fails_is_told_with_its_line(write_file):
 # With --plugin
 
 
-def test_a_file_that_was_named_offers_its_tasks_by_name(write_file, monkeypatch):
+def test_plugin_file_offers_its_tasks_by_name(write_file, monkeypatch):
     monkeypatch.setenv(FILES, os.pathsep.join([str(write_file("a.py", PYTHON)), str(write_file("b.yaml", YAML))]))
     registry = Registry()
     assert registry.task("shout/louder")[0].name == "shout/louder"
@@ -119,7 +119,7 @@ def test_a_file_that_was_named_offers_its_tasks_by_name(write_file, monkeypatch)
     assert {"shout", "titles", "summarization"} <= {plugin.discovered.name for plugin in registry.load_all()[0]}
 
 
-def test_a_broken_file_that_was_named_stops_who_named_it_and_is_listed(write_file, monkeypatch):
+def test_broken_plugin_file_is_an_error_and_is_listed(write_file, monkeypatch):
     path = write_file("bad.py", "raise ValueError('no')")
     monkeypatch.setenv(FILES, str(path))
     with pytest.raises(PluginError, match="ValueError: no"):
@@ -128,7 +128,7 @@ def test_a_broken_file_that_was_named_stops_who_named_it_and_is_listed(write_fil
     assert str(path) in broken and "titles" in {plugin.discovered.name for plugin in loaded}
 
 
-def test_two_files_of_one_name_are_a_conflict(write_file, monkeypatch):
+def test_plugin_files_of_one_name_are_a_conflict(write_file, monkeypatch):
     files = [write_file("a.yaml", YAML), write_file("b.yaml", YAML + "language: en\n")]
     monkeypatch.setenv(FILES, os.pathsep.join(map(str, files)))
     with pytest.raises(
@@ -137,7 +137,7 @@ def test_two_files_of_one_name_are_a_conflict(write_file, monkeypatch):
         Registry().task("titles")
 
 
-def test_a_plugin_that_is_switched_off_is_not_loaded(monkeypatch):
+def test_disabled_plugin_is_not_loaded(monkeypatch):
     monkeypatch.setenv(DISABLED, "titles, qa,not-there")
     registry = Registry()
     assert {"titles", "qa"} == set(registry.disabled)
@@ -150,7 +150,7 @@ def test_a_plugin_that_is_switched_off_is_not_loaded(monkeypatch):
 # What YAML may say
 
 
-def test_the_short_and_the_long_form_mean_the_same(write_file):
+def test_yaml_short_and_long_forms_are_equal(write_file):
     short = read(write_file, YAML)
     long = read(
         write_file,
@@ -161,7 +161,7 @@ def test_the_short_and_the_long_form_mean_the_same(write_file):
     assert list(short.fields) == ["text"]
 
 
-def test_everything_a_task_has_can_be_said(write_file, tmp_path):
+def test_yaml_has_every_part_of_a_task(write_file, tmp_path):
     (tmp_path / "lora").mkdir()
     task = read(
         write_file,
@@ -287,38 +287,38 @@ parameters:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(before, after, message, write_file):
+def test_yaml_errors_name_the_line(before, after, message, write_file):
     assert before in YAML
     assert message in refused(write_file, YAML.replace(before, after, 1))
 
 
-def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(write_file):
+def test_yaml_aliases_that_grow_without_bound_are_refused(write_file):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     told = refused(write_file, "\n".join([*lines, YAML]))
     assert "line 5: stands for more than 10,000 values, by its aliases" in told
 
 
-def test_an_alias_stands_for_what_it_names(write_file):
+def test_yaml_alias_is_resolved(write_file):
     text = YAML.replace("  plain: ", "  plain: &ask ", 1).replace("datasets:", "  again: *ask\ndatasets:", 1)
     task = read(write_file, text)
     assert task.prompts["again"] == task.prompts["plain"]
 
 
-def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path):
+def test_yaml_in_another_encoding_is_refused_with_its_line(tmp_path):
     path = tmp_path / "task.yaml"
     path.write_bytes(YAML.replace("paragraph", "päragraph").encode("latin-1"))
     with pytest.raises(PluginError, match="line 3: not UTF-8; save the file as UTF-8"):
         Registry().task(str(path))
 
 
-def test_a_field_that_no_data_has_is_told_with_the_files_columns(write_file, tmp_path):
+def test_yaml_field_without_a_column_lists_the_columns(write_file, tmp_path):
     path = write_file("task.yaml", YAML.replace("$text", "$body"))
     with pytest.raises(lmtasks.LmtasksError, match='data.jsonl, line 1: no field "body"'):
         lmtasks.run(str(path), model=FakeModel([]), output_dir=tmp_path / "runs")
 
 
-def test_an_unknown_metric_of_another_plugin_is_told(write_file, tmp_path):
+def test_yaml_with_an_unknown_plugin_metric_is_refused(write_file, tmp_path):
     path = write_file("task.yaml", YAML.replace("rouge", "lengths/length_ration"))
     with pytest.raises(UnknownNameError, match="Did you mean length_ratio"):
         lmtasks.run(str(path), model=FakeModel([]), output_dir=tmp_path / "runs")
@@ -327,7 +327,7 @@ def test_an_unknown_metric_of_another_plugin_is_told(write_file, tmp_path):
 # For editors
 
 
-def test_the_schema_names_every_key_and_what_it_means():
+def test_yaml_schema_describes_every_key():
     schema = task_schema()
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["additionalProperties"] is False

@@ -43,7 +43,7 @@ def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, specs: str 
 
 
 @pytest.mark.parametrize("combine, told", NOT_BY_ROWS.values(), ids=NOT_BY_ROWS)
-def test_a_combine_that_does_not_take_rows_is_refused(combine, told, install, tmp_path):
+def test_combine_that_does_not_accept_rows_is_refused(combine, told, install, tmp_path):
     install("bad", measuring(combine=combine))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
@@ -59,7 +59,7 @@ def test_a_combine_that_does_not_take_rows_is_refused(combine, told, install, tm
     [STATE_OF_ITS_OWN, "lambda sums: sums[..., :1] * np.random.random()"],
     ids=["counts its calls", "draws"],
 )
-def test_a_combine_that_depends_on_more_than_the_sums_is_refused(combine, install, tmp_path):
+def test_combine_that_depends_on_more_than_the_sums_is_refused(combine, install, tmp_path):
     install("bad", measuring(combine=combine))
     with pytest.raises(PluginError, match="combine must "):
         run_bad(tmp_path)
@@ -76,7 +76,7 @@ def test_statistics_that_are_not_finite_are_refused_with_their_example(value, in
 @pytest.mark.parametrize(
     "statistics", ["[['1']] * 3", "[[None]] * 3", "[[1j]] * 3", "np.ma.masked_equal([[1]] * 3, 1)"]
 )
-def test_statistics_that_are_no_numbers_are_refused(statistics, install, tmp_path):
+def test_statistics_that_are_not_numbers_are_refused(statistics, install, tmp_path):
     install("bad", measuring(statistics=statistics, combine="lambda sums: sums"))
     with pytest.raises(PluginError, match="statistics: .*, expected numbers"):
         run_bad(tmp_path)
@@ -93,19 +93,19 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("combine", RIGHT.values(), ids=RIGHT)
-def test_whatever_combines_row_by_row_is_taken(combine, install, tmp_path):
+def test_combine_that_treats_rows_one_by_one_is_accepted(combine, install, tmp_path):
     install("bad", measuring(combine=combine))
     [share] = [score for score in run_bad(tmp_path).scores if score.name == "share"]
     assert (share.value, share.low, share.high) == (pytest.approx(1 / 3), 0, pytest.approx(1))
 
 
-def test_whole_numbers_are_numbers(install, tmp_path):
+def test_statistics_may_be_integers(install, tmp_path):
     install("bad", measuring(statistics="[[1, 2]] * 3", combine="lambda sums: sums.astype(int)", specs="TWO"))
     scores = {score.name: (score.value, score.low, score.high) for score in run_bad(tmp_path).scores}
     assert (scores["share"], scores["other"]) == ((3, 3, 3), (6, 6, 6))
 
 
-def test_a_score_of_the_corpus_alone_need_not_take_rows(install, tmp_path):
+def test_combine_of_a_corpus_score_need_not_accept_rows(install, tmp_path):
     install("bad", measuring(statistics="np.zeros((3, 0))", combine="lambda sums: np.array([0.5])"))
     [share] = [score for score in run_bad(tmp_path).scores if score.name == "share"]
     assert (share.value, share.low) == (0.5, None)
@@ -139,7 +139,7 @@ def with_check(check: str) -> str:
         ("import lmtasks; raise lmtasks.LmtasksError('no words')", "LmtasksError: no words"),
     ],
 )
-def test_a_metrics_own_check_is_called_before_a_model_is_asked(check, told, install, tmp_path):
+def test_check_of_a_plugin_metric_is_called_before_the_model(check, told, install, tmp_path):
     install("bad", with_check(check))
     model = FakeModel(["one", "two", "three"])
     for task, metrics, of in (("bad", None, 'share" of task "bad"'), ("titles", ("bad/share",), 'bad/share" ')):
@@ -152,7 +152,7 @@ def test_a_metrics_own_check_is_called_before_a_model_is_asked(check, told, inst
     others_work(tmp_path)
 
 
-def test_a_metrics_own_check_prints_to_stderr_and_changes_nothing(install, tmp_path, capsys):
+def test_check_of_a_plugin_metric_is_isolated(install, tmp_path, capsys):
     install("bad", with_check(STATE.replace("\n    ", "\n        ") + "print('noise')"))
     before = state()
     assert run_bad(tmp_path).status == "finished"
@@ -161,7 +161,7 @@ def test_a_metrics_own_check_prints_to_stderr_and_changes_nothing(install, tmp_p
     sys.path.remove("/folder-of-the-plugin")
 
 
-def test_check_task_finds_a_check_that_fails_and_a_combine_that_does_not_take_rows(install):
+def test_check_task_reports_failing_check_and_combine(install):
     for code, told in (
         (with_check("raise ImportError('pip install words')"), "ImportError: pip install words"),
         (measuring(combine=NOT_BY_ROWS["one sum of all"][0]), "combine must take sums"),
@@ -185,7 +185,7 @@ REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
     ],
     ids=["sound", "combine", "statistics", "check"],
 )
-def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, told, install):
+def test_check_plugin_computes_metrics_that_no_task_names(code, status, told, install):
     install("bad", re.sub(r'metrics=\["exact_match", \w+\(\)\]', 'metrics=["exact_match"]', code))
     [check] = [check for check in check_plugin("bad") if check.check == METRICS_WORK]
     assert (check.task, check.status) == ("bad", status)
@@ -205,7 +205,7 @@ BAD_KINDS = {
 
 
 @pytest.mark.parametrize("kinds, told", BAD_KINDS.values(), ids=BAD_KINDS)
-def test_kinds_that_cannot_be_told_apart_or_recorded_are_refused(kinds, told, install, tmp_path):
+def test_specs_that_cannot_be_distinguished_or_recorded_are_refused(kinds, told, install, tmp_path):
     combine = "lambda sums: sums[..., :2]" if kinds.startswith("(*") else RATIO
     install("bad", measuring(specs=kinds, combine=combine))
     with pytest.raises(PluginError, match=re.escape(told)):

@@ -44,23 +44,23 @@ def checks(installed: Path) -> ModuleType:
     return import_module("lmtasks_recipes.checks")
 
 
-def test_its_tasks_are_found_and_checked(checks: ModuleType):
+def test_version_1_tasks_pass_the_checks(checks: ModuleType):
     checks.check_promises()
 
 
-def test_its_runs_scores_and_comparisons_work(checks: ModuleType, tmp_path: Path):
+def test_version_1_runs_scores_and_comparisons_work(checks: ModuleType, tmp_path: Path):
     checks.check_runs(tmp_path / "runs")
 
 
-def test_its_models_answer_and_learn(checks: ModuleType, tmp_path: Path):
+def test_version_1_models_generate_and_train(checks: ModuleType, tmp_path: Path):
     checks.check_models(tmp_path)
 
 
-def test_its_errors_are_of_one_kind(checks: ModuleType):
+def test_version_1_errors_are_lmtasks_errors(checks: ModuleType):
     checks.check_errors()
 
 
-def test_the_command_line_knows_it(installed: Path):
+def test_version_1_plugin_is_listed_and_checked(installed: Path):
     listed = CliRunner().invoke(cli, ["plugins", "list"])
     [line] = [line.split() for line in listed.stdout.splitlines() if line.startswith("recipes ")]
     assert line[1:5] == ["lmtasks-recipes", "1.0.0", "lmtasks_recipes", "ok"]
@@ -68,14 +68,14 @@ def test_the_command_line_knows_it(installed: Path):
     assert checked.exit_code == 0, checked.output
 
 
-def test_nothing_that_it_uses_is_deprecated(installed: Path):
+def test_version_1_uses_nothing_deprecated(installed: Path):
     code = "import lmtasks_recipes.checks; lmtasks_recipes.checks.check_promises()"
     command = [sys.executable, "-W", "error::lmtasks.errors.DeprecatedWarning", "-c", code]
     done = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_it_uses_all_that_a_plugin_may_import(installed: Path):
+def test_version_1_uses_all_public_names(installed: Path):
     """So that what is listed as public is what is kept; a name that comes later is added to `later`."""
     used: dict[str, set[str]] = {}
     for file in (installed / "lmtasks_recipes").glob("*.py"):
