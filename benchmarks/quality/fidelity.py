@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions
 from lmtasks.backends import Continuation, Request
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.engine import Engine
@@ -31,6 +31,7 @@ from lmtasks.backends.native.engine_model import EngineModel
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
+from lmtasks.task import SamplingParams
 
 BATCH = 16
 """Of `generate`."""

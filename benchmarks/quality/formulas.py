@@ -18,7 +18,7 @@ from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu, sentence_b
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
-from lmtasks.metrics import CORE, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, score_samples
 from lmtasks.task import Sample
 
 PAGE = Path(__file__).parents[2] / "docs" / "which-score.md"
@@ -82,7 +82,7 @@ def ours(pairs: Sequence[Pair], metric: str, score: str, language: str) -> float
         Sample(index=at, id=str(at), inputs={}, references=tuple(references), prediction=output, language=language)
         for at, (output, references) in enumerate(pairs)
     ]
-    scores = score_samples(samples, [CORE[metric]], resamples=0)
+    scores = score_samples(samples, [BUILTIN_METRICS[metric]], resamples=0)
     return next(found.value for found in scores if found.name == score)
 
 

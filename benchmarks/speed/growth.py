@@ -19,11 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions
 from lmtasks.backends import LanguageModel, Request
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
+from lmtasks.task import SamplingParams
 
 LENGTHS = 128, 256, 512, 1024, 2048, 4096
 OF_A_LENGTH, BEHIND_A_LENGTH = 16, 16
@@ -80,7 +81,7 @@ def seconds(
     model: LanguageModel, prompts: Sequence[tuple[int, ...]], new_tokens: int, slots: int | None = None
 ) -> float:
     """Return how long it takes to answer prompts."""
-    generation = Generation(max_new_tokens=new_tokens)
+    generation = SamplingParams(max_new_tokens=new_tokens)
     requests = [Request(str(at), ids, generation) for at, ids in enumerate(prompts)]
     begun = time.perf_counter()
     for _ in model.generate(requests, seed=0, batch_size=slots):

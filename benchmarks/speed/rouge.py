@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from lmtasks.metrics import CORE, measure_samples
+from lmtasks.metrics import BUILTIN_METRICS, measure_samples
 from lmtasks.metrics.statistics import bootstrap_intervals
 from lmtasks.task import Sample
 
@@ -59,7 +59,7 @@ def ours(pairs: list[tuple[str, str]]) -> tuple[dict[str, float], float]:
         Sample(index=at, id=str(at), inputs={}, references=(reference,), prediction=prediction, language="en")
         for at, (reference, prediction) in enumerate(pairs)
     ]
-    [measured] = measure_samples(samples, [CORE["rouge"]])
+    [measured] = measure_samples(samples, [BUILTIN_METRICS["rouge"]])
     scores = {score.name: score.value for score in measured.scores(resamples=0)}
     begun = time.perf_counter()
     bootstrap_intervals(measured.measurement, resamples=1000)

@@ -1,4 +1,4 @@
-"""What a plugin may offer: pluggy hooks. They return values; no registry is handed out to be changed."""
+"""The pluggy hooks of plugins. They return values and are given no registry to change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = "lmtasks"
 """The entry-point group and pluggy project of all plugins."""
 
 API_VERSION = 1
-"""Of the plugin interface, as docs/plugin-reference.md lists it."""
+"""Version of the plugin interface that docs/plugin-reference.md lists."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -22,9 +22,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
-    """Return the tasks of this plugin, the one meant by the plugin's bare name first.
+    """Return the tasks of this plugin; the plugin's bare name means the first one.
 
-    Cheap: open no file, load no model.
+    An implementation is quick: it opens no file and loads no model.
     """
 
 

@@ -1,4 +1,4 @@
-"""Language tags: their primary subtag, and what counts as stating a language."""
+"""Language tags: the primary subtag, and which tags state a language."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def primary(language: str | None) -> str:
 
 
 def states_language(tag: str | None) -> bool:
-    """Tell whether a text is a language tag. Data may hold other things in a column "language": "Chinese", "und"."""
+    """Return whether a text is a language tag; a column "language" may hold others, such as "Chinese" or "und"."""
     return tag is not None and _TAG.fullmatch(tag) is not None

@@ -1,4 +1,4 @@
-"""From what a model wrote to a prediction: the ways that a YAML task names, and that any task may use."""
+"""Parsers, which make a prediction from a completion; YAML tasks name them, and any task may use them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 
 
 def first_line(completion: str) -> str:
-    """Return the first line that is not blank: small models go on with an explanation."""
+    """Return the first line that is not blank; small models write an explanation after it."""
     return completion.strip().partition("\n")[0].strip()
 
 
 def last_line(completion: str) -> str:
-    """Return the last line that is not blank: the answer of a model that thinks aloud first."""
+    """Return the last line that is not blank, which is the answer of a model that reasons first."""
     return completion.strip().rpartition("\n")[2].strip()
 
 
 def first_paragraph(completion: str) -> str:
-    """Return what comes before the first blank line."""
+    """Return the text before the first blank line."""
     return completion.strip().partition("\n\n")[0].strip()
 
 
@@ -26,4 +26,4 @@ PARSERS: Mapping[str, Callable[[str], str]] = {
     "first_paragraph": first_paragraph,
     "last_line": last_line,
 }
-"""By the name that a YAML file gives; all are total, and none adds anything."""
+"""Parsers by their name in YAML; each accepts any text and adds nothing to it."""

@@ -1,4 +1,4 @@
-"""For authors of tasks and models: a scripted model, tiny real ones, and a check of everything a task promises."""
+"""For tests of tasks and models: a scripted model, tiny real ones, and the checks of a task."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmtasks.api import load_model
-from lmtasks.backends import Capabilities, Completion, Continuation, LanguageModel, QuantizationLoss, Request
-from lmtasks.checks.plugin import STRANGE_TEXTS, check_plugin, check_promises
+from lmtasks.backends import Completion, Continuation, LanguageModel, OnText, QuantizationLoss, Request
+from lmtasks.checks.character_tokenizer import CHAT_TEMPLATE, CharacterTokenizer
+from lmtasks.checks.plugin import check_plugin
+from lmtasks.checks.task import STRANGE_TEXTS, run_checks
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
 from lmtasks.options import RunOptions
 from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.task import Task
-from lmtasks.text_utils import CHAT_TEMPLATE, CharacterTokenizer
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -32,7 +33,7 @@ Architecture = Literal["llama", "gpt2", "gpt_neox", "qwen3", "gemma3"]
 
 
 class FakeModel:
-    """A model that answers as it is told, and keeps what it was asked.
+    """A model that returns scripted answers and keeps the prompts.
 
     >>> model = FakeModel(["a summary", "another"])
     """
@@ -45,7 +46,14 @@ class FakeModel:
         context_length: int | None = None,
         languages: tuple[str, ...] = (),
     ) -> None:
-        """Take answers in the order of the prompts, or a function from prompt to answer."""
+        """Make a model.
+
+        Args:
+            answers: one for each prompt, in their order, or a function that returns the answer to a prompt.
+            chat: whether its tokenizer has a chat template.
+            context_length: tokens of prompt and answer; None: no limit.
+            languages: as its info states them.
+        """
         self._answers = answers
         self.prompts: list[str] = []
         self.tokenizer: Tokenizer = CharacterTokenizer(CHAT_TEMPLATE if chat else None)
@@ -66,7 +74,7 @@ class FakeModel:
         )
 
     def attach(self, adapter: Adapter) -> float:
-        """Take any adapter; it changes nothing that was scripted."""
+        """Accept any adapter; the answers stay as they are."""
         return 1.0
 
     def generate(
@@ -76,30 +84,30 @@ class FakeModel:
         seed: int,
         batch_size: int | None = None,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Answer one prompt after the other; stop strings end an answer, the number of new tokens does not."""
-        for place, request in enumerate(requests):
+        """Yield the answers one by one; stop strings end an answer, `max_new_tokens` does not."""
+        for index, request in enumerate(requests):
             prompt = self.tokenizer.decode(list(request.token_ids))
             answer = self._answers(prompt) if callable(self._answers) else self._answers[len(self.prompts)]
             self.prompts.append(prompt)
             parsed = request.reasoning.parse(answer)
-            ends = [at for at in (parsed.answer.find(stop) for stop in request.generation.stop) if at >= 0]
+            ends = [end for end in (parsed.answer.find(stop) for stop in request.generation.stop) if end >= 0]
             text = parsed.answer[: min(ends, default=len(parsed.answer))]
             if request.on_text:
                 for length in range(1, len(text) + 1):
-                    request.on_text(text[:length])
-            thought = len(answer) if parsed.start is None else parsed.start
-            yield [(place, Completion(text, thought + len(text), "stop", parsed.reasoning, thought))]
+                    on_text(text[:length])
+            reasoning = len(answer) if parsed.start is None else parsed.start
+            yield [(index, Completion(text, reasoning + len(text), "stop", parsed.reasoning, reasoning))]
 
     def loglikelihood(
         self, continuations: Sequence[Continuation], *, batch_size: int | None = None
     ) -> Iterator[list[tuple[int, float]]]:
-        """Find every token as likely as heads in the toss of a coin."""
-        for place, continuation in enumerate(continuations):
-            yield [(place, -math.log(2) * len(continuation.answer_ids))]
+        """Yield log-likelihoods in which every token has the probability 1/2."""
+        for index, continuation in enumerate(continuations):
+            yield [(index, -math.log(2) * len(continuation.answer_ids))]
 
 
 def tiny_model(architecture: Architecture = "llama", *, chat: bool = True) -> LanguageModel:
-    """Return a real model of a few thousand random weights, loaded as any other. Needs torch."""
+    """Return a real model of a few thousand random weights, loaded like any other. Needs torch."""
     with tempfile.TemporaryDirectory() as folder:
         save_tiny_model(Path(folder), architecture, chat=chat)
         return load_model(folder, RunOptions(device="cpu", dtype="float32"))
@@ -109,8 +117,8 @@ def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, chat:
     """Write a model of random weights (the same every time) and its tokenizer as a folder in transformers format.
 
     Args:
-        folder: is made if it is not there.
-        architecture: which family the model is of.
+        folder: is created if it does not exist.
+        architecture: of the model.
         chat: whether the tokenizer has a chat template.
     """
     import torch
@@ -128,19 +136,19 @@ def save_tiny_model(folder: Path, architecture: Architecture = "llama", *, chat:
 
 
 def check_task(task: Task | str | Path) -> None:
-    """Check everything that a task promises, as `lmtasks plugins check` does; one line in a plugin's tests.
+    """Run the checks of `lmtasks plugins check`; one line in a plugin's tests.
 
     Args:
-        task: a Task, or for all of a plugin's its name or file.
+        task: a Task, or the name or file of a plugin for all of its tasks.
 
     Raises:
-        AssertionError: something does not hold; names what, where and what to do.
+        AssertionError: a check failed; says which, where and what to do.
         LmtasksError: the plugin cannot be loaded.
     """
-    checks = check_promises(task) if isinstance(task, Task) else check_plugin(task)
-    failed = [check for check in checks if check.status == "failed"]
+    results = run_checks(task) if isinstance(task, Task) else check_plugin(task)
+    failed = [result for result in results if result.status == "failed"]
     if failed:
-        raise AssertionError("\n".join(f'task "{check.task}": {check.promise}: {check.said}' for check in failed))
+        raise AssertionError("\n".join(f'task "{result.task}": {result.check}: {result.detail}' for result in failed))
 
 
 def _tiny_tokenizer(*, chat: bool) -> Any:
@@ -174,7 +182,7 @@ def _tiny_tokenizer(*, chat: bool) -> Any:
 def _tiny_config(architecture: Architecture, tokenizer: Any) -> Any:
     from transformers import AutoConfig
 
-    # Weights far from zero, so that the likeliest token is likelier by more than rounding.
+    # Weights far from zero, so that the most likely token is ahead by more than rounding.
     common: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "initializer_range": 0.4,

@@ -39,13 +39,13 @@ def task(tmp_path: Path) -> Path:
 # Files and switches
 
 
-def test_a_file_is_run_and_shown_in_place_of_a_task(call: Call, task, tiny_folder):
+def test_plugin_file_can_be_run_and_shown(call: Call, task, tiny_folder):
     outcome = call("run", "./shout.yaml", "--model", tiny_folder, "--max-new-tokens", 3)
     assert (outcome.code, outcome.out.splitlines()[0][:10]) == (0, "shout with")
     assert "from      shout.yaml sha256:" in call("show", task, "--model", tiny_folder).out
 
 
-def test_a_named_file_counts_for_any_command_and_for_that_one_alone(call: Call, task):
+def test_plugin_option_applies_to_one_command(call: Call, task):
     assert "Shout." in call("list", "--plugin", task).out
     assert "Shout." not in call("list").out
     rows = json.loads(call("plugins", "list", "--plugin", task, "--json").out)
@@ -53,21 +53,21 @@ def test_a_named_file_counts_for_any_command_and_for_that_one_alone(call: Call, 
     assert (row["status"], row["tasks"], row["module"]) == ("ok", ["shout"], str(task))
 
 
-def test_a_plugin_that_is_left_out_is_listed_as_off(call: Call):
+def test_no_plugin_option_lists_the_plugin_as_off(call: Call):
     rows = json.loads(call("plugins", "list", "--no-plugin", "titles", "--json").out)
     assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["off"]
     outcome = call("show", "titles", "--no-plugin", "titles")
     assert (outcome.code, one_line(outcome)) == (
-        1, 'lmtasks: plugin "titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'
+        1, 'lmtasks: plugin "titles" is disabled by --no-plugin or LMTASKS_DISABLE_PLUGINS'
     )  # fmt: skip
 
 
-def test_a_plugin_to_leave_out_has_to_exist(call: Call):
+def test_no_plugin_option_refuses_an_unknown_plugin(call: Call):
     outcome = call("list", "--no-plugin", "titels")
     assert outcome.code == 2 and "Did you mean titles" in outcome.err
 
 
-def test_a_broken_file_is_listed_with_the_reason(call: Call, tmp_path):
+def test_plugins_list_has_the_error_of_a_broken_file(call: Call, tmp_path):
     (tmp_path / "bad.py").write_text("1 / 0\n")
     outcome = call("plugins", "list", "--plugin", "bad.py")
     assert outcome.code == 0
@@ -76,9 +76,9 @@ def test_a_broken_file_is_listed_with_the_reason(call: Call, tmp_path):
 
 
 METRIC = """
-from lmtasks import hookimpl
+from lmtasks import Metric, hookimpl
 
-class Nothing:
+class Nothing(Metric):
     name = "nothing"
 
     def measure(self, samples, language):
@@ -90,20 +90,20 @@ def register_metrics():
 """
 
 
-def test_a_slow_plugin_is_named(call: Call, tmp_path, monkeypatch):
+def test_list_names_a_slow_plugin(call: Call, tmp_path, monkeypatch):
     monkeypatch.setattr("lmtasks.cli.list.SLOW", 0.05)
     (tmp_path / "snail.py").write_text(f"import time\ntime.sleep(0.1)\n{METRIC}")
     assert 'plugin "snail" took 0.1 s to import' in call("list", "--plugin", "snail.py").err
 
 
-def test_a_parameter_is_set_and_told(call: Call, tiny_folder):
+def test_set_option_sets_a_parameter(call: Call, tiny_folder):
     outcome = call("show", "email-reply", "--model", tiny_folder, "--set", "tone=formal", "--set", "words=20")
     assert outcome.code == 0
     assert "set       tone=formal: of every reply" in outcome.out
     assert "Tone: formal\nLength: at most 20 words" in outcome.out
 
 
-def test_a_wrong_parameter_is_wrong_usage(call: Call):
+def test_set_option_refuses_a_wrong_parameter(call: Call):
     outcome = call("show", "email-reply", "--set", "words=many")
     assert outcome.code == 2
     assert one_line(outcome) == (
@@ -122,16 +122,16 @@ def version() -> str:
 # Checking
 
 
-def test_a_sound_task_passes_the_check(call: Call, task):
+def test_plugins_check_passes_a_good_task(call: Call, task):
     outcome = call("plugins", "check", task)
     assert outcome.code == 0, outcome.out
     assert "FAILED" not in outcome.out
-    assert outcome.out.splitlines()[-1].endswith(" checks: all hold")
+    assert outcome.out.splitlines()[-1].endswith(" checks: all passed")
 
 
 BAD = """
 import random
-from lmtasks import DataFunction, Example, Prompt, Task, hookimpl
+from lmtasks import DataFunction, Example, Generate, Prompt, Task, hookimpl
 
 def read(split):
     for number in range(3):
@@ -141,12 +141,12 @@ def read(split):
 def register_tasks():
     return [
         Task(name="bad", version=1, summary="a\\nb", fields=["text"], prompts={"plain": "$text"},
-             datasets={"demo": read}, metrics=["rouge"], parse=lambda text: text[0])
+             datasets={"demo": read}, metrics=["rouge"], output=Generate(parse=lambda text: text[0]))
     ]
 """
 
 
-def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
+def test_plugins_check_reports_problems_with_remedies(call: Call, tmp_path):
     (tmp_path / "bad.py").write_text(BAD)
     outcome = call("plugins", "check", "bad.py")
     assert outcome.code == 1
@@ -155,9 +155,9 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
         "summary is 'a\\nb'...",
         "two readings differ",
         "its parser failed on example \"''\": IndexError: string index out of range",
-        "no metric tells right answers from empty ones",
-        'there is nothing else to show: give the set a split "train"',
-        'data set "demo": no licence is stated; say under which it may be used: license, such as "CC-BY-4.0"',
+        "no metric distinguishes right answers from empty ones",
+        'no other examples are left for few-shot prompts: add a split "train"',
+        'data set "demo": no license is stated; set license, such as "CC-BY-4.0"',
     ):
         assert any(told in line for line in failed), told
     rows = json.loads(call("plugins", "check", "bad.py", "--json").out)
@@ -167,13 +167,13 @@ def test_what_does_not_hold_is_told_with_what_to_do(call: Call, tmp_path):
 SOUND = """
 import numpy as np
 import random
-from lmtasks import DataFunction, Example, HubDataset, Measurement, Prompt, ScoreSpec, Task, hookimpl
+from lmtasks import DataFunction, Example, Generate, HubDataset, Measurement, Metric, Prompt, ScoreSpec, Task, hookimpl
 
 def read(split):
     if split in ("test", "train"):
         yield Example(id=split, inputs={"text": f"a text to {split}"}, references=("yes",))
 
-class Filled:
+class Filled(Metric):
     name = "filled"
 
     def measure(self, samples, language):
@@ -199,19 +199,19 @@ def checked(call: Call, folder: Path, code: str) -> list[str]:
     """Return what does not hold of the task in a file."""
     (folder / "sound.py").write_text(code)
     checks = json.loads(call("plugins", "check", "sound.py", "--json").out)
-    return [f"{check['promise']}: {check['said']}" for check in checks if check["status"] == "failed"]
+    return [f"{check['check']}: {check['detail']}" for check in checks if check["status"] == "failed"]
 
 
-def test_a_file_may_name_its_own_metric_even_one_that_is_no_number_without_outputs(call: Call, tmp_path):
+def test_plugins_check_accepts_a_metric_that_is_undefined_for_empty_outputs(call: Call, tmp_path):
     assert checked(call, tmp_path, SOUND) == []
 
 
-def test_a_task_of_hub_sets_alone_is_checked_as_far_as_it_goes(call: Call, tmp_path):
+def test_plugins_check_skips_checks_of_hub_sets(call: Call, tmp_path):
     hub = 'HubDataset(id="nobody/nothing", revision="0" * 40, license="MIT")'
     assert checked(call, tmp_path, SOUND.replace('DataFunction(read=read, license="MIT")', hub)) == []
 
 
-def test_data_whose_order_comes_from_a_set_is_told(call: Call, tmp_path):
+def test_plugins_check_reports_data_in_the_order_of_a_set(call: Call, tmp_path):
     unordered = """
     if split in ("test", "train"):
         for name in {f"{split}-{number}" for number in range(50)}:
@@ -222,18 +222,18 @@ def test_data_whose_order_comes_from_a_set_is_told(call: Call, tmp_path):
     assert "in another process two readings differ" in told and "sort what comes from a set" in told
 
 
-def test_data_that_cannot_be_read_in_another_process_is_told(call: Call, tmp_path):
+def test_plugins_check_reports_data_unreadable_in_another_process(call: Call, tmp_path):
     here = f"    import os\n    if os.getpid() != {os.getpid()}:\n        raise KeyError('elsewhere')\n"
     [told] = checked(call, tmp_path, SOUND.replace("def read(split):\n", f"def read(split):\n{here}"))
     assert "its data cannot be read in another process: " in told and "KeyError: 'elsewhere'" in told
 
 
-def test_data_that_cannot_be_read_is_told_once(call: Call, tmp_path):
+def test_plugins_check_reports_unreadable_data_once(call: Call, tmp_path):
     [told] = checked(call, tmp_path, SOUND.replace('    if split in ("test", "train"):', "    if split.gone:"))
     assert "AttributeError: 'str' object has no attribute 'gone'" in told
 
 
-def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
+def test_plugins_check_reports_a_prompt_that_changes(call: Call, tmp_path):
     counted = "NUMBERS = iter(range(10**6))\nPROMPT = Prompt(user=lambda inputs: str(next(NUMBERS)))"
     [told] = checked(call, tmp_path, SOUND.replace('PROMPT = "$text"', counted))
     assert 'prompt "plain" of "test" is not the same each time' in told
@@ -246,8 +246,8 @@ def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
         ("version=1", "version=True", 'task "sound": version is bool, expected int'),
         ('summary="s"', "summary={1}", 'task "sound": summary is set, expected text'),
         ('summary="s"', 'summary="s", language=3', 'task "sound": language is int, expected text or None'),
-        ('summary="s"', 'summary="s", generation={1: 2}', 'task "sound": generation is dict, expected Generation'),
-        ('summary="s"', 'summary="s", parse=None', 'task "sound": parse is NoneType, expected Callable'),
+        ('summary="s"', 'summary="s", output={1: 2}', 'task "sound": output is dict, expected Generate'),
+        ('summary="s"', 'summary="s", output=Generate(parse=None)', "parse is NoneType, expected Callable"),
         ('["rouge", "sound/filled"]', "[3]", 'task "sound": one of its metrics is int, expected text or Metric'),
         (
             '"demo": DataFunction(read=read, license="MIT")',
@@ -257,13 +257,13 @@ def test_a_prompt_that_changes_from_time_to_time_is_told(call: Call, tmp_path):
         ('PROMPT = "$text"', 'PROMPT = Prompt(user=b"x")', "user of a prompt is neither text nor a function"),
     ],
 )
-def test_a_task_that_is_built_wrong_is_told_where_it_is_built(call: Call, tmp_path, before, after, told):
+def test_plugins_check_names_the_line_of_a_wrong_task(call: Call, tmp_path, before, after, told):
     assert before in SOUND
     [said] = checked(call, tmp_path, SOUND.replace(before, after))
     assert told in said and "sound.py, line" in said
 
 
-def test_all_plugins_are_checked_and_broken_ones_named(call: Call):
+def test_plugins_check_names_broken_plugins(call: Call):
     outcome = call("plugins", "check", "titles", "broken-exit")
     assert outcome.code == 1
     assert "titles" in outcome.out
@@ -272,7 +272,7 @@ def test_all_plugins_are_checked_and_broken_ones_named(call: Call):
     assert {check["task"] for check in checks if check["status"] == "failed"} == {"broken-exit"}
 
 
-def test_an_unknown_plugin_to_check_is_wrong_usage(call: Call):
+def test_plugins_check_refuses_an_unknown_plugin(call: Call):
     outcome = call("plugins", "check", "titels")
     assert (outcome.code, one_line(outcome)) == (
         2,
@@ -294,7 +294,7 @@ def as_installed(folder: Path, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name, flags", [("night-titles", []), ("titled", ["--metric"])])
-def test_a_new_plugin_passes_its_tests_and_the_check_as_it_stands(call: Call, tmp_path, name, flags):
+def test_plugins_new_passes_its_tests_and_the_check(call: Call, tmp_path, name, flags):
     summary = 'Give a "paragraph" a title \\o/ & more'
     outcome = call("plugins", "new", name, "--summary", summary, "--author", "Ada O'Neil <a@b.c>", *flags)
     folder = tmp_path / f"lmtasks-{name}"
@@ -316,7 +316,7 @@ def test_a_new_plugin_passes_its_tests_and_the_check_as_it_stands(call: Call, tm
     assert done.returncode == 0, done.stdout
 
 
-def test_a_new_plugin_may_bring_an_adapter(call: Call, tmp_path):
+def test_plugins_new_copies_an_adapter(call: Call, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -355,7 +355,7 @@ def test_a_new_plugin_may_bring_an_adapter(call: Call, tmp_path):
         ([], "NAME is missing"),
     ],
 )
-def test_a_new_plugin_that_cannot_be_is_refused(call: Call, tmp_path, arguments, message):
+def test_plugins_new_refuses_wrong_values(call: Call, tmp_path, arguments, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("kept")
     outcome = call("plugins", "new", *arguments)
@@ -367,7 +367,7 @@ def test_a_new_plugin_that_cannot_be_is_refused(call: Call, tmp_path, arguments,
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_gets_its_script(call: Call, shell):
+def test_completion_prints_a_script(call: Call, shell):
     outcome = call("completion", shell)
     assert outcome.code == 0 and f"_LMTASKS_COMPLETE={shell}_complete" in outcome.out
 
@@ -386,7 +386,7 @@ def completed(*words: str) -> list[str]:
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
-def test_commands_tasks_and_plugins_are_completed_without_torch():
+def test_completion_needs_no_torch():
     assert "completion" in completed("comp")
     assert completed("run", "sum") == ["summarization"]
     assert completed("run", "summarization/") == ["summarization/dialogue", "summarization/headline"]
@@ -440,7 +440,7 @@ REFUSED = "shout.yaml, line 8: evaluate:gift/m is a module of Python code"
     ],
     ids=" ".join,
 )
-def test_a_module_that_a_yaml_file_names_is_refused_and_never_loaded(gift: Path, call: Call, arguments):
+def test_run_refuses_a_module_that_a_yaml_file_names(gift: Path, call: Call, arguments):
     outcome = call(*arguments)
     line = one_line(outcome)
     assert outcome.code == 1
@@ -448,7 +448,7 @@ def test_a_module_that_a_yaml_file_names_is_refused_and_never_loaded(gift: Path,
     assert not gift.with_name("trace").exists()
 
 
-def test_plugins_check_finds_a_module_in_a_yaml_file_and_never_loads_it(gift: Path, call: Call):
+def test_plugins_check_refuses_a_module_in_a_yaml_file(gift: Path, call: Call):
     outcome = call("plugins", "check", "shout.yaml")
     assert outcome.code == 1
     assert REFUSED in outcome.out + outcome.err
@@ -456,7 +456,7 @@ def test_plugins_check_finds_a_module_in_a_yaml_file_and_never_loads_it(gift: Pa
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("plugins", "list"), ("list", "--json")], ids=" ".join)
-def test_lists_never_load_a_module_that_a_yaml_file_names(gift: Path, call: Call, arguments):
+def test_list_never_loads_a_module_that_a_yaml_file_names(gift: Path, call: Call, arguments):
     outcome = call(*arguments, "--plugin", "shout.yaml")
     assert outcome.code == 0 and "shout" in outcome.out
     assert not gift.with_name("trace").exists()
@@ -469,9 +469,7 @@ def test_completion_never_loads_a_module_that_a_yaml_file_names(gift: Path, monk
     assert not gift.with_name("trace").exists()
 
 
-def test_a_module_is_loaded_where_the_user_names_it_beside_a_yaml_file_that_does(
-    gift: Path, call: Call, evaluate_caches: Path
-):
+def test_run_loads_a_module_of_a_yaml_file_if_the_user_names_it(gift: Path, call: Call, evaluate_caches: Path):
     flags = ("--predictions", "outputs.txt", "--metrics", "evaluate:gift/m", "--json")
     outcome = call("score", "shout.yaml", *flags)
     assert outcome.code == 0, outcome.err

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from lmtasks import DataFile, Example, Field, Prompt, Task
+from lmtasks import DataFile, Example, Field, Generate, Prompt, Task
 from lmtasks.data import DataRequest, Dataset, load_dataset
 from lmtasks.errors import LmtasksError
 
@@ -25,7 +25,7 @@ def make_task(**changes) -> Task:
         "prompts": {"plain": Prompt(user="$document")},
         "datasets": {"demo": DataFile(path=Path("demo-that-is-never-read.jsonl"))},
         "metrics": ("rouge",),
-        "no_answer": "none",
+        "output": Generate(no_answer="none"),
     }
     return Task(**(settings | changes))
 

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks import Example, Generate, RunOptions, Task
 from lmtasks.backends import LanguageModel, Request
 from lmtasks.errors import AdapterError
 from lmtasks.models import target_modules
 from lmtasks.models.adapter_files import find_adapter
+from lmtasks.task import SamplingParams
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 ON_CPU = RunOptions(device="cpu", dtype="float32")
@@ -68,7 +69,7 @@ def make_task(**changes: object) -> Task:
         "prompts": {"plain": "Say $text"},
         "datasets": {"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
         "metrics": ("exact_match",),
-        "generation": Generation(max_new_tokens=2),
+        "output": Generate(max_new_tokens=2),
     }
     return Task(**(settings | changes))
 
@@ -79,7 +80,7 @@ def spoil(file: Path, **changes: object) -> None:
 
 def said_by(model: LanguageModel, adapter: str | None) -> str:
     ids = tuple(model.tokenizer.encode("ferry at nine", add_special_tokens=False))
-    [[(_, answer)]] = model.generate([Request("a", ids, Generation(max_new_tokens=8), adapter)], seed=0)
+    [[(_, answer)]] = model.generate([Request("a", ids, SamplingParams(max_new_tokens=8), adapter)], seed=0)
     return answer.text
 
 

@@ -61,11 +61,11 @@ def make_task(name: str = "echo", **changes) -> Task:
         "name": name,
         "version": 1,
         "summary": "Echo.",
-        "fields": {"text": Field(cut=True)},
+        "fields": {"text": Field(truncatable=True)},
         "prompts": {"first": Prompt(user="Say $text", answer_prefix="Said:"), "second": "Repeat $text"},
         "datasets": {"demo": lambda split: iter(EXAMPLES if split == "test" else [])},
         "metrics": ("exact_match", "chrf"),
-        "generation": Generation(max_new_tokens=6),
+        "output": Generate(max_new_tokens=6),
     }
     return Task(**(settings | changes))
 
@@ -175,7 +175,7 @@ def ask(model: LanguageModel, requests: Sequence[Request], **how) -> list[Comple
 def say(model: LanguageModel, adapter: str | None = None, rows: int = 5, new: int = 8) -> list[str]:
     """Return what a model says to some prompts."""
     asked = [
-        Request(str(row), tokens(model, "ferry at nine " * row), Generation(max_new_tokens=new), adapter)
+        Request(str(row), tokens(model, "ferry at nine " * row), SamplingParams(max_new_tokens=new), adapter)
         for row in range(1, rows + 1)
     ]
     return [answer.text for answer in ask(model, asked)]
@@ -210,7 +210,7 @@ def test_requests_of_several_adapters_answer_together_as_alone(architecture, tmp
             Request(
                 str(at),
                 tokens(model, "ferry at nine " * length),
-                Generation(max_new_tokens=limits[at % 3], stop=stops[at]),
+                SamplingParams(max_new_tokens=limits[at % 3], stop=stops[at]),
                 adapters[at % 4],
             )
             for at, length in enumerate(lengths)
@@ -602,7 +602,7 @@ def completions(run: lmtasks.Run) -> list[str]:
 
 
 def test_tasks_with_an_adapter_each_run_together_as_alone(tmp_path, model, bare, other):
-    long = make_task("long", generation=Generation(max_new_tokens=11), prompts={"first": "Now $text"})
+    long = make_task("long", output=Generate(max_new_tokens=11), prompts={"first": "Now $text"})
     tasks = [(make_task(), bare), (long, other), (make_task("third"), None)]
     together = lmtasks.api.run_all(tasks, replace(ON_CPU, output_dir=tmp_path / "together"), model=model)
     for (task, adapter), run in zip(tasks, together, strict=True):
@@ -667,7 +667,7 @@ def test_a_parser_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, mode
 
 
 def test_a_metric_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, model, bare):
-    class Broken:
+    class Broken(Metric):
         name = "broken"
 
         def measure(self, samples, language):

@@ -162,7 +162,7 @@ answers = st.lists(st.sampled_from([*pieces, " ", "  ", "\t", " "]), max_size=10
 references = st.lists(answers, min_size=1, max_size=3)
 
 
-def test_english_answers_are_scored_as_squad_1_1_says():
+def test_answers_in_english_are_scored_like_squad_1_1():
     assert_defined_by(squad_exact, squad1_f1, best, ENGLISH, "en")
     assert all("|norm:squad1.1|" in score.signature for score in scores(numbered(ENGLISH, "en")).values())
 
@@ -170,15 +170,13 @@ def test_english_answers_are_scored_as_squad_1_1_says():
 @pytest.mark.parametrize("language", ["en", "de", "ko", "und-Latn"])
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.tuples(answers, references.filter(any)), min_size=1, max_size=4))
-def test_any_answer_is_scored_as_squad_1_1_says(language: str, rows: list[tuple[str, list[str]]]):
+def test_any_answer_is_scored_like_squad_1_1(language: str, rows: list[tuple[str, list[str]]]):
     assert_defined_by(squad_exact, squad1_f1, best, rows, language)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(answers, references), min_size=1, max_size=4), answers)
-def test_any_answer_is_scored_as_squad_2_says_where_some_question_has_none(
-    rows: list[tuple[str, list[str]]], silent: str
-):
+def test_any_answer_is_scored_like_squad_2_if_a_question_has_none(rows: list[tuple[str, list[str]]], silent: str):
     rows = [*rows, (silent, [""])]
     assert_defined_by(squad_exact, squad2_f1, best_of_answers, rows, "en")
     found = scores(numbered(rows, "en"))
@@ -223,7 +221,7 @@ chinese_pieces = [
 chinese_answers = st.lists(st.sampled_from(chinese_pieces), max_size=10).map("".join)
 
 
-def test_chinese_answers_are_scored_as_cmrc_2018_says():
+def test_answers_in_chinese_are_scored_like_cmrc_2018():
     assert_defined_by(cmrc_exact, cmrc_f1, best, CHINESE, "zh")
     assert all("|norm:cmrc2018|" in score.signature for score in scores(numbered(CHINESE, "zh")).values())
 
@@ -236,7 +234,7 @@ def test_chinese_answers_are_scored_as_cmrc_2018_says():
         max_size=4,
     )
 )
-def test_any_chinese_answer_is_scored_as_cmrc_2018_says(rows: list[tuple[str, list[str]]]):
+def test_any_chinese_answer_is_scored_like_cmrc_2018(rows: list[tuple[str, list[str]]]):
     assert_defined_by(cmrc_exact, cmrc_f1, best, rows, "zh")
 
 
@@ -266,13 +264,11 @@ def test_any_chinese_answer_is_scored_as_cmrc_2018_says(rows: list[tuple[str, li
         ("", ["London"], 0, 0),
     ],
 )
-def test_english_answers_keep_the_golden_values_of_squad_1_1(
-    prediction: str, references: list[str], exact_match: float, f1: float
-):
+def test_squad_1_1_golden_values(prediction: str, references: list[str], exact_match: float, f1: float):
     assert values(sample(prediction, *references, language="en")) == pytest.approx((exact_match, f1))
 
 
-def test_a_set_with_unanswerable_questions_keeps_the_golden_values_of_squad_2():
+def test_squad_2_golden_values():
     # The scoring functions of the official evaluation script of SQuAD 2.0 (evaluate-v2.0.py, as copies of it on GitHub
     # have them), retyped and run once on these rows, "no answer" being an empty list there.
     rows = [
@@ -332,9 +328,7 @@ def test_a_set_with_unanswerable_questions_keeps_the_golden_values_of_squad_2():
         ("吉野家", "𠮷野家", 0, 200 / 3),
     ],
 )
-def test_chinese_answers_keep_the_golden_values_of_cmrc_2018(
-    prediction: str, reference: str, exact_match: float, f1: float
-):
+def test_cmrc_2018_golden_values(prediction: str, reference: str, exact_match: float, f1: float):
     assert values(sample(prediction, reference, language="zh")) == pytest.approx((exact_match, f1))
 
 
@@ -382,20 +376,20 @@ def test_answers_in_other_unspaced_scripts_are_compared_by_character(
         ("ko", "九點", "squad1.1"),
     ],
 )
-def test_language_and_script_choose_the_definition(language: str, text: str, norm: str):
+def test_definition_depends_on_language_and_script(language: str, text: str, norm: str):
     found = scores([sample(text, text, language=language)])
     for name, score in found.items():
         assert score.signature == f"{name}|norm:{norm}|nrefs:1|agg:max|version:1|lang:{language}"
         assert (score.unit, score.higher_is_better, score.n) == ("0-100", True, 1)
 
 
-def test_german_is_compared_in_lower_case_with_its_umlauts():
+def test_answers_in_german_are_compared_in_lower_case_with_umlauts():
     assert values(sample("Größe", "größe", language="de")) == (100, 100)
     assert values(sample("Grösse", "Größe", language="de")) == (0, 0)
 
 
 @pytest.mark.parametrize("prediction", ["A", "a", "A.", " (A) ", "**A**", "", "The"])
-def test_an_article_alone_is_no_word_for_squad(prediction: str):
+def test_squad_ignores_an_article_alone(prediction: str):
     # "Which vitamin?" Both normalise to nothing: the official script of 1.1 gives exact match, and F1 0 for want of a
     # common word; that of 2.0 gives both.
     vitamin = sample(prediction, "A", language="en")
@@ -404,7 +398,7 @@ def test_an_article_alone_is_no_word_for_squad(prediction: str):
     assert values(vitamin, unanswerable) == (50, 50)
 
 
-def test_an_answer_other_than_an_article_is_wrong_where_an_article_is_wanted():
+def test_squad_answer_is_wrong_if_the_reference_is_an_article():
     assert values(sample("B", "A", language="en")) == (0, 0)
 
 
@@ -430,7 +424,7 @@ def test_an_answer_other_than_an_article_is_wrong_where_an_article_is_wanted():
         ("ja", "なし。", [""], 0),
     ],
 )
-def test_no_answer_is_right_where_every_reference_says_so(
+def test_no_answer_is_right_if_all_references_are_empty(
     language: str, prediction: str, references: list[str], expected: float
 ):
     found = scores([sample(prediction, *references, language=language)])
@@ -439,7 +433,7 @@ def test_no_answer_is_right_where_every_reference_says_so(
     )
 
 
-def test_no_answer_among_answers_counts_as_each_script_counts_it():
+def test_no_answer_among_references_counts_as_in_each_script():
     silent = sample("", "", "nine", language="en")
     # 1.1 takes "" for a reference like any other, and F1 wants a common word; 2.0 drops it.
     assert values(silent) == (100, 0)
@@ -449,12 +443,12 @@ def test_no_answer_among_answers_counts_as_each_script_counts_it():
 
 
 @pytest.mark.parametrize("language", ["ja", "th"])
-def test_f1_is_never_below_exact_match_where_the_definition_is_ours(language: str):
+def test_f1_is_at_least_exact_match_for_character_definition(language: str):
     exact_match, f1 = values(sample("", "", "九時", language=language))
     assert f1 >= exact_match
 
 
-def test_parts_are_told_apart_only_where_something_has_no_answer():
+def test_parts_have_scores_only_with_unanswerable_questions():
     answered = sample("nine", "nine", language="en")
     silent = sample("", "", language="en", index=1)
     assert list(scores([answered])) == ["exact_match", "f1"]
@@ -465,7 +459,7 @@ def test_parts_are_told_apart_only_where_something_has_no_answer():
         assert score.signature == f"{name}|norm:squad2.0|nrefs:1|agg:max|version:1|lang:en"
 
 
-def test_languages_are_told_apart_before_the_definition_is_chosen():
+def test_definition_is_chosen_for_each_language():
     samples = [sample("the", "the", language="en"), sample("", "", language="ja", index=1)]
     found = score_samples(samples, find_metrics(["f1"], no_plugin), resamples=0)
     assert [(score.name, score.language, score.value) for score in found] == [
@@ -475,14 +469,14 @@ def test_languages_are_told_apart_before_the_definition_is_chosen():
     ]
 
 
-def test_the_best_reference_counts_for_each_score():
+def test_answers_use_the_best_reference_for_each_score():
     assert values(sample("nine boats", "boats", "nine", "the nine boats", language="en")) == (100, 100)
     assert values(sample("九点钟", "九点", "六点", language="zh")) == pytest.approx((0, 80))
     found = scores([sample("a", "a", "b", language="en"), sample("a", "a", language="en", index=1)])
     assert "|nrefs:var|" in found["f1"].signature
 
 
-def test_an_empty_prediction_counts_as_wrong():
+def test_empty_prediction_counts_as_wrong():
     good = sample("bread costs two euros", "bread costs two euros", language="en")
     empty = sample("", "the ferry leaves at nine", language="en", index=1)
     found = scores([good, empty])
@@ -528,7 +522,7 @@ def test_emptying_a_prediction_never_improves_a_mean(language: str, unanswerable
 @pytest.mark.parametrize(
     ("language", "prediction", "reference"), [("en", "B", "A"), ("en", "Abba", "The The"), ("zh", "逗号", "。")]
 )
-def test_silence_equals_a_reference_of_which_normalising_leaves_nothing(language: str, prediction: str, reference: str):
+def test_empty_prediction_matches_reference_that_normalizes_to_nothing(language: str, prediction: str, reference: str):
     # The official scripts' result, where the rule cannot hold: exact match improves, F1 does not.
     assert values(sample(prediction, reference, language=language)) == (0, 0)
     assert values(sample("", reference, language=language)) == (100, 0)
@@ -537,7 +531,7 @@ def test_silence_equals_a_reference_of_which_normalising_leaves_nothing(language
 @pytest.mark.parametrize("language", ["en", "zh", "ja"])
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_texts_of_a_word_or_more_score_100_against_themselves(language: str, data: st.DataObject):
+def test_answers_with_a_word_score_100_against_themselves(language: str, data: st.DataObject):
     texts = data.draw(st.lists(some_words(language), min_size=1, max_size=3))
     rows = [(text, [text]) for text in texts]
     assert values(*numbered(rows, language)) == pytest.approx((100, 100))

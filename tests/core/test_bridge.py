@@ -15,7 +15,7 @@ import pytest
 import lmtasks
 from lmtasks import Example, Run, RunOptions, Task
 from lmtasks.errors import LmtasksError, MetricError, PluginError, RunError, UnknownNameError, UsageError
-from lmtasks.metrics import CORE
+from lmtasks.metrics import BUILTIN_METRICS
 from lmtasks.runs.gates import Gate
 from lmtasks.testing import FakeModel
 
@@ -40,14 +40,14 @@ LIKELIHOODS = ("loglikelihood", "perplexity")
 
 
 def installed(name: str) -> bool:
-    check = getattr(CORE[name], "check", None)
     try:
-        return check is None or check() is None
+        BUILTIN_METRICS[name].check()
     except MetricError:
         return False
+    return True
 
 
-COMPUTED = [name for name in CORE if name not in LIKELIHOODS and installed(name)]
+COMPUTED = [name for name in BUILTIN_METRICS if name not in LIKELIHOODS and installed(name)]
 """Core's metrics that can be computed from texts with what is installed."""
 
 
@@ -128,13 +128,13 @@ def refused(error: type[LmtasksError], call: Callable[[], object], *told: object
 # Ours, for evaluate
 
 
-def test_nearly_all_of_core_is_computed():
+def test_bridge_covers_nearly_all_builtin_metrics():
     assert {"bleu", "chrf", "chrf++", "ter", "rouge", "rouge:nostem", "exact_match", "f1"} <= set(COMPUTED)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", COMPUTED)
-def test_every_metric_of_core_computes_what_lmtasks_scores(tmp_path, name, shape):
+def test_bridge_computes_the_scores_of_lmtasks(tmp_path, name, shape):
     metric = lmtasks.as_evaluate(name, language="en")
     found = metric.compute(predictions=list(OUTPUTS), references=SHAPES[shape])
     same(found, as_computed(scored(tmp_path, name, SHAPES[shape])))
@@ -142,7 +142,7 @@ def test_every_metric_of_core_computes_what_lmtasks_scores(tmp_path, name, shape
 
 
 @pytest.mark.parametrize("name", COMPUTED)
-def test_batches_add_up_to_the_whole(name):
+def test_bridge_add_batch_equals_compute(name):
     metric = lmtasks.as_evaluate(name)
     whole = metric.compute(predictions=list(OUTPUTS), references=SHAPES["ragged lists"])
     for start, end in ((0, 1), (1, 3), (3, 4)):
@@ -153,13 +153,13 @@ def test_batches_add_up_to_the_whole(name):
     assert metric.compute() == whole
 
 
-def test_the_same_metric_takes_texts_after_lists():
+def test_bridge_accepts_texts_after_lists():
     metric = lmtasks.as_evaluate("chrf")
     first = metric.compute(predictions=list(OUTPUTS), references=SHAPES["lists"])
     assert metric.compute(predictions=list(OUTPUTS), references=SHAPES["texts"]) == first
 
 
-def test_combined_metrics_compute_what_each_computes_alone():
+def test_bridge_combined_metrics_equal_single_ones():
     combined = evaluate.combine([lmtasks.as_evaluate(name) for name in COMPUTED])
     found = combined.compute(predictions=list(OUTPUTS), references=SHAPES["ragged lists"])
     shown = [value for value in found.values() if isinstance(value, float)]
@@ -174,14 +174,14 @@ def test_combined_metrics_compute_what_each_computes_alone():
     assert {"chrF", "chrF++", "TER", "exact_match"} <= set(found)
 
 
-def test_metrics_combine_under_names_of_ones_own():
+def test_bridge_combines_metrics_under_given_names():
     ours = {"strict": lmtasks.as_evaluate("exact_match"), "loose": lmtasks.as_evaluate("f1")}
     found = evaluate.combine(ours, force_prefix=True).compute(predictions=["at nine"], references=["at ten"])
     assert (found["strict_exact_match"], found["loose_f1"]) == (0, 50)
     assert set(found) == {"strict_exact_match", "strict_signatures", "loose_f1", "loose_signatures"}
 
 
-def test_the_language_that_is_stated_chooses_the_tokenizer():
+def test_bridge_tokenizer_depends_on_the_stated_language():
     metric = lmtasks.as_evaluate("bleu", language="ja")
     found = metric.compute(predictions=["東京都の人口は多い"], references=["東京都の人口は多い"])
     assert found["BLEU"] == pytest.approx(100)
@@ -189,13 +189,13 @@ def test_the_language_that_is_stated_chooses_the_tokenizer():
     assert "|tok:char|" in found["signatures"]["BLEU"]
 
 
-def test_the_language_is_read_where_it_is_not_stated():
+def test_bridge_reads_the_language_if_it_is_not_stated():
     found = lmtasks.as_evaluate("bleu").compute(predictions=["渡轮九点离开港口"], references=["渡轮九点离开港口"])
     assert found["BLEU"] == pytest.approx(100)
     assert "|tok:zh|" in found["signatures"]["BLEU"]
 
 
-def test_a_mixed_set_has_a_score_for_each_language():
+def test_bridge_has_a_score_for_each_language():
     found = lmtasks.as_evaluate("exact_match").compute(
         predictions=["Гавань закрыта", "错"], references=["Гавань закрыта", "渡轮九点离开港口"]
     )
@@ -205,23 +205,23 @@ def test_a_mixed_set_has_a_score_for_each_language():
     assert set(found["signatures"]) == set(found) - {"signatures"}
 
 
-def test_a_metric_object_and_one_of_a_plugin_are_handed_over_too():
-    assert lmtasks.as_evaluate(CORE["f1"]).compute(predictions=["nine"], references=["nine"])["f1"] == 100
+def test_bridge_accepts_metric_objects_and_plugin_metrics():
+    assert lmtasks.as_evaluate(BUILTIN_METRICS["f1"]).compute(predictions=["nine"], references=["nine"])["f1"] == 100
     found = lmtasks.as_evaluate("lengths/length_ratio").compute(predictions=["ab"], references=["abcd"])
     assert found["length_ratio"] == 0.5
 
 
-def test_what_is_kept_on_disk_is_gone_afterwards(evaluate_caches):
+def test_bridge_leaves_no_files(evaluate_caches):
     lmtasks.as_evaluate("bleu").compute(predictions=["a"], references=["a"])
     assert list(evaluate_caches.rglob("lmtasks_bleu/**/*.arrow")) == []
 
 
-def test_a_name_that_does_not_exist_is_refused():
+def test_bridge_refuses_an_unknown_name():
     refused(UnknownNameError, lambda: lmtasks.as_evaluate("chfr"), "chrf")
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_likelihoods_cannot_be_computed_from_texts(name):
+def test_bridge_refuses_likelihood_metrics(name):
     metric = lmtasks.as_evaluate(name)
     refused(MetricError, lambda: metric.compute(predictions=["a"], references=["a"]), name, "--loglikelihood")
 
@@ -237,12 +237,12 @@ def test_likelihoods_cannot_be_computed_from_texts(name):
     ],
     ids=["too few references", "too many", "a number", "a number as reference"],
 )
-def test_what_is_no_pair_of_texts_is_refused(name, predictions, references):
+def test_bridge_refuses_inputs_that_are_not_texts(name, predictions, references):
     with pytest.raises(ValueError, match="Mismatch|don't match"):
         lmtasks.as_evaluate(name).compute(predictions=predictions, references=references)
 
 
-def test_lists_behind_texts_are_never_scored_as_their_spelling():
+def test_bridge_does_not_score_the_repr_of_lists():
     try:
         found = lmtasks.as_evaluate("exact_match").compute(predictions=["a", "b"], references=["a", ["b", "c"]])
     except ValueError:
@@ -295,7 +295,7 @@ def hits(tmp_path) -> str:
     return module(tmp_path, "hits")
 
 
-def test_a_module_that_a_task_names_is_computed_by_a_run(tmp_path, hits):
+def test_module_named_by_a_task_is_computed_in_a_run(tmp_path, hits):
     answers = [SHAPES["texts"][0], "wrong", SHAPES["texts"][2], ""]
     run = lmtasks.run(make_task(metrics=("exact_match", hits)), model=FakeModel(answers), output_dir=tmp_path / "runs")
     scores = named(run.scores)
@@ -315,20 +315,20 @@ def test_a_module_that_a_task_names_is_computed_by_a_run(tmp_path, hits):
     assert lmtasks.score(run, metrics=run.record.metrics).scores == run.scores
 
 
-def test_a_module_is_named_for_outputs_and_beside_others(tmp_path, hits):
+def test_module_can_be_named_for_predictions_and_with_other_metrics(tmp_path, hits):
     scores = named(scored(tmp_path, (hits, "chrf"), outputs=SHAPES["texts"], resamples=50))
     assert scores["evaluate:hits"].value == 1
     assert (scores["evaluate:hits"].low, scores["chrF"].low) == (None, 100)
 
 
-def test_a_module_is_named_by_its_script_or_a_path_from_here(tmp_path, monkeypatch):
+def test_module_can_be_named_by_script_or_relative_path(tmp_path, monkeypatch):
     module(tmp_path, "nearby")
     monkeypatch.chdir(tmp_path)
     for name in ("evaluate:./nearby", "evaluate:nearby", f"evaluate:{tmp_path}/nearby/nearby.py"):
         assert "evaluate:nearby" in named(scored(tmp_path, name))
 
 
-def test_the_signature_tells_one_code_from_another(tmp_path):
+def test_module_signature_depends_on_its_code(tmp_path):
     signatures = [
         named(scored(tmp_path, module(tmp_path / folder, "twin", returns=f'{{"twin": {value}}}')))["evaluate:twin"]
         for folder, value in (("a", 1), ("b", 2), ("c", 1))
@@ -339,24 +339,24 @@ def test_the_signature_tells_one_code_from_another(tmp_path):
     assert first.signature == again.signature
 
 
-def test_a_module_that_takes_several_references_sees_them_all(tmp_path):
+def test_module_with_several_references_gets_all(tmp_path):
     name = module(tmp_path, "several", references=TEXTS)
     [score, *_] = scored(tmp_path, name, REFERENCES, ["x", "x", "There was nobody on board.", "x"])
     assert score.value == 0.25
 
 
-def test_several_references_are_refused_for_a_module_that_takes_one(tmp_path, hits):
+def test_module_with_one_reference_refuses_several(tmp_path, hits):
     refused(MetricError, lambda: scored(tmp_path, hits, REFERENCES), hits, "one reference")
     # One reference each will do.
     assert scored(tmp_path, hits, SHAPES["lists"])[0].n == 4
 
 
-def test_a_module_sees_empty_outputs_like_any_other(tmp_path):
+def test_module_gets_empty_outputs(tmp_path):
     name = module(tmp_path, "blank", returns='{"blank": predictions.count("")}')
     assert scored(tmp_path, name)[0].value == 1
 
 
-def test_each_language_is_computed_for_itself(tmp_path, hits):
+def test_module_is_computed_for_each_language(tmp_path, hits):
     task = make_task(
         language=None,
         datasets={"demo": lambda split: iter(examples(["Гавань закрыта", "渡轮九点离开港口", "六点返回"]))},
@@ -379,7 +379,7 @@ def runs(tmp_path, hits) -> list[Run]:
     ]
 
 
-def test_a_comparison_says_that_a_module_was_not_tested(runs, hits):
+def test_compare_reports_that_a_module_has_no_test(runs, hits):
     settings = {"resamples": 10, "trials": 10}
     [comparison] = lmtasks.compare(*runs, metrics=(hits, "exact_match"), **settings)
     scores = named(comparison.scores)
@@ -392,7 +392,7 @@ def test_a_comparison_says_that_a_module_was_not_tested(runs, hits):
     assert scores["exact_match"].p_corrected == scores["exact_match"].p_randomisation
 
 
-def test_a_comparison_by_a_module_alone_is_no_test(runs, tmp_path):
+def test_compare_by_a_module_only_has_no_test(runs, tmp_path):
     alone = module(tmp_path, "alone", returns=f'{{"alone": {HITS}}}')
     [comparison] = lmtasks.compare(*runs, metrics=(alone,), resamples=10, trials=10)
     assert comparison.verdict.startswith("Not tested")
@@ -404,7 +404,7 @@ def test_a_comparison_by_a_module_alone_is_no_test(runs, tmp_path):
     assert comparison.verdict == "The runs score the same."
 
 
-def test_compare_adapters_takes_a_module_that_a_task_names(tmp_path, hits):
+def test_compare_adapters_uses_a_module_named_by_the_task(tmp_path, hits):
     # The task is the caller's own code, and what it names is not read back from the run folders.
     options = RunOptions(output_dir=tmp_path / "runs")
     model = FakeModel(lambda prompt: SHAPES["texts"][0])
@@ -451,7 +451,7 @@ BY_A_FOLDER = {
 
 
 @pytest.mark.parametrize("how", BY_A_FOLDER.values(), ids=BY_A_FOLDER)
-def test_a_module_that_a_run_folder_names_is_loaded_only_where_the_user_names_it(gift, how):
+def test_module_named_by_a_run_folder_is_loaded_only_if_the_user_names_it(gift, how):
     record = gift.runs[0].path / "run.json"
     refused(MetricError, lambda: how(gift.runs), record, f"--metrics exact_match,{gift.name}")
     assert not gift.trace.exists()
@@ -460,8 +460,8 @@ def test_a_module_that_a_run_folder_names_is_loaded_only_where_the_user_names_it
 
 
 @pytest.mark.parametrize("name", ["evaluate:accuracy", "evaluate:org/metric", "evaluate:", "evaluate:../x.py"])
-def test_no_module_of_the_hub_or_elsewhere_is_looked_for_either(gift, name):
-    record = gift.runs[0].record.to_json() | {"metrics": [name]}
+def test_module_named_by_a_run_folder_is_not_searched_on_the_hub(gift, name):
+    record = gift.runs[0].record | {"metrics": [name]}
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
     # The fixture no_network sees that nothing is asked for.
     refused(MetricError, lambda: lmtasks.score(gift.runs[0].path), name, "--metrics")
@@ -470,7 +470,7 @@ def test_no_module_of_the_hub_or_elsewhere_is_looked_for_either(gift, name):
 @pytest.mark.parametrize(
     "name", [" evaluate:{}", "Evaluate:{}", "EVALUATE:{}", "evaluate :{}", "{}/gift.py", "./gift/gift"]
 )
-def test_another_spelling_of_a_module_in_a_run_folder_is_an_unknown_metric(gift, name, tmp_path, monkeypatch):
+def test_module_prefix_in_other_case_is_an_unknown_metric(gift, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = gift.runs[0].record.to_json() | {"metrics": [name.format(tmp_path / "gift")]}
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
@@ -479,13 +479,13 @@ def test_another_spelling_of_a_module_in_a_run_folder_is_an_unknown_metric(gift,
 
 
 @pytest.mark.parametrize("metrics", ["rouge", 3, {"rouge": 1}, [["rouge"]], [None], [{"name": "rouge"}]])
-def test_metrics_of_a_run_folder_that_are_no_names_are_refused(gift, metrics):
+def test_run_folder_metrics_that_are_not_names_are_refused(gift, metrics):
     file = gift.runs[0].path / "run.json"
     file.write_text(json.dumps(gift.runs[0].record.to_json() | {"metrics": metrics}), encoding="utf-8")
     refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f"{file}: damaged (metrics")
 
 
-def test_metric_of_a_run_folder_that_nobody_knows_is_refused_in_one_line(gift):
+def test_run_folder_with_unknown_metric_is_refused_in_one_line(gift):
     file = gift.runs[0].path / "run.json"
     file.write_text(json.dumps(gift.runs[0].record.to_json() | {"metrics": ["a\nb"]}), encoding="utf-8")
     refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path))
@@ -495,7 +495,7 @@ def test_metric_of_a_run_folder_that_nobody_knows_is_refused_in_one_line(gift):
 @pytest.mark.parametrize(
     "name", ["{}/task.py", "./task.py", "task.py", "./task.yaml", "{}/task.yml", "task.PY", "a\nb"]
 )
-def test_a_task_of_a_run_folder_is_never_the_file_of_a_plugin(gift, name, tmp_path, monkeypatch):
+def test_run_folder_task_is_never_loaded_as_a_plugin_file(gift, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in ("task.py", "task.yaml", "task.yml", "task.PY"):
         (tmp_path / file).write_text(f"open({str(gift.trace)!r}, 'w').close()\n", encoding="utf-8")
@@ -507,7 +507,7 @@ def test_a_task_of_a_run_folder_is_never_the_file_of_a_plugin(gift, name, tmp_pa
     assert not gift.trace.exists()
 
 
-def test_a_run_folder_that_does_not_say_its_metrics_has_those_of_its_task(gift):
+def test_run_folder_without_metrics_uses_those_of_the_task(gift):
     record = {key: value for key, value in gift.runs[0].record.items() if key != "metrics"}
     record["task"] = record["task"] | {"name": "summarization/headline"}
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
@@ -518,7 +518,7 @@ def test_a_run_folder_that_does_not_say_its_metrics_has_those_of_its_task(gift):
 
 
 @pytest.mark.parametrize("named_by", ["the task", "the run"])
-def test_a_module_that_does_not_exist_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, named_by):
+def test_missing_module_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch, named_by):
     monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     name = f"evaluate:{tmp_path}/nowhere"
     task = make_task(metrics=(name,)) if named_by == "the task" else make_task()
@@ -528,7 +528,7 @@ def test_a_module_that_does_not_exist_is_refused_before_a_model_is_loaded(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_module_that_cannot_be_imported_is_refused_in_one_line(tmp_path, monkeypatch):
+def test_module_that_cannot_be_imported_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     name = module(tmp_path, "broken")
     script = tmp_path / "broken" / "broken.py"
@@ -546,12 +546,12 @@ def test_a_module_that_cannot_be_imported_is_refused_in_one_line(tmp_path, monke
     ],
     ids=["numbers", "predictions that are numbers", "references that are numbers", "several predictions"],
 )
-def test_a_module_that_takes_no_texts_is_refused(tmp_path, features):
+def test_module_that_does_not_accept_texts_is_refused(tmp_path, features):
     name = module(tmp_path, "numbers", **features)
     refused(MetricError, lambda: scored(tmp_path, name), name, "texts")
 
 
-def test_a_module_that_takes_no_texts_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+def test_module_that_does_not_accept_texts_is_refused_before_the_model(tmp_path, monkeypatch):
     loads = []
     monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: loads.append(1) or FakeModel(list(OUTPUTS)))
     name = module(tmp_path, "early", predictions=INT, references=INT)
@@ -560,31 +560,31 @@ def test_a_module_that_takes_no_texts_is_refused_before_a_model_is_loaded(tmp_pa
 
 
 @pytest.mark.parametrize("returns", ["{}", '{"a": "b", "c": [1]}'])
-def test_a_module_that_returns_no_number_is_refused(tmp_path, returns):
+def test_module_that_returns_no_number_is_refused(tmp_path, returns):
     name = module(tmp_path, f"words{len(returns)}", returns=returns)
     refused(MetricError, lambda: scored(tmp_path, name), name, "no number")
 
 
-def test_a_module_that_fails_is_named_and_works_the_next_time(tmp_path):
+def test_module_that_fails_is_named_and_works_the_next_time(tmp_path):
     name = module(tmp_path, "picky", returns='{"picky": 1 / predictions.count("good")}')
     refused(PluginError, lambda: scored(tmp_path, name), name, "ZeroDivisionError")
     for outputs in (["good"] * 4, ["good", "good", "x", "y"]):
         assert scored(tmp_path, name, outputs=outputs)[0].value == 1 / outputs.count("good")
 
 
-def test_a_foreign_error_of_many_lines_is_told_in_one(tmp_path):
+def test_module_error_of_many_lines_becomes_one_line(tmp_path):
     name = module(tmp_path, "wordy", returns='exec("raise ValueError(chr(10).join(predictions))", locals())')
     refused(PluginError, lambda: scored(tmp_path, name), name, "ValueError", OUTPUTS[0])
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path):
+def test_module_may_return_numpy_numbers(tmp_path):
     name = module(tmp_path, "arrays", returns='{"arrays": numpy.float32(0.5), "n": numpy.int64(4), "plain": 0.5}')
     scores = named(scored(tmp_path, name))
     assert set(scores) == {"evaluate:arrays", "evaluate:arrays/n", "evaluate:arrays/plain"}
     assert scores["evaluate:arrays"].value == np.float32(0.5)
 
 
-def test_a_module_without_a_name_is_told_in_plain_words(tmp_path):
+def test_module_without_a_name_is_refused(tmp_path):
     with pytest.raises(LmtasksError) as caught:
         scored(tmp_path, "evaluate:")
     assert "IndexError" not in str(caught.value)
@@ -593,7 +593,7 @@ def test_a_module_without_a_name_is_told_in_plain_words(tmp_path):
 # Loaded only when named
 
 
-def test_a_module_is_loaded_only_when_it_is_named(tmp_path):
+def test_evaluate_is_imported_only_for_a_module(tmp_path):
     name = module(tmp_path, "lazy")
     task = make_task(metrics=(name,))
     assert not loaded("lazy")
@@ -609,12 +609,12 @@ def test_a_module_is_loaded_only_when_it_is_named(tmp_path):
     ("predictions", "references", "told"),
     [(["a", "b"], [[], ["b"]], r"references\[0\] is empty"), ([], [], "no predictions")],
 )
-def test_examples_without_references_are_refused_and_not_left_out(predictions, references, told):
+def test_bridge_refuses_examples_without_references(predictions, references, told):
     with pytest.raises(MetricError, match=told):
         lmtasks.as_evaluate("f1").compute(predictions=predictions, references=references)
 
 
-def test_a_module_of_one_reference_is_refused_before_a_model_is_asked(tmp_path):
+def test_module_with_one_reference_is_refused_before_the_model_runs(tmp_path):
     name = module(tmp_path, "single")
     model = FakeModel(list(OUTPUTS))
     several = [replace(example, references=("good", "better")) for example in make_task().datasets["demo"].read("test")]

@@ -11,7 +11,7 @@ import pytest
 from sacrebleu.metrics import CHRF, TER
 
 import lmtasks
-from lmtasks import Example, Generation, Measurement, Prompt, Run, Sample, ScoreSpec, Task
+from lmtasks import Example, Generate, Measurement, Metric, Prompt, Run, Sample, ScoreSpec, Task
 from lmtasks.errors import MetricError, PluginError, RunError, UnknownNameError, UsageError
 from lmtasks.metrics.statistics import holm, paired_test
 from lmtasks.runs.gates import Gate
@@ -62,7 +62,7 @@ def make_task(examples: Sequence[Example] = EXAMPLES, **changes) -> Task:
         "prompts": {"plain": "Say $text"},
         "datasets": {"demo": lambda split: iter(examples if split == "test" else [])},
         "metrics": ("exact_match", "chrf", "ter"),
-        "generation": Generation(max_new_tokens=10),
+        "output": Generate(max_new_tokens=10),
         "language": "en",
     }
     return Task(**(settings | changes))
@@ -309,7 +309,7 @@ def test_compare_refuses_runs_without_common_metric(run):
         compare(run(right, metrics=("rouge",)), run(right, metrics=("chrf",)))
 
 
-class Length:
+class Length(Metric):
     """A metric of which nobody can say which way is better."""
 
     name = "length"
@@ -709,7 +709,9 @@ def test_gate_refuses_other_conditions(condition):
 
 def test_changed_examples_exclude_undefined_values(run):
     unanswerable = [Example(id=f"u{n}", inputs={"text": f"number {n}"}, references=("",)) for n in range(N, 2 * N)]
-    task = make_task([*EXAMPLES, *unanswerable], metrics=("exact_match", "f1"), no_answer="none")
+    task = make_task(
+        [*EXAMPLES, *unanswerable], metrics=("exact_match", "f1"), output=Generate(max_new_tokens=10, no_answer="none")
+    )
     first = run(lambda n: right(n) if n < N else "", task)
     second = run(lambda n: (wrong(n) if n in (3, 7) else right(n)) if n < N else "", task)
     [comparison] = compare(first, second)

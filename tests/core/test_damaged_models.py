@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import lmtasks
-from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks import Example, Generate, RunOptions, Task
 from lmtasks.errors import LmtasksError, ModelError, PathError, PromptError
 from lmtasks.models import store
 from lmtasks.progress import no_progress
@@ -26,7 +26,7 @@ TASK = Task(
     prompts={"plain": "Say $text"},
     datasets={"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
     metrics=("exact_match",),
-    generation=Generation(max_new_tokens=2),
+    output=Generate(max_new_tokens=2),
 )
 Change = Callable[[Path], object]
 

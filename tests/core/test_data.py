@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from lmtasks import DataFile, Example, Field, HubDataset, Prompt, Task
+from lmtasks import DataFile, Example, Field, Generate, HubDataset, Prompt, Task
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
 from lmtasks.data.hub import parse_hub
 from lmtasks.errors import DataError, UnknownNameError
@@ -39,7 +39,7 @@ def question_task(**changes) -> Task:
         "fields": {"question": Field()},
         "prompts": {"plain": Prompt(user="$question")},
         "references": ("answers.text", "answers", "answer"),
-        "no_answer": "unanswerable",
+        "output": Generate(no_answer="unanswerable"),
     }
     return make_task(**(settings | changes))
 
@@ -495,7 +495,7 @@ def test_empty_list_of_answers_says_that_no_answer_is_right(tmp_path, answers, o
 def test_empty_list_of_answers_is_refused_where_the_task_cannot_say_so(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"question": "p", "answers": ["a"]}, {"question": "q", "answers": []})
     assert_refused(
-        lambda: load(path, question_task(no_answer=None)), f"{path}, line 2", 'column "answers"', "no right answer"
+        lambda: load(path, question_task(output=Generate())), f"{path}, line 2", 'column "answers"', "no right answer"
     )
 
 
@@ -948,14 +948,14 @@ def test_hub_data_that_cannot_be_read_says_what_was_expected(text):
 # `datasets` reads its environment when imported, so that this needs a process of its own. One for all tests.
 HUB_SCRIPT = """
 import json, sys
-from lmtasks import DataFile, Task
+from lmtasks import DataFile, Generate, Task
 from lmtasks.data import DataRequest, load_dataset, load_fewshot
 from lmtasks.errors import DataError
 
 folder, local = sys.argv[1:]
 task = Task(
     name="shorten", version=1, summary="s", fields=["document"], references=("answers.text",), metrics=("rouge",),
-    prompts={"plain": "$document"}, datasets={"demo": DataFile(path=local)}, no_answer="none",
+    prompts={"plain": "$document"}, datasets={"demo": DataFile(path=local)}, output=Generate(no_answer="none"),
 )
 
 def refusal(**request):

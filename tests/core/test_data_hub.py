@@ -14,14 +14,14 @@ from pyarrow import parquet
 # `datasets` reads its environment when imported, so that this needs a process of its own. One for all tests.
 SCRIPT = """
 import json, sys
-from lmtasks import DataFile, Field, Task
+from lmtasks import DataFile, Field, Generate, Task
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.errors import LmtasksError
 
 task = Task(
     name="shorten", version=1, summary="s", fields={"document": Field(), "subject": Field(required=False)},
     references=("summary",), metrics=("rouge",), prompts={"plain": "$document"},
-    datasets={"demo": DataFile(path="x.jsonl")}, no_answer="none",
+    datasets={"demo": DataFile(path="x.jsonl")}, output=Generate(no_answer="none"),
 )
 
 def read(**request):

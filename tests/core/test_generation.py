@@ -24,7 +24,9 @@ def model() -> LanguageModel:
     return tiny_model("llama")
 
 
-def ask(model: LanguageModel, generation: Generation, *, batch_size: int | None = None, seed: int = 0, rows=LENGTHS):
+def ask(
+    model: LanguageModel, generation: SamplingParams, *, batch_size: int | None = None, seed: int = 0, rows=LENGTHS
+):
     requests = [
         Request(str(row), tuple(model.tokenizer.encode("ferry at nine " * row, add_special_tokens=False)), generation)
         for row in rows
@@ -38,7 +40,7 @@ def ask(model: LanguageModel, generation: Generation, *, batch_size: int | None 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma3"])
 def test_text_is_the_same_in_any_batch_and_equals_plain_generate(architecture: Architecture):
     model = tiny_model(architecture)
-    generation = Generation(max_new_tokens=24)
+    generation = SamplingParams(max_new_tokens=24)
     alone = ask(model, generation, batch_size=1)
     assert ask(model, generation, batch_size=3) == alone
     assert ask(model, generation, batch_size=8) == alone
@@ -55,7 +57,7 @@ def test_text_is_the_same_in_any_batch_and_equals_plain_generate(architecture: A
 def test_completions_belong_to_their_requests_though_work_is_sorted(model):
     together = ask(model, Generation(max_new_tokens=8), batch_size=2)
     for row, answer in zip(LENGTHS, together, strict=True):
-        assert ask(model, Generation(max_new_tokens=8), rows=(row,)) == [answer]
+        assert ask(model, SamplingParams(max_new_tokens=8), rows=(row,)) == [answer]
 
 
 def test_stop_string_ends_the_answer_and_is_removed(model):
@@ -84,7 +86,7 @@ def test_end_token_ends_the_answer(model):
     ended = TransformersModel(replace(loaded, end_ids=(output[4],)))
     loaded.module.generation_config.eos_token_id = [output[4]]
     try:
-        (short,) = ask(ended, Generation(max_new_tokens=20), rows=(3,))
+        (short,) = ask(ended, SamplingParams(max_new_tokens=20), rows=(3,))
     finally:
         loaded.module.generation_config.eos_token_id = list(loaded.end_ids)
     first = output.index(output[4])
@@ -98,11 +100,11 @@ def test_end_ids_hold_the_end_of_a_turn_and_the_end_of_a_text(model):
 
 
 def test_sampling_repeats_with_its_seed_and_ignores_neighbours(model):
-    generation = Generation(max_new_tokens=12, temperature=1.5, top_p=0.95, top_k=50)
+    generation = SamplingParams(max_new_tokens=12, temperature=1.5, top_p=0.95, top_k=50)
     alone = ask(model, generation, batch_size=1, seed=4)
     assert ask(model, generation, batch_size=8, seed=4) == alone
     assert ask(model, generation, batch_size=3, seed=5) != alone
-    assert alone != ask(model, Generation(max_new_tokens=12))
+    assert alone != ask(model, SamplingParams(max_new_tokens=12))
 
 
 def test_draw_follows_the_softmax():
@@ -138,8 +140,10 @@ def test_load_model_ignores_the_generation_settings_of_the_model(tmp_path):
     from lmtasks.testing import save_tiny_model
 
     save_tiny_model(tmp_path, "qwen3")
-    plain = ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), Generation(max_new_tokens=12))
+    plain = ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), SamplingParams(max_new_tokens=12))
     (tmp_path / "generation_config.json").write_text(
         '{"do_sample": true, "temperature": 5.0, "repetition_penalty": 3.0, "eos_token_id": 0}'
     )
-    assert ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), Generation(max_new_tokens=12)) == plain
+    assert (
+        ask(lmtasks.load_model(str(tmp_path), RunOptions(dtype="float32")), SamplingParams(max_new_tokens=12)) == plain
+    )

@@ -79,11 +79,11 @@ def grouped(*samples: Sample) -> dict[tuple[str | None, bool], list[int]]:
         (GERMAN, "und-Latn"),
     ],
 )
-def test_the_script_of_the_references_tells_the_language(text: str, language: str):
+def test_language_of_reads_the_script_of_references(text: str, language: str):
     assert read(text) == language
 
 
-def test_an_example_is_read_like_a_sample():
+def test_language_of_accepts_examples_and_samples():
     example = Example(id="0", inputs={"question": "何年？", "context": CHINESE}, references=("1943",))
     assert language_of(example) == "zh"
 
@@ -98,21 +98,21 @@ def test_an_example_is_read_like_a_sample():
         ("Слово Nexon пишется латиницей", "und-Cyrl"),
     ],
 )
-def test_the_greater_part_of_a_mixed_text_decides(text: str, language: str):
+def test_language_of_uses_the_larger_part_of_a_mixed_text(text: str, language: str):
     assert read(text) == language
 
 
-def test_all_references_are_read_together():
+def test_language_of_reads_all_references_together():
     assert language_of(sample("", "Nexon", "渡轮离开港口")) == "zh"
 
 
 @pytest.mark.parametrize("answer", ["1943", "Nexon", "3.5%", "", "!", "GPT-4"])
 @pytest.mark.parametrize(("context", "language"), [(CHINESE, "zh"), (JAPANESE, "ja"), ("Паром отходит", "und-Cyrl")])
-def test_a_name_or_number_has_the_language_of_its_context(answer: str, context: str, language: str):
+def test_language_of_names_and_numbers_is_that_of_the_inputs(answer: str, context: str, language: str):
     assert read(answer, context) == language
 
 
-def test_an_answer_in_kanji_alone_is_japanese_where_the_context_has_kana():
+def test_language_of_kanji_is_japanese_if_the_inputs_have_kana():
     assert read("東京", JAPANESE) == "ja"
     assert read("東京", CHINESE) == "zh"
     assert read("東京", ENGLISH) == "zh"
@@ -120,17 +120,17 @@ def test_an_answer_in_kanji_alone_is_japanese_where_the_context_has_kana():
 
 
 @pytest.mark.parametrize(("text", "language"), [(CHINESE, "zh"), (JAPANESE, "ja"), ("Паром отходит", "und-Cyrl")])
-def test_references_in_another_script_than_the_inputs_keep_their_own(text: str, language: str):
+def test_language_of_references_in_another_script_is_their_own(text: str, language: str):
     assert read(text, ENGLISH) == language
 
 
-def test_a_whole_english_reference_to_a_chinese_text_is_english():
+def test_language_of_an_english_sentence_about_chinese_text_is_english():
     # Data for translation or summaries into English that nothing states the language of.
     assert list(grouped(sample("", ENGLISH, context=CHINESE))) == [("en", False)]
 
 
 @pytest.mark.parametrize("text", ["", "1943", "3.5 %", "!?…", "🙂"])
-def test_text_without_a_letter_has_no_language(text: str):
+def test_language_of_text_without_letters_is_none(text: str):
     assert read(text) is None
     assert read(text, "12 + 30") is None
 
@@ -138,7 +138,7 @@ def test_text_without_a_letter_has_no_language(text: str):
 @pytest.mark.parametrize(
     "text", ["আমি বাংলা ভালোবাসি", "தமிழ் மொழி", "ქართული ენა", "Հայերեն լեզու", "አማርኛ ቋንቋ", "తెలుగు భాష", "ߒߞߏ"]
 )
-def test_no_other_script_is_taken_for_latin_because_of_the_inputs(text: str):
+def test_language_of_other_scripts_is_not_latin_because_of_inputs(text: str):
     assert read(text, ENGLISH) != "und-Latn"
     assert ("en", False) not in grouped(sample("", text, context=ENGLISH))
 
@@ -159,26 +159,26 @@ def test_no_other_script_is_taken_for_latin_because_of_the_inputs(text: str):
         ([ENGLISH, GERMAN], "und-Latn"),
     ],
 )
-def test_latin_text_is_english_where_accents_are_rare(texts: list[str], language: str):
+def test_group_in_latin_letters_is_english_if_accents_are_rare(texts: list[str], language: str):
     assert grouped(*(sample("", text) for text in texts)) == {(language, False): list(range(len(texts)))}
 
 
-def test_decomposed_accents_count_like_composed_ones():
+def test_group_in_latin_letters_ignores_normalization_forms():
     decomposed = unicodedata.normalize("NFD", GERMAN)
     assert decomposed != GERMAN
     assert list(grouped(sample("", decomposed))) == [("und-Latn", False)]
 
 
-def test_numbers_alone_under_german_texts_are_not_english():
+def test_group_of_numbers_with_german_inputs_is_not_english():
     assert ("en", False) not in grouped(sample("", "1943", context=GERMAN))
 
 
-def test_names_in_a_chinese_set_are_scored_with_it():
+def test_group_of_chinese_includes_names():
     samples = [sample("", answer, context=CHINESE) for answer in ("港口", "Nexon", "1943", "九点")]
     assert grouped(*samples) == {("zh", False): [0, 1, 2, 3]}
 
 
-def test_each_language_has_its_group():
+def test_group_by_language_separates_languages():
     samples = [sample("", text) for text in (CHINESE, ENGLISH, JAPANESE, "九点", "Паром")]
     assert grouped(*samples) == {
         ("zh", False): [0, 3],
@@ -190,17 +190,17 @@ def test_each_language_has_its_group():
 
 @pytest.mark.parametrize("language", ["zh", "de", "en", "x-klingon"])
 @pytest.mark.parametrize("text", [CHINESE, ENGLISH, "1943"])
-def test_a_stated_language_always_wins(language: str, text: str):
+def test_group_by_language_prefers_the_stated_language(language: str, text: str):
     assert grouped(sample("", text, language=language, context=JAPANESE)) == {(language, True): [0]}
 
 
-def test_stated_and_read_languages_are_kept_apart():
+def test_group_by_language_separates_stated_from_read_languages():
     samples = [sample("", "九点", language="zh"), sample("", "六点"), sample("", ENGLISH, language="en")]
     assert grouped(*samples) == {("zh", True): [0], ("zh", False): [1], ("en", True): [2]}
 
 
 @pytest.mark.parametrize("first", [0, 1, 2, 3])
-def test_numbers_without_any_context_join_the_majority(first: int):
+def test_group_by_language_adds_numbers_to_the_majority(first: int):
     texts = ["九点", "六点", ENGLISH]
     samples = [sample("", text) for text in (*texts[:first], "1943", *texts[first:])]
     groups = grouped(*samples)
@@ -210,27 +210,27 @@ def test_numbers_without_any_context_join_the_majority(first: int):
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_numbers_join_the_rest_even_where_they_are_more(first: int):
+def test_group_by_language_adds_numbers_even_if_they_are_more(first: int):
     texts = ["1943", "42"]
     assert grouped(*(sample("", text) for text in (*texts[:first], "九点", *texts[first:]))) == {
         ("zh", False): [0, 1, 2]
     }
 
 
-def test_numbers_never_join_a_language_that_was_stated_for_others():
+def test_group_by_language_never_adds_numbers_to_a_stated_language():
     assert grouped(sample("", "42"), sample("", "neun", language="de")) == {(None, False): [0], ("de", True): [1]}
 
 
-def test_numbers_alone_are_a_group_without_language():
+def test_group_by_language_has_no_language_for_numbers_only():
     assert grouped(sample("", "1943"), sample("", "")) == {(None, False): [0, 1]}
 
 
-def test_no_samples_make_no_groups():
+def test_group_by_language_is_empty_without_samples():
     assert group_by_language([]) == {}
 
 
 @pytest.mark.parametrize("language", [None, "zh"])
-def test_a_group_is_in_the_order_of_the_data(language: str | None):
+def test_group_by_language_keeps_the_order_of_the_data(language: str | None):
     samples = [sample("", "九点", language=language, index=index) for index in (2, 0, 1)]
     assert [member.index for member in group_by_language(samples)["zh", language is not None]] == [0, 1, 2]
 
@@ -239,21 +239,19 @@ def with_one_other(count: int, reference: str, context: str) -> dict[tuple[str |
     return grouped(*[sample("", "Broncos", context=ENGLISH)] * (count - 1), sample("", reference, context=context))
 
 
-def test_a_rare_word_of_another_script_stays_with_the_rest_that_it_was_asked_among():
+def test_group_by_language_keeps_rare_words_of_another_script():
     assert with_one_other(21, "λόγος", ENGLISH) == {("en", False): list(range(21))}
 
 
 @pytest.mark.parametrize(
     ("count", "reference", "context"), [(20, "λόγος", ENGLISH), (21, "λόγος", "Τι είναι αυτό;"), (21, "λόγος", "")]
 )
-def test_words_of_another_script_are_a_group_where_they_are_frequent_or_asked_for_in_it(
-    count: int, reference: str, context: str
-):
+def test_group_by_language_separates_frequent_words_of_another_script(count: int, reference: str, context: str):
     assert with_one_other(count, reference, context)["und-Grek", False] == [count - 1]
 
 
 @pytest.mark.parametrize(("reference", "language"), [(CHINESE, "zh"), (JAPANESE, "ja")])
-def test_chinese_and_japanese_references_are_never_counted_as_english_however_rare(reference: str, language: str):
+def test_group_by_language_never_counts_chinese_or_japanese_as_english(reference: str, language: str):
     assert with_one_other(40, reference, ENGLISH)[language, False] == [39]
 
 
@@ -267,7 +265,7 @@ def test_chinese_and_japanese_references_are_never_counted_as_english_however_ra
         )
     )
 )
-def test_every_sample_is_in_one_group(rows: list[tuple[str, str | None, str]]):
+def test_group_by_language_has_every_sample_once(rows: list[tuple[str, str | None, str]]):
     groups = grouped(*(sample("", text, language=language, context=context) for text, language, context in rows))
     assert sorted(index for members in groups.values() for index in members) == list(range(len(rows)))
     for (language, stated), members in groups.items():
@@ -290,7 +288,7 @@ def test_every_sample_is_in_one_group(rows: list[tuple[str, str | None, str]]):
         ("", "und"),
     ],
 )
-def test_primary_takes_the_first_subtag(tag: str | None, expected: str):
+def test_primary_returns_the_first_subtag(tag: str | None, expected: str):
     assert primary(tag) == expected
 
 
@@ -331,22 +329,22 @@ def test_tokens_are_characters_of_unspaced_scripts_and_words_of_others(text: str
         (unicodedata.normalize("NFD", "größe"), ["größe"]),
     ],
 )
-def test_marks_belong_to_the_letter_that_they_stand_on(text: str, expected: list[str]):
+def test_tokens_keep_marks_with_their_letter(text: str, expected: list[str]):
     assert tokens(text) == [unicodedata.normalize("NFC", token) for token in expected]
 
 
 @pytest.mark.parametrize("text", [GERMAN, FRENCH, "페리는 아홉 시에", "Việt Nam"])
-def test_composed_and_decomposed_texts_have_the_same_tokens(text: str):
+def test_tokens_of_composed_and_decomposed_texts_are_equal(text: str):
     assert tokens(unicodedata.normalize("NFD", text)) == tokens(unicodedata.normalize("NFC", text)) != []
 
 
-def test_the_japanese_middle_dot_is_punctuation():
+def test_tokens_omit_the_japanese_middle_dot():
     assert tokens("スー・マリ") == ["ス", "ー", "マ", "リ"]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_tokens_never_reach_over_a_space(first: str, second: str):
+def test_tokens_never_contain_spaces(first: str, second: str):
     assert tokens(f"{first} {second}") == tokens(first) + tokens(second)
 
 
@@ -373,7 +371,7 @@ def test_tokens_never_reach_over_a_space(first: str, second: str):
         ("ΟΔΟΣ ΟΔΟΣ.", ["οδος", "οδος"]),
     ],
 )
-def test_what_is_invisible_neither_parts_nor_makes_words(text: str, expected: list[str]):
+def test_tokens_ignore_invisible_characters(text: str, expected: list[str]):
     assert tokens(text) == expected
 
 
@@ -384,11 +382,11 @@ odd_text = st.text(
 
 @settings(max_examples=300, deadline=None)
 @given(st.text() | odd_text)
-def test_the_normal_form_of_a_text_is_its_own(text: str):
+def test_normal_is_idempotent_for_texts(text: str):
     assert normal(normal(text)) == normal(text)
 
 
-def test_the_normal_form_of_each_character_is_its_own():
+def test_normal_is_idempotent_for_each_character():
     every = [chr(code) for code in range(0x110000)]
     assert [character for character in every if normal(normal(character)) != normal(character)] == []
 
@@ -434,11 +432,11 @@ def test_sentences_end_at_lines_and_at_sentence_marks(text: str, expected: list[
         "See example.org/?page=1 for more.",
     ],
 )
-def test_a_mark_that_a_small_letter_or_no_space_follows_ends_no_sentence(text: str):
+def test_sentences_do_not_end_before_a_small_letter_or_without_space(text: str):
     assert sentences(text) == [text]
 
 
-def test_english_abbreviations_may_break_but_sentences_behind_them_are_found():
+def test_sentences_after_english_abbreviations_are_separate():
     assert sentences("Dr. Smith came. He left!")[-1] == "He left!"
 
 
@@ -452,13 +450,13 @@ def test_english_abbreviations_may_break_but_sentences_behind_them_are_found():
         "« Va ! » Elle alla.",
     ],
 )
-def test_closing_marks_stay_with_their_sentence(text: str):
+def test_sentences_keep_closing_marks(text: str):
     first, second = sentences(text)
     assert f"{first} {second}" == text
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text("渡轮ab Ab.。!？\n", max_size=30))
-def test_sentences_lose_nothing_but_space(text: str):
+def test_sentences_lose_only_white_space(text: str):
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
     assert all(part == part.strip() and part and "\n" not in part for part in sentences(text))

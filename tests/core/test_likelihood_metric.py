@@ -39,7 +39,7 @@ def no_plugin(name: str) -> Metric:
     raise AssertionError(f"asked a plugin for {name}")
 
 
-def test_every_token_and_byte_of_the_references_weighs_alike():
+def test_likelihood_weighs_all_tokens_and_bytes_equally():
     # By hand: -12 nats over 4 tokens and 24 bytes; a mean of the examples' own means would be another number.
     found = scores(sample((-2.0, 1, 4)), sample((-10.0, 3, 20), index=1))
     assert {name: score.value for name, score in found.items()} == {
@@ -49,23 +49,23 @@ def test_every_token_and_byte_of_the_references_weighs_alike():
     }
 
 
-def test_a_model_that_guesses_among_equals_has_their_number_as_perplexity():
+def test_perplexity_of_uniform_guesses_is_their_number():
     found = scores(*(sample((-count * math.log(50), count, 7), index=count) for count in (1, 4, 9)))
     assert found["perplexity"].value == pytest.approx(50)
 
 
-def test_a_certain_model_has_perplexity_1():
+def test_perplexity_of_a_certain_model_is_1():
     found = scores(sample((0.0, 3, 9)))
     assert [score.value for score in found.values()] == [0, 0, 1]
 
 
-def test_every_reference_counts():
+def test_likelihood_counts_every_reference():
     several = scores(sample((-2.0, 1, 4), (-6.0, 2, 8)))
     assert several["logprob_per_token"].value == pytest.approx(-8 / 3)
     assert several["logprob_per_byte"].value == pytest.approx(-8 / 12)
 
 
-def test_scores_say_how_they_were_made():
+def test_likelihood_scores_have_units_and_signatures():
     found = scores(sample((-2.0, 1, 4), (-6.0, 2, 8)), sample((-10.0, 3, 20), index=1))
     expected = {
         "logprob_per_byte": ("nats", True, "bytes:32"),
@@ -79,18 +79,18 @@ def test_scores_say_how_they_were_made():
         assert score.signature == f"{name}|nrefs:var|agg:sum|end:no|{counted}|version:1|lang:en"
 
 
-def test_per_token_scores_of_models_with_other_tokenizers_do_not_compare():
+def test_likelihood_per_token_is_not_comparable_across_tokenizers():
     one, other = scores(sample((-2.0, 1, 4))), scores(sample((-2.0, 2, 4)))
     assert one["logprob_per_byte"] == other["logprob_per_byte"]
     for name in ("logprob_per_token", "perplexity"):
         assert one[name].signature != other[name].signature
 
 
-def test_the_prediction_does_not_matter():
+def test_likelihood_ignores_the_prediction():
     assert scores(sample((-2.0, 1, 4), prediction="xxxx")) == scores(sample((-2.0, 1, 4)))
 
 
-def test_each_language_has_its_own():
+def test_likelihood_is_scored_for_each_language():
     samples = [sample((-2.0, 1, 4)), sample((-9.0, 3, 9), index=1, language="zh")]
     found = score_samples(samples, find_metrics(["perplexity"], no_plugin), resamples=0)
     assert [(score.name, score.language, score.value) for score in found] == [
@@ -106,7 +106,7 @@ def test_each_language_has_its_own():
     [(), (LogLikelihood(logprob=-1.0, tokens=1, bytes=1),)],
     ids=["none", "fewer than references"],
 )
-def test_samples_of_a_run_that_measured_none_are_refused(metric: str, loglikelihoods: Sequence[LogLikelihood]):
+def test_likelihood_refuses_samples_without_loglikelihoods(metric: str, loglikelihoods: Sequence[LogLikelihood]):
     without = Sample(
         index=1,
         id="the second",
@@ -128,7 +128,7 @@ measurements = st.tuples(st.floats(-500, 0), st.integers(1, 60), st.integers(1, 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(measurements, min_size=1, max_size=3), min_size=1, max_size=8))
-def test_scores_are_ratios_of_sums_and_perplexity_their_exponential(rows: list[list[MetricResult]]):
+def test_likelihood_scores_are_ratios_of_sums(rows: list[list[MetricResult]]):
     found = scores(*(sample(*row, index=index) for index, row in enumerate(rows)))
     logprob, tokens, size = (sum(column) for column in zip(*(each for row in rows for each in row), strict=True))
     assert found["logprob_per_byte"].value == pytest.approx(logprob / size)
@@ -136,7 +136,7 @@ def test_scores_are_ratios_of_sums_and_perplexity_their_exponential(rows: list[l
     assert found["perplexity"].value == pytest.approx(math.exp(-logprob / tokens))
 
 
-def test_an_interval_is_around_the_ratio_of_sums():
+def test_likelihood_interval_contains_the_ratio_of_sums():
     found = scores(*(sample((-(index % 7) - 1.0, 1 + index % 3, 9), index=index) for index in range(60)), resamples=300)
     for score in found.values():
         assert score.low < score.value < score.high
@@ -149,7 +149,7 @@ def test_an_interval_is_around_the_ratio_of_sums():
         pytest.param([sample((0.0, 0, 0)), sample((-2.0, 1, 2), index=1)], id="no answer among answers"),
     ],
 )
-def test_references_without_text_do_not_make_numpy_warn(samples: list[Sample]):
+def test_likelihood_of_blank_references_makes_no_numpy_warning(samples: list[Sample]):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores(*samples, resamples=100)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import lmtasks
-from lmtasks import Example, Generation, LogLikelihood, Prompt, Run, Task
+from lmtasks import Example, Generate, LogLikelihood, Prompt, Run, Task
 from lmtasks.backends import Continuation, LanguageModel
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.config import EngineConfig
@@ -42,7 +42,7 @@ def make_task(examples: Sequence[Example] = EXAMPLES, **changes) -> Task:
         "prompts": {"plain": Prompt(user="Say $text", answer_prefix="Answer:")},
         "datasets": {"demo": lambda split: iter(examples if split == "test" else [])},
         "metrics": ("exact_match",),
-        "generation": Generation(max_new_tokens=4),
+        "output": Generate(max_new_tokens=4),
         "language": "en",
     }
     return Task(**(settings | changes))
@@ -308,7 +308,7 @@ def test_loglikelihood_truncates_no_prompt_that_fits_without_it(tmp_path):
         Example(id="a", inputs={"text": "x" * 50}, references=("y",)),
         Example(id="b", inputs={"text": "x"}, references=("y" * 60,)),
     ]
-    task = make_task(examples, fields={"text": lmtasks.Field(cut=True)})
+    task = make_task(examples, fields={"text": lmtasks.Field(truncatable=True)})
     options = {"output_dir": tmp_path, "on_overlong": "cut"}
     models = [FakeModel(lambda prompt: "x", context_length=90) for _ in range(2)]
     lmtasks.run(task, model=models[0], **options)

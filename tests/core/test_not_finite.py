@@ -14,21 +14,22 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import Example, Generation, RunOptions, Task
+from lmtasks import Example, Generate, RunOptions, Task
 from lmtasks.backends import Continuation, LanguageModel, Request
 from lmtasks.errors import AdapterError, ModelError
 from lmtasks.models.adapter_files import find_adapter
+from lmtasks.task import SamplingParams
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
-GREEDY = Generation(max_new_tokens=4)
+GREEDY = SamplingParams(max_new_tokens=4)
 SAMPLING = {
-    "temperature": Generation(max_new_tokens=4, temperature=0.7),
-    "top_k": Generation(max_new_tokens=4, temperature=0.7, top_k=5),
-    "top_p": Generation(max_new_tokens=4, temperature=0.7, top_p=0.8),
-    "repetition penalty": Generation(max_new_tokens=4, temperature=0.7, repetition_penalty=1.3),
+    "temperature": SamplingParams(max_new_tokens=4, temperature=0.7),
+    "top_k": SamplingParams(max_new_tokens=4, temperature=0.7, top_k=5),
+    "top_p": SamplingParams(max_new_tokens=4, temperature=0.7, top_p=0.8),
+    "repetition penalty": SamplingParams(max_new_tokens=4, temperature=0.7, repetition_penalty=1.3),
 }
-WAYS = {"greedy": GREEDY, "greedy with a penalty": Generation(max_new_tokens=4, repetition_penalty=1.3), **SAMPLING}
+WAYS = {"greedy": GREEDY, "greedy with a penalty": SamplingParams(max_new_tokens=4, repetition_penalty=1.3), **SAMPLING}
 TASK = Task(
     name="echo",
     version=1,
@@ -37,7 +38,7 @@ TASK = Task(
     prompts={"plain": "Say $text"},
     datasets={"demo": lambda split: iter([Example(id="a", inputs={"text": "nine"}, references=("nine",))])},
     metrics=("exact_match",),
-    generation=GREEDY,
+    output=Generate(max_new_tokens=4),
 )
 
 
@@ -77,7 +78,7 @@ def row_of(token: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return change
 
 
-def answer(model: LanguageModel, generation: Generation = GREEDY, adapter: str | None = None, text: str = "ferry"):
+def answer(model: LanguageModel, generation: SamplingParams = GREEDY, adapter: str | None = None, text: str = "ferry"):
     ids = tuple(model.tokenizer.encode(text, add_special_tokens=False))
     return list(model.generate([Request("a", ids, generation, adapter)], seed=0))
 

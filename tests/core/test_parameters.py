@@ -15,7 +15,7 @@ EXAMPLES = [Example(id="a", inputs={"text": "hi", "tone": "warm"}), Example(id="
 OWN = {
     "tone": Parameter(),
     "words": Parameter(type=int, minimum=1, maximum=50),
-    "polite": Parameter(value=True),
+    "polite": Parameter(default=True),
 }
 
 
@@ -38,11 +38,11 @@ def prompts(tmp_path, **parameters: object) -> list[str]:
     return [prompt.strip() for prompt in model.prompts]
 
 
-def test_a_value_stands_in_every_prompt_and_lines_of_what_is_not_set_are_left_out(tmp_path):
+def test_parameter_value_is_in_every_prompt_and_unset_lines_are_left_out(tmp_path):
     assert prompts(tmp_path) == ["hi\nTone: warm\nPolite: true", "ho\nPolite: true"]
 
 
-def test_what_is_set_takes_the_place_of_the_field(tmp_path):
+def test_parameter_that_is_set_replaces_the_field(tmp_path):
     set_to = prompts(tmp_path, tone="formal", words="12", polite="no")
     assert set_to == [f"{text}\nTone: formal\nWords: 12\nPolite: false" for text in ("hi", "ho")]
 
@@ -59,25 +59,25 @@ def test_what_is_set_takes_the_place_of_the_field(tmp_path):
         ("tone", "", 'parameter "tone" must be text'),
     ],
 )
-def test_a_value_of_another_type_or_out_of_range_is_refused(name, value, message):
+def test_parameter_refuses_wrong_types_and_ranges(name, value, message):
     with pytest.raises(UsageError, match='task "mail": parameter') as caught:
         plan_run(make_task(), RunOptions(parameters={name: value}))
     assert message in str(caught.value)
 
 
-def test_a_choice_is_one_of_those_that_there_are():
+def test_parameter_refuses_other_texts_than_its_choices():
     task = make_task(tone=Parameter(choices=("formal", "warm")))
     assert plan_run(task, RunOptions(parameters={"tone": "formal"})).task.settings["tone"] == "formal"
     with pytest.raises(UsageError, match="must be one of formal, warm, not 'forml'"):
         plan_run(task, RunOptions(parameters={"tone": "forml"}))
 
 
-def test_an_unknown_parameter_offers_the_nearest():
+def test_unknown_parameter_offers_the_nearest():
     with pytest.raises(UnknownNameError, match='no parameter of task "mail" is called "tome". Did you mean tone'):
         plan_run(make_task(), RunOptions(parameters={"tome": "x"}))
 
 
-def test_it_is_part_of_the_record_and_of_the_key(tmp_path):
+def test_parameters_are_part_of_the_record_and_of_the_key(tmp_path):
     runs = [
         lmtasks.run(make_task(), model=FakeModel(lambda _: "x"), output_dir=tmp_path, parameters=given)
         for given in ({}, {"words": 5}, {"words": "5"}, {"words": 6})
@@ -90,7 +90,7 @@ def test_it_is_part_of_the_record_and_of_the_key(tmp_path):
     assert "parameters: words 5, polite True" in (runs[1].path / "report.md").read_text()
 
 
-def test_ask_takes_parameters():
+def test_ask_accepts_parameters():
     model = FakeModel(lambda _: "x")
     lmtasks.ask(make_task(), "hi", model=model, parameters={"tone": "firm"})
     assert model.prompts[0].strip() == "hi\nTone: firm\nPolite: true"
@@ -99,19 +99,19 @@ def test_ask_takes_parameters():
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
-        (lambda: Parameter(value=3, maximum=2), "must be a whole number of at most 2"),
-        (lambda: Parameter(value="x", choices=("a", "b")), "must be one of a, b"),
-        (lambda: Parameter(value=3, type=str), "must be text"),
-        (lambda: make_task(tone=Parameter(value="x")), 'parameter "tone" has the name of a field, and must begin as'),
+        (lambda: Parameter(default=3, maximum=2), "must be a whole number of at most 2"),
+        (lambda: Parameter(default="x", choices=("a", "b")), "must be one of a, b"),
+        (lambda: Parameter(default=3, type=str), "must be text"),
+        (lambda: make_task(tone=Parameter(default="x")), 'parameter "tone" has the name of a field, and must not have'),
     ],
 )  # fmt: skip
-def test_a_parameter_that_contradicts_itself_is_refused(parameter, message):
+def test_parameter_with_contradictory_values_is_refused(parameter, message):
     with pytest.raises(ValueError, match=message):
         parameter()
 
 
-def test_a_range_may_have_one_end_and_numbers_may_be_whole():
-    assert Parameter(value=0.5, minimum=0).read(2) == 2.0
-    assert Parameter(value=0.5).read("1e-1") == 0.1
+def test_parameter_range_may_be_open_and_floats_may_be_whole():
+    assert Parameter(default=0.5, minimum=0).read(2) == 2.0
+    assert Parameter(default=0.5).read("1e-1") == 0.1
     with pytest.raises(ValueError, match="must be a number of at least 0"):
-        Parameter(value=0.5, minimum=0).read("nan")
+        Parameter(default=0.5, minimum=0).read("nan")

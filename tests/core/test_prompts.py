@@ -434,7 +434,7 @@ def test_no_text_adds_control_tokens_or_changes_on_its_way(make_tokenizer, docum
 
 # Prompts too long for the model
 
-CUTTABLE = {"document": Field(cut=True), "question": Field()}
+CUTTABLE = {"document": Field(truncatable=True), "question": Field()}
 
 
 def render_within(task: Task, example: Example, room: int, on_overlong="cut", *, tokenizer=None, fewshot=()):
@@ -445,14 +445,14 @@ def render_within(task: Task, example: Example, room: int, on_overlong="cut", *,
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip", "cut"])
 def test_prompt_that_fits_exactly_is_not_touched(on_overlong):
-    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     rendered = render_within(task, one(document="d" * 10), 13, on_overlong)
     assert (read(rendered), rendered.cut) == ("d" * 10 + "?\n:", {})
 
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip"])
 def test_overlong_prompt_is_refused_with_both_lengths_unless_it_may_be_cut(on_overlong):
-    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     with pytest.raises(OverlongPromptError, match='task "shorten", example "e7".* 13 tokens.* room for 12'):
         render_within(task, one("e7", document="d" * 10), 12, on_overlong)
 
@@ -472,14 +472,14 @@ def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
 
 
 def test_cut_goes_back_to_the_end_of_a_word_that_is_near_and_counts_every_character():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     rendered = render_within(task, one(document="word " * 19 + "words"), 60)
     assert read(rendered) == "word " * 10 + "word\n:"
     assert rendered.cut == {"document": 100 - 54}
 
 
 def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
-    fields = {"short": Field(cut=True), "long": Field(cut=True), "kept": Field()}
+    fields = {"short": Field(truncatable=True), "long": Field(truncatable=True), "kept": Field()}
     task = make_task(Prompt(user="$short|$long|$kept", answer_prefix=":"), fields=fields)
     example = one(short="s" * 20, long="l" * 40, kept="k" * 100)
     rendered = render_within(task, example, 20 + 40 + 100 + 4 - 15)
@@ -492,7 +492,7 @@ def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
 
 
 def test_cut_does_not_reach_the_examples_that_are_shown():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     shown = one("s", "x", document="s" * 50)
     rendered = render_within(task, one(document="d" * 50), 80, fewshot=[shown])
     assert read(rendered) == "s" * 50 + "\n: x\n\n" + "d" * 22 + "\n:"
@@ -532,7 +532,7 @@ class RunTokenizer(CharacterTokenizer):
 
 
 def test_cut_fits_where_the_end_of_the_text_has_far_fewer_tokens_than_its_beginning():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     rendered = render_within(task, one(document="x" * 10_000 + "-" * 10_000), 10_050, tokenizer=RunTokenizer())
     assert len(rendered.token_ids) <= 10_050
 
@@ -541,7 +541,7 @@ def test_cut_fits_where_the_end_of_the_text_has_far_fewer_tokens_than_its_beginn
 @given(document=HOSTILE.filter(str.strip), room=st.integers(40, 80))
 def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
     tokenizer = chat_tokenizer()
-    task = make_task(Prompt(user="Text: $document\nEnd"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="Text: $document\nEnd"), fields={"document": Field(truncatable=True)})
     document = (document * 20).strip()
     rendered = render_within(task, one(document=document), room, tokenizer=tokenizer)
     assert len(rendered.token_ids) <= room

@@ -14,6 +14,7 @@ from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.prompts import Renderer
 from lmtasks.reasoning import ReasoningParser
+from lmtasks.task import SamplingParams
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model
 
 SWITCH = (
@@ -97,7 +98,7 @@ def test_parse_knows_a_closing_marker_of_the_model_alone():
 @pytest.mark.parametrize("template", [None, CHAT_TEMPLATE, SWITCH])
 def test_run_scores_the_answer_behind_the_reasoning(template, tmp_path):
     answers = ["The ferry leaves at nine o'clock.", "It returns at six in the evening."]
-    task = make_task(*answers, generation=Generation(stop=("\n",)))
+    task = make_task(*answers, output=Generate(stop=("\n",)))
     model = model_with(template, *(f"<think>\nHm.\n</think>\n\n{answer}\nMore." for answer in answers))
     run = lmtasks.run(task, model=model, output_dir=tmp_path)
     assert {score.name: round(score.value, 6) for score in run.scores} == {"exact_match": 100.0, "BLEU": 100.0}
@@ -126,7 +127,9 @@ def test_resumed_run_reads_the_same_answers(tmp_path):
 
     answers = ["<think>a</think>one", "<think>b</think>two"]
     with pytest.raises(lmtasks.LmtasksError):
-        lmtasks.run(make_task("one", "two", parse=parse), model=model_with(None, *answers), output_dir=tmp_path)
+        lmtasks.run(
+            make_task("one", "two", output=Generate(parse=parse)), model=model_with(None, *answers), output_dir=tmp_path
+        )
     run = lmtasks.run(make_task("one", "two"), model=model_with(None), output_dir=tmp_path)
     assert [sample.prediction for sample in run.samples] == ["one", "two"]
 

@@ -15,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from lmtasks import Metric, Sample, Score
 from lmtasks.errors import MetricError
-from lmtasks.metrics import CORE, find_metrics, measure_samples, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, measure_samples, score_samples
 from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.tokenize import sentences, tokens
 
@@ -72,7 +72,7 @@ def assert_equals_rouge_score(
     """Compare for each pair of a prediction and a reference, and for the corpus of them."""
     samples = [sample(*pair, language=language, index=index) for index, pair in enumerate(pairs)]
     expected = np.array([by_rouge_score(scorer, *pair) for pair in pairs])
-    (measured,) = measure_samples(samples, [CORE[metric]])
+    (measured,) = measure_samples(samples, [BUILTIN_METRICS[metric]])
     per_example = measured.measurement.statistics[:, : len(KINDS)]
     np.testing.assert_allclose(per_example, expected, rtol=0, atol=1e-9)
     means = [score.value for score in scores(samples, metric).values()]
@@ -119,14 +119,14 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("stem", [True, False], ids=["stemmed", "not stemmed"])
-def test_english_rouge_is_that_of_rouge_score_for_each_example_and_the_corpus(stem: bool):
+def test_rouge_of_english_equals_rouge_score(stem: bool):
     scorer = RougeScorer(KINDS, use_stemmer=stem)
     assert_equals_rouge_score(scorer, "en", PAIRS["en"], "rouge" if stem else "rouge:nostem")
 
 
 @pytest.mark.parametrize("metric", ["rouge", "rouge:nostem"])
 @pytest.mark.parametrize("language", ["de", "zh", "ja"])
-def test_rouge_of_other_languages_has_the_formulas_of_rouge_score_over_tokens(language: str, metric: str):
+def test_rouge_of_other_languages_uses_the_formulas_of_rouge_score(language: str, metric: str):
     assert_equals_rouge_score(RougeScorer(KINDS, tokenizer=Tokenizer(tokens)), language, PAIRS[language], metric)
 
 
@@ -154,7 +154,7 @@ german_texts = st.lists(
 @pytest.mark.parametrize("stem", [True, False], ids=["stemmed", "not stemmed"])
 @settings(max_examples=60, deadline=None)
 @given(pairs=st.lists(st.tuples(english_texts, english_texts.filter(str.strip)), min_size=1, max_size=3))
-def test_english_rouge_is_that_of_rouge_score_for_any_text(stem: bool, pairs: list[tuple[str, str]]):
+def test_rouge_of_english_equals_rouge_score_for_any_text(stem: bool, pairs: list[tuple[str, str]]):
     scorer = RougeScorer(KINDS, use_stemmer=stem)
     assert_equals_rouge_score(scorer, "en", pairs, "rouge" if stem else "rouge:nostem")
 
@@ -162,7 +162,7 @@ def test_english_rouge_is_that_of_rouge_score_for_any_text(stem: bool, pairs: li
 @pytest.mark.parametrize(("language", "texts"), [("de", german_texts), ("zh", unspaced_texts), ("ja", unspaced_texts)])
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_rouge_of_other_languages_has_the_formulas_of_rouge_score_for_any_text(
+def test_rouge_of_any_text_in_other_languages_uses_the_same_formulas(
     language: str, texts: st.SearchStrategy[str], data: st.DataObject
 ):
     pairs = data.draw(st.lists(st.tuples(texts, texts.filter(str.strip)), min_size=1, max_size=3))
@@ -198,7 +198,7 @@ def several() -> list[Sample]:
     ]
 
 
-def test_the_best_reference_counts_for_each_kind():
+def test_rouge_uses_the_best_reference_for_each_variant():
     scorer = RougeScorer(KINDS, use_stemmer=True)
     best = [
         np.max([by_rouge_score(scorer, each.prediction, text) for text in each.references], 0) for each in several()
@@ -208,13 +208,13 @@ def test_the_best_reference_counts_for_each_kind():
     assert all("|nrefs:var|" in score.signature for score in found.values())
 
 
-def test_rouge_keeps_its_golden_values():
+def test_rouge_golden_values():
     # rouge-score 0.1.2, RougeScorer(use_stemmer=True): the mean over REFERENCES of the best F-measure.
     golden = {"rouge1": 50.2114, "rouge2": 16.2037, "rougeL": 35.2763, "rougeLsum": 43.3066}
     assert values(*several()) == pytest.approx(golden, abs=5e-5)
 
 
-def test_each_kind_of_rouge_takes_its_own_best_reference():
+def test_rouge_variants_may_use_different_references():
     words_alone, order_alone = "nine leaves ferry bread", "ferry leaves nine boats costs evening harbour"
     both = values(sample("ferry leaves nine bread", words_alone, order_alone, language="en"))
     singles = [values(sample("ferry leaves nine bread", text, language="en")) for text in (words_alone, order_alone)]
@@ -226,7 +226,7 @@ def test_each_kind_of_rouge_takes_its_own_best_reference():
 # What is compared
 
 
-def test_signatures_say_how_texts_were_compared():
+def test_rouge_signature_states_how_texts_are_compared():
     samples = [sample("渡轮", "渡轮", language="zh")]
     assert all("|tok:lmtasks2|stem:no|split:lmtasks1|" in score.signature for score in scores(samples).values())
     samples = [sample("ferry", "ferry", language="en-GB")]
@@ -251,23 +251,23 @@ def test_signatures_say_how_texts_were_compared():
     ],
 )
 @pytest.mark.parametrize("stated", [True, False], ids=["stated", "script"])
-def test_identical_texts_in_any_script_score_100_on_every_rouge(language: str, text: str, stated: bool):
+def test_rouge_of_identical_texts_in_any_script_is_100(language: str, text: str, stated: bool):
     # rouge-score's own tokenizer keeps ASCII alone, and gives 0 to identical Japanese.
     found = values(sample(text, text, language=language if stated else None))
     assert found == pytest.approx(dict.fromkeys(KINDS, 100))
 
 
-def test_identical_bengali_translations_of_an_english_text_score_100_on_rouge():
+def test_rouge_of_identical_bengali_translations_is_100():
     text = "আমি বাংলা ভাষা ভালোবাসি"
     assert values(sample(text, text, source="I love the Bengali language"))["rouge1"] == pytest.approx(100)
 
 
-def test_one_chinese_character_has_no_bigram():
+def test_rouge_of_one_chinese_character_has_no_bigram():
     found = values(sample("港", "港", language="zh"))
     assert found == pytest.approx({"rouge1": 100, "rouge2": 0, "rougeL": 100, "rougeLsum": 100})
 
 
-def test_chinese_rouge_counts_characters():
+def test_rouge_of_chinese_counts_characters():
     # 3 of 4 characters in common, and of the 3 bigrams the first 2.
     found = values(sample("九点离开", "九点离港", language="zh"))
     assert found == pytest.approx({"rouge1": 75, "rouge2": 200 / 3, "rougeL": 75, "rougeLsum": 75})
@@ -285,19 +285,17 @@ def test_chinese_rouge_counts_characters():
         ("nl", "boats", "boat", 0),
     ],
 )
-def test_letters_with_marks_are_letters_and_only_english_is_stemmed(
-    language: str, prediction: str, reference: str, expected: float
-):
+def test_rouge_keeps_marks_and_stems_only_english(language: str, prediction: str, reference: str, expected: float):
     assert values(sample(prediction, reference, language=language))["rouge1"] == pytest.approx(expected)
 
 
-def test_english_is_not_stemmed_where_that_is_asked():
+def test_rouge_nostem_does_not_stem_english():
     samples = [sample("leaving boats", "leaving boat", language="en")]
     assert scores(samples)["rouge1"].value == pytest.approx(100)
     assert scores(samples, "rouge:nostem")["rouge1"].value == pytest.approx(50)
 
 
-def test_an_empty_prediction_scores_0_and_counts():
+def test_rouge_of_an_empty_prediction_is_0():
     good = sample("bread costs two euros", "bread costs two euros", language="en")
     empty = sample("", "the ferry leaves at nine", language="en", index=1)
     assert values(good, empty) == pytest.approx(dict.fromkeys(KINDS, 50))
@@ -342,7 +340,7 @@ def test_rouge_lsum_compares_chinese_and_japanese_sentence_by_sentence(
 # jieba
 
 
-def test_a_missing_jieba_is_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch):
+def test_rouge_jieba_is_refused_without_jieba(monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr("lmtasks.metrics.packages.find_spec", asked.append)
     with pytest.raises(MetricError) as caught:
@@ -353,17 +351,17 @@ def test_a_missing_jieba_is_told_before_a_model_is_loaded(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("language", ["en", "ja", "de"])
-def test_jieba_serves_chinese_alone(language: str):
+def test_rouge_jieba_changes_only_chinese(language: str):
     # The metric itself: nothing of jieba is needed where no text is Chinese.
     samples = [sample("The boats left. 船は九時に出る。", "A boat left. 九時に船は出る。", language=language)]
-    usual, asked = (score_samples(samples, [CORE[metric]]) for metric in ("rouge", "rouge:jieba"))
+    usual, asked = (score_samples(samples, [BUILTIN_METRICS[metric]]) for metric in ("rouge", "rouge:jieba"))
     for score, other in zip(usual, asked, strict=True):
         name = f"{score.name}:jieba"
         assert other == replace(score, name=name, signature=score.signature.replace(score.name, name, 1))
 
 
 @pytest.mark.skipif(find_spec("jieba") is None, reason="jieba is not installed")
-def test_jieba_compares_chinese_by_words():
+def test_rouge_jieba_compares_chinese_by_words():
     import jieba
 
     found = scores([sample("我来到北京清华大学。", "我离开北京大学。", language="zh-CN")], "rouge:jieba")
@@ -398,7 +396,7 @@ def ngram_f1(prediction: str, reference: str, n: int) -> float:
     return 2 * (left & right).total() / max(1, left.total() + right.total())
 
 
-def test_rouge_of_every_character_keeps_its_golden_values():
+def test_rouge_char_golden_values():
     samples = [sample(*texts, language="zh", index=at) for at, texts in enumerate(OUTPUTS_AND_SUMMARIES)]
     found = {name: score.value for name, score in scores(samples, "rouge:char").items()}
     expected = [
@@ -412,7 +410,7 @@ def test_rouge_of_every_character_keeps_its_golden_values():
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "en", "de"])
-def test_rouge_of_every_character_has_the_formulas_of_rouge_score_in_every_language(language: str):
+def test_rouge_char_uses_the_formulas_of_rouge_score(language: str):
     scorer = RougeScorer(KINDS, tokenizer=Tokenizer(lambda text: list("".join(text.split()))))
     assert_equals_rouge_score(scorer, language, [pair for pairs in PAIRS.values() for pair in pairs], "rouge:char")
 
@@ -430,14 +428,12 @@ def test_rouge_of_every_character_has_the_formulas_of_rouge_score_in_every_langu
         ("", "九", 0, 1),
     ],
 )
-def test_rouge_of_every_character_counts_marks_digits_and_letters(
-    prediction: str, reference: str, hits: int, lengths: int
-):
+def test_rouge_char_counts_punctuation_digits_and_letters(prediction: str, reference: str, hits: int, lengths: int):
     found = scores([sample(prediction, reference, language="zh")], "rouge:char")
     assert found["rouge1"].value == pytest.approx(100 * 2 * hits / lengths)
 
 
-def test_rouge_of_every_character_has_a_signature_of_its_own_and_takes_the_best_reference():
+def test_rouge_char_has_its_signature_and_uses_the_best_reference():
     one, best = "九点开船。", "渡轮九点离开。"
     found = scores([sample("渡轮九点离开", one, best, language="zh")], "rouge:char")
     assert found["rouge1"].value == pytest.approx(100 * 12 / 13)
@@ -453,7 +449,9 @@ some_chinese = st.text("渡轮九点离开港口，。", max_size=8).map(lambda 
 @pytest.mark.parametrize(("language", "texts"), [("en", some_english), ("zh", some_chinese), ("de", german_texts)])
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_emptying_a_prediction_never_improves_rouge(language: str, texts: st.SearchStrategy[str], data: st.DataObject):
+def test_rouge_of_an_emptied_prediction_is_not_higher(
+    language: str, texts: st.SearchStrategy[str], data: st.DataObject
+):
     wanted = texts.filter(str.strip)
     pairs = data.draw(st.lists(st.tuples(st.text(max_size=12) | texts, wanted), min_size=1, max_size=4))
     samples = [sample(*pair, language=language, index=index) for index, pair in enumerate(pairs)]
@@ -468,7 +466,7 @@ def test_emptying_a_prediction_never_improves_rouge(language: str, texts: st.Sea
 @pytest.mark.parametrize("language", ["en", "zh", "de"])
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
-def test_texts_of_two_tokens_or_more_score_100_against_themselves(language: str, data: st.DataObject):
+def test_rouge_of_two_tokens_or_more_against_themselves_is_100(language: str, data: st.DataObject):
     two_or_more = {
         "en": english_texts.filter(lambda text: len(text.replace("\n", " ").split()) > 1),
         "zh": st.text("渡轮九点离开港口", min_size=2, max_size=20),
@@ -515,14 +513,14 @@ sequences = st.lists(st.sampled_from("abcd"), max_size=24) | st.lists(st.sampled
 @given(sequences, sequences)
 @example([], [])
 @example(list("ab"), list("ba"))
-def test_common_subsequences_are_those_of_a_plain_table(reference: list[str], candidate: list[str]):
+def test_lcs_equals_a_plain_table(reference: list[str], candidate: list[str]):
     assert lcs_length(reference, candidate) == table(reference, candidate)[-1][-1]
     assert lcs_positions(reference, candidate) == positions_by_table(reference, candidate)
 
 
 @settings(max_examples=80, deadline=None)
 @given(sequences, sequences)
-def test_positions_are_a_common_subsequence_of_full_length(reference: list[str], candidate: list[str]):
+def test_lcs_positions_are_a_subsequence_of_full_length(reference: list[str], candidate: list[str]):
     places = lcs_positions(reference, candidate)
     assert places == sorted(set(places), reverse=True)
     assert len(places) == lcs_length(reference, candidate) == lcs_length(candidate, reference)

@@ -29,7 +29,7 @@ def make_task(**changes: Any) -> Task:
         "name": "echo",
         "version": 1,
         "summary": "Echo.",
-        "fields": {"text": Field(cut=True)},
+        "fields": {"text": Field(truncatable=True)},
         "prompts": {"plain": "Say $text"},
         "datasets": {"demo": lambda split: iter(EXAMPLES if split == "test" else [])},
         "metrics": ("exact_match", "chrf"),

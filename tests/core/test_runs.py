@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Run, RunOptions, Task
+from lmtasks import Example, Field, Generate, Run, RunOptions, Task
 from lmtasks.errors import PluginError, PromptError, RunError, UnknownNameError, UsageError
 from lmtasks.testing import CharacterTokenizer, FakeModel
 
@@ -26,7 +26,7 @@ def make_task(**changes) -> Task:
         "name": "echo",
         "version": 1,
         "summary": "Echo.",
-        "fields": {"text": Field(cut=True)},
+        "fields": {"text": Field(truncatable=True)},
         "prompts": {"plain": "Say $text"},
         "datasets": {"demo": lambda split: iter(EXAMPLES if split == "test" else [])},
         "metrics": ("exact_match", "chrf"),
@@ -165,6 +165,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runs, lmtasks
 from pathlib import Path
 from lmtasks.testing import CharacterTokenizer, FakeModel
+from lmtasks.task import SamplingParams
 said = []
 def slow(prompt):
     said.append(prompt)
@@ -209,7 +210,7 @@ def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
     with pytest.raises(
         PluginError, match='task "echo": its parser failed on example "e3": ValueError: no three, p.*count as'
     ):
-        lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
+        lmtasks.run(make_task(output=Generate(parse=parse)), model=FakeModel(answer), output_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
     run = Run(folder)
     assert run.status == "failed"
@@ -341,7 +342,7 @@ def test_progress_counts_finished_examples(tmp_path):
 
 def test_ask_streams_what_the_task_parses(tmp_path):
     heard = []
-    task = make_task(generation=Generation(max_new_tokens=50))
+    task = make_task(output=Generate(max_new_tokens=50))
     said = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=heard.append)
     assert said == "answer 7"
     assert heard[-1] == said
@@ -371,7 +372,7 @@ def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
         return "wrong"
 
     with pytest.raises(PluginError):
-        lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
+        lmtasks.run(make_task(output=Generate(parse=parse)), model=FakeModel(answer), output_dir=tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     assert run.record.counts.reused == 6
     assert run.scores[0].value == 100
@@ -392,7 +393,7 @@ def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
         raise ValueError("broken today")
 
     with pytest.raises(PluginError):
-        lmtasks.run(make_task(parse=parse), model=FakeModel(answer), output_dir=tmp_path)
+        lmtasks.run(make_task(output=Generate(parse=parse)), model=FakeModel(answer), output_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
     report = (folder / "report.md").read_text()
     assert "Status: failed" in report
@@ -415,11 +416,11 @@ def test_settings_are_taken_as_python_callers_write_them(tmp_path):
 def test_single_names_are_no_letters():
     task = make_task(references="summary", metrics="rouge", fields={"text": Field(columns="body")})
     assert (task.references, task.metrics, task.fields["text"].columns) == (("summary",), ("rouge",), ("body",))
-    assert Generation(stop="END").stop == ("END",)
+    assert Generate(stop="END").stop == ("END",)
 
 
 def test_greedy_can_be_asked_of_a_task_that_samples(tmp_path):
-    task = make_task(generation=Generation(temperature=1.0, top_p=0.9))
+    task = make_task(output=Generate(temperature=1.0, top_p=0.9))
     run = lmtasks.run(task, model=FakeModel(answer), output_dir=tmp_path, temperature=0)
     assert run.record.generation.top_p == 1.0
 

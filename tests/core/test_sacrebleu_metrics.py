@@ -15,7 +15,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 
 from lmtasks import Metric, Sample, Score
 from lmtasks.errors import MetricError
-from lmtasks.metrics import CORE, find_metrics, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, score_samples
 
 Corpus = Callable[..., list[Sample]]
 
@@ -62,7 +62,9 @@ def sacrebleu_metric(name: str, language: str) -> BLEU | CHRF | TER:
 @pytest.mark.parametrize("nrefs", SIGNED_NREFS)
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", ["BLEU", "chrF", "chrF++", "TER"])
-def test_corpus_score_and_signature_are_those_of_sacrebleu(name: str, language: str, nrefs: str, corpus: Corpus):
+def test_sacrebleu_metrics_have_scores_and_signatures_of_sacrebleu(
+    name: str, language: str, nrefs: str, corpus: Corpus
+):
     samples = corpus(language, nrefs)
     theirs = sacrebleu_metric(name, language)
     # Words are what stands between spaces for tercom: it is given the characters of Thai, and the signature says so.
@@ -100,7 +102,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize(("language", "nrefs"), GOLDEN)
-def test_scores_keep_their_golden_values(language: str, nrefs: str, corpus: Corpus):
+def test_sacrebleu_metrics_golden_values(language: str, nrefs: str, corpus: Corpus):
     found = values(*corpus(language, nrefs))
     golden = dict(zip(("BLEU", "chrF", "chrF++", "TER"), GOLDEN[language, nrefs], strict=True))
     assert found == pytest.approx(golden, abs=5e-5)
@@ -109,7 +111,7 @@ def test_scores_keep_their_golden_values(language: str, nrefs: str, corpus: Corp
 # What may surprise
 
 
-def test_corpus_bleu_of_a_perfect_answer_of_three_words_is_0():
+def test_bleu_of_a_perfect_answer_of_three_words_is_0():
     # The surprise of the reference implementation: there is no 4-gram, and sacrebleu smooths none into being.
     short = sample("nine bread costs", "nine bread costs", language="en")
     assert BLEU().corpus_score([short.prediction], [list(short.references)]).score == 0
@@ -118,7 +120,7 @@ def test_corpus_bleu_of_a_perfect_answer_of_three_words_is_0():
     assert values(four)["BLEU"] == pytest.approx(100)
 
 
-def test_the_reference_of_an_empty_prediction_still_counts():
+def test_sacrebleu_metrics_count_the_reference_of_an_empty_prediction():
     good = sample("bread costs two euros", "bread costs two euros", language="en")
     empty = sample("", "the ferry leaves at nine", language="en", index=1)
     together = scores([good, empty])
@@ -132,7 +134,7 @@ def test_the_reference_of_an_empty_prediction_still_counts():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_corpus_of_empty_predictions_has_the_worst_scores(language: str, corpus: Corpus):
+def test_sacrebleu_metrics_of_empty_predictions_are_worst(language: str, corpus: Corpus):
     empty = [replace(each, prediction="") for each in corpus(language)]
     # TER has no worst value; 100 says that every word has to be written.
     assert values(*empty) == {"BLEU": 0, "chrF": 0, "chrF++": 0, "TER": 100}
@@ -162,7 +164,7 @@ def test_ter_counts_words_or_the_characters_of_unspaced_scripts(
     assert values(sample(prediction, reference, language=language))["TER"] == pytest.approx(100 * edits / words)
 
 
-def test_chrf_takes_words_into_account_only_with_two_pluses():
+def test_chrf_compares_words_only_as_chrf_plus_plus():
     # The same characters, divided in another way.
     found = values(sample("the ferry leaves at nine", "thef erryle avesat nine", language="en"))
     assert found["chrF"] == pytest.approx(100)
@@ -180,7 +182,7 @@ def test_chrf_takes_words_into_account_only_with_two_pluses():
         *((tag, "13a") for tag in ("en", "de", "fr-CA", "ru", "und-Latn", "th", "lo", "my", "km")),
     ],
 )
-def test_zh_ja_and_ko_choose_the_tokenizer_of_bleu_in_every_script(language: str, tokenizer: str):
+def test_bleu_tokenizer_depends_on_zh_ja_and_ko_in_every_script(language: str, tokenizer: str):
     score = scores([sample("a", "a", language=language)], "bleu")["BLEU"]
     assert f"|tok:{tokenizer}|" in score.signature
     assert score.signature.endswith(f"|lang:{language}")
@@ -195,7 +197,7 @@ def test_zh_ja_and_ko_choose_the_tokenizer_of_bleu_in_every_script(language: str
         ("jpn_Jpan", "今日は晴れです"),
     ],
 )
-def test_chinese_and_japanese_under_their_other_codes_are_not_scored_as_english(language: str, text: str):
+def test_bleu_tokenizer_knows_other_codes_of_chinese_and_japanese(language: str, text: str):
     found = scores([sample(text, text, language=language)])
     assert "tok:13a" not in found["BLEU"].signature
     assert found["BLEU"].value == pytest.approx(100)
@@ -205,9 +207,7 @@ def test_chinese_and_japanese_under_their_other_codes_are_not_scored_as_english(
 @pytest.mark.parametrize(
     ("name", "module", "extra"), [("bleu:ja-mecab", "MeCab", "ja"), ("bleu:ko-mecab", "mecab_ko", "ko")]
 )
-def test_a_missing_mecab_is_told_before_a_model_is_loaded(
-    name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_bleu_mecab_is_refused_without_mecab(name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr("lmtasks.metrics.packages.find_spec", asked.append)
     with pytest.raises(MetricError) as caught:
@@ -219,9 +219,9 @@ def test_a_missing_mecab_is_told_before_a_model_is_loaded(
 
 @pytest.mark.parametrize("name", ["bleu:ja-mecab", "bleu:ko-mecab"])
 @pytest.mark.parametrize("language", ["en", "zh", "th"])
-def test_mecab_serves_its_own_language_alone(name: str, language: str, corpus: Corpus):
+def test_bleu_mecab_changes_only_its_language(name: str, language: str, corpus: Corpus):
     # The metric itself: nothing of MeCab is needed where its language is not.
-    (usual,), (asked,) = (score_samples(corpus(language), [CORE[metric]]) for metric in ("bleu", name))
+    (usual,), (asked,) = (score_samples(corpus(language), [BUILTIN_METRICS[metric]]) for metric in ("bleu", name))
     label = name.replace("bleu", "BLEU")
     assert asked == replace(usual, name=label, signature=usual.signature.replace("BLEU", label, 1))
 
@@ -229,7 +229,7 @@ def test_mecab_serves_its_own_language_alone(name: str, language: str, corpus: C
 @pytest.mark.parametrize(
     ("name", "language", "module"), [("bleu:ja-mecab", "ja", "MeCab"), ("bleu:ko-mecab", "ko", "mecab_ko")]
 )
-def test_mecab_finds_words_where_it_is_installed(name: str, language: str, module: str, corpus: Corpus):
+def test_bleu_mecab_compares_words(name: str, language: str, module: str, corpus: Corpus):
     if find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
     samples = corpus(language, "ragged")
@@ -249,7 +249,7 @@ BEST = {"BLEU": 100, "chrF": 100, "chrF++": 100, "TER": 0}
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(english, min_size=1, max_size=3))
-def test_english_texts_of_four_words_or_more_are_best_against_themselves(texts: list[str]):
+def test_sacrebleu_metrics_are_best_for_identical_english_texts(texts: list[str]):
     samples = [sample(text, text, language="en", index=index) for index, text in enumerate(texts)]
     assert values(*samples) == pytest.approx(BEST)
 
@@ -257,14 +257,14 @@ def test_english_texts_of_four_words_or_more_are_best_against_themselves(texts: 
 @pytest.mark.parametrize("language", ["zh", "ja", "yue"])
 @settings(max_examples=20, deadline=None)
 @given(texts=st.lists(chinese, min_size=1, max_size=3))
-def test_chinese_texts_of_four_characters_or_more_are_best_against_themselves(language: str, texts: list[str]):
+def test_sacrebleu_metrics_are_best_for_identical_chinese_texts(language: str, texts: list[str]):
     samples = [sample(text, text, language=language, index=index) for index, text in enumerate(texts)]
     assert values(*samples) == pytest.approx(BEST)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(english, english, english), min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_the_order_of_references_does_not_matter(rows: list[tuple[str, str, str]], random):
+def test_sacrebleu_metrics_ignore_the_order_of_references(rows: list[tuple[str, str, str]], random):
     samples = [sample(row[0], *row[1:], language="en", index=index) for index, row in enumerate(rows)]
     turned = [replace(each, references=tuple(random.sample(each.references, 2))) for each in samples]
     assert values(*turned) == pytest.approx(values(*samples))

@@ -12,7 +12,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 import lmtasks
-from lmtasks import Example, Run, ScoreOptions, Task
+from lmtasks import Example, Generate, Run, ScoreOptions, Task
 from lmtasks.errors import DataError, LmtasksError, MetricError, RunError, UnknownNameError, UsageError
 from lmtasks.testing import FakeModel
 
@@ -172,7 +172,7 @@ def test_a_blank_line_is_an_empty_output_that_counts(data, tmp_path):
 def test_outputs_are_scored_as_they_are(data, tmp_path):
     # A task's parser is for what its own prompts bring forth.
     (tmp_path / "system.txt").write_text("a: b\n<|im_end|>\n\ud83d".encode("utf-8", "replace").decode() + "\n# d\n")
-    task = make_task(parse=lambda completion: pytest.fail("parsed"))
+    task = make_task(output=Generate(parse=lambda completion: pytest.fail("parsed")))
     assert predictions(score(data, tmp_path / "system.txt", task)) == ["a: b", "<|im_end|>", "?", "# d"]
 
 
@@ -603,7 +603,7 @@ def test_settings_that_cannot_be_are_refused_in_one_line(data, outputs, changes,
 def test_questions_without_an_answer_leave_numbers_that_json_knows(tmp_path, references):
     data = jsonl(tmp_path / "data.jsonl", [{"references": texts} for texts in references])
     (tmp_path / "system.txt").write_text("one\ntwo\n")
-    task = make_task(no_answer="none", metrics=("exact_match",))
+    task = make_task(output=Generate(no_answer="none"), metrics=("exact_match",))
     scored = score(data, tmp_path / "system.txt", task, output_dir=tmp_path / "runs", resamples=100)
     record = (scored.path / "run.json").read_text(encoding="utf-8")
     json.loads(record, parse_constant=lambda name: pytest.fail(f"run.json holds {name}"))

@@ -10,12 +10,14 @@ import pytest
 import regex
 
 from lmtasks import Metric, Sample, Score
-from lmtasks.metrics import CORE, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, score_samples
 from lmtasks.metrics.language import SPACED, UNSPACED, group_by_language, is_by_character, language_of
 from lmtasks.metrics.scoring import measure_samples
 from lmtasks.metrics.tokenize import tokens
 
-METRICS: Sequence[Metric] = [CORE[name] for name in ("bleu", "chrf", "chrf++", "ter", "rouge", "exact_match", "f1")]
+METRICS: Sequence[Metric] = [
+    BUILTIN_METRICS[name] for name in ("bleu", "chrf", "chrf++", "ter", "rouge", "exact_match", "f1")
+]
 BEST = {
     **dict.fromkeys(("BLEU", "chrF", "chrF++", "rouge1", "rouge2", "rougeL", "rougeLsum", "exact_match", "f1"), 100),
     "TER": 0,
@@ -105,7 +107,7 @@ def test_the_outputs_have_no_say_in_how_references_are_compared(metric: str):
     for language in (None, "shn", "en", "th"):
         for reference in (thai, english):
             signatures = {
-                tuple(score.signature for score in score_samples([each], [CORE[metric]], resamples=0))
+                tuple(score.signature for score in score_samples([each], [BUILTIN_METRICS[metric]], resamples=0))
                 for output in (thai, english, "", "1943")
                 for each in [sample(output, reference, language=language)]
             }
@@ -201,5 +203,5 @@ def test_scripts_without_spaces_are_those_that_unicode_breaks_elsewhere():
 def test_a_stated_language_is_doubted_where_its_script_is_another(
     language: str, reference: str, doubted: bool, caplog: pytest.LogCaptureFixture
 ):
-    measure_samples([sample("a", reference, language=language)], [CORE["chrf"]])
+    measure_samples([sample("a", reference, language=language)], [BUILTIN_METRICS["chrf"]])
     assert ("are stated to be in" in caplog.text) == doubted

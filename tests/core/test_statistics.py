@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Measurement, Metric, Sample, ScoreSpec
-from lmtasks.metrics import CORE, find_metrics, measure_samples, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, find_metrics, measure_samples, score_samples
 from lmtasks.metrics.statistics import (
     PairedTest,
     bootstrap_intervals,
@@ -47,7 +47,7 @@ def mean_of(*columns: Sequence[float]) -> Measurement:
 
 
 def measured(name: str, samples: Sequence[Sample]) -> Measurement:
-    (found,) = measure_samples(samples, [CORE[name]])
+    (found,) = measure_samples(samples, [BUILTIN_METRICS[name]])
     return found.measurement
 
 
@@ -94,11 +94,11 @@ def test_corpus_values_are_summed_exactly():
         ([0.0, 1.0], [0, 1]),
     ],
 )
-def test_holm_is_that_of_the_definition(raw: list[float], expected: list[float]):
+def test_holm_equals_its_definition(raw: list[float], expected: list[float]):
     assert holm(raw) == pytest.approx(expected)
 
 
-def test_a_test_that_was_not_made_does_not_count_for_holm():
+def test_holm_ignores_nan():
     assert holm([math.nan, 0.01, math.nan, 0.03]) == pytest.approx([math.nan, 0.02, math.nan, 0.03], nan_ok=True)
     assert all(map(math.isnan, holm([math.nan])))
 
@@ -120,7 +120,7 @@ def test_holm_never_lowers_keeps_the_order_and_ends_at_1(raw: list[float], shuff
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=30, max_size=120), st.integers(0, 2**32 - 1))
-def test_an_interval_contains_the_mean(values: list[float], seed: int):
+def test_interval_contains_the_mean(values: list[float], seed: int):
     low, high = bootstrap_intervals(mean_of(values), resamples=300, seed=seed)[0]
     # Of equal values every resample is the same, but for the last digits.
     assert low - 1e-12 <= np.mean(values) <= high + 1e-12
@@ -128,7 +128,7 @@ def test_an_interval_contains_the_mean(values: list[float], seed: int):
     assert high <= max(values) + 1e-12
 
 
-def test_an_interval_is_the_same_for_the_same_seed_alone():
+def test_interval_depends_on_the_seed_only():
     measurement = mean_of(np.random.default_rng(0).random(50), np.random.default_rng(1).random(50))
     first, again, other = (bootstrap_intervals(measurement, resamples=200, seed=seed) for seed in (3, 3, 4))
     assert first.shape == (2, 2)
@@ -137,7 +137,7 @@ def test_an_interval_is_the_same_for_the_same_seed_alone():
 
 
 @pytest.mark.parametrize("draw", ["random", "standard_exponential", "standard_normal"])
-def test_the_interval_of_a_mean_is_close_to_the_normal_one(draw: str):
+def test_interval_of_a_mean_is_close_to_the_normal_one(draw: str):
     values = getattr(np.random.default_rng(0), draw)(400)
     low, high = bootstrap_intervals(mean_of(values), resamples=4000)[0]
     half = 1.959964 * values.std() / math.sqrt(400)
@@ -145,7 +145,7 @@ def test_the_interval_of_a_mean_is_close_to_the_normal_one(draw: str):
     assert high == pytest.approx(values.mean() + half, abs=half / 8)
 
 
-def test_about_95_of_100_intervals_contain_the_truth():
+def test_interval_contains_the_truth_in_about_95_of_100():
     rng = np.random.default_rng(0)
     truths = np.array([0.5, 1.0, 0.7])
     inside = []
@@ -158,7 +158,7 @@ def test_about_95_of_100_intervals_contain_the_truth():
     assert ((coverage > 0.89) & (coverage < 0.985)).all()
 
 
-def test_a_corpus_score_is_resampled_as_a_whole():
+def test_interval_resamples_a_corpus_score_as_a_whole():
     # Not a mean over examples: of a ratio of sums, every resample sums anew. 4 resamples of 2 examples: 0/9, 4/13 twice
     # and 4/4, so their middle 95% reach from 0 to 1.
     ratio = Measurement(
@@ -170,14 +170,14 @@ def test_a_corpus_score_is_resampled_as_a_whole():
     assert corpus_values(ratio).tolist() == [4 / 13]
 
 
-def test_resamples_without_any_example_of_a_part_are_left_out():
+def test_interval_omits_undefined_resamples():
     nan = math.nan
     intervals = bootstrap_intervals(mean_of([0.25, nan, nan], [nan, 1, 0], [nan, nan, nan]), resamples=200)
     assert intervals[:2].tolist() == [[0.25, 0.25], [0, 1]]
     assert np.isnan(intervals[2]).all()
 
 
-def test_parts_of_a_set_have_intervals_of_their_own():
+def test_interval_exists_for_each_part():
     samples = [sample("nine", "nine"), sample("", "", index=1)]
     found = score_samples(samples, find_metrics(["exact_match"], None), resamples=100)
     assert [(score.name, score.n, score.low, score.high) for score in found] == [
@@ -187,7 +187,7 @@ def test_parts_of_a_set_have_intervals_of_their_own():
     ]
 
 
-class Whole:
+class Whole(Metric):
     """A metric that knows its score for the corpus alone."""
 
     name = "whole"
@@ -200,7 +200,7 @@ class Whole:
         return Measurement(statistics=np.zeros((len(samples), 0)), specs=kinds, combine=combine)
 
 
-def test_a_score_without_statistics_has_no_interval():
+def test_interval_needs_statistics():
     assert isinstance(Whole(), Metric)
     samples = english(3, wrong=0.5, seed=1)
     assert not can_be_resampled(Whole().measure(samples, "en"))
@@ -208,7 +208,7 @@ def test_a_score_without_statistics_has_no_interval():
     assert (score.value, score.low, score.high) == (7, None, None)
 
 
-def test_one_example_cannot_be_resampled():
+def test_interval_needs_two_examples():
     assert not can_be_resampled(mean_of([0.5]))
     assert can_be_resampled(mean_of([0.5, 0.5]))
 
@@ -218,7 +218,7 @@ def test_one_example_cannot_be_resampled():
 
 @pytest.mark.parametrize("name", ALWAYS)
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_identical_systems_do_not_differ_at_all(name: str, language: str, corpus: Corpus):
+def test_paired_test_of_identical_systems_finds_no_difference(name: str, language: str, corpus: Corpus):
     first, second = (measured(name, corpus(language, "ragged")) for _ in range(2))
     tested = paired_test(first, second, resamples=200, trials=200)
     nothing = [0.0] * len(first.specs)
@@ -227,7 +227,7 @@ def test_identical_systems_do_not_differ_at_all(name: str, language: str, corpus
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "chrf++", "ter", "rouge", "exact_match", "f1"])
-def test_a_clearly_better_system_is_found(name: str):
+def test_paired_test_finds_a_clearly_better_system(name: str):
     worse, better = english(40, wrong=0.7, seed=1), english(40, wrong=0.05, seed=2)
     tested = paired_test(measured(name, worse), measured(name, better), resamples=500, trials=500)
     assert (tested.p_bootstrap < 0.01).all()
@@ -238,7 +238,7 @@ def test_a_clearly_better_system_is_found(name: str):
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "ter", "rouge", "f1"])
-def test_sides_can_be_swapped(name: str):
+def test_paired_test_is_symmetric(name: str):
     first, second = (measured(name, english(20, wrong=wrong, seed=seed)) for wrong, seed in ((0.5, 1), (0.4, 2)))
     there, back = paired_test(first, second, trials=400), paired_test(second, first, trials=400)
     assert (there.difference != 0).all()
@@ -248,7 +248,7 @@ def test_sides_can_be_swapped(name: str):
     assert (back.low, back.high) == (pytest.approx(-there.high), pytest.approx(-there.low))
 
 
-def test_a_test_is_the_same_for_the_same_seed_alone():
+def test_paired_test_depends_on_the_seed_only():
     rng = np.random.default_rng(0)
     first, second = mean_of(rng.random(30)), mean_of(rng.random(30))
 
@@ -260,7 +260,7 @@ def test_a_test_is_the_same_for_the_same_seed_alone():
     assert one != other
 
 
-def test_examples_are_compared_in_pairs():
+def test_paired_test_compares_examples_in_pairs():
     # Examples differ much more than the systems do: unpaired, nothing could be said.
     rng = np.random.default_rng(0)
     first = rng.random(100)
@@ -272,7 +272,7 @@ def test_examples_are_compared_in_pairs():
 
 
 @pytest.mark.parametrize("draw", ["random", "standard_exponential", "standard_normal"])
-def test_the_interval_of_a_difference_is_close_to_the_normal_one(draw: str):
+def test_paired_test_interval_is_close_to_the_normal_one(draw: str):
     rng = np.random.default_rng(0)
     first, second = rng.random(400), getattr(rng, draw)(400)
     tested = paired_test(mean_of(first), mean_of(second), resamples=4000, trials=10)
@@ -300,7 +300,7 @@ def share_as_far(differences: Sequence[float], observed: float) -> float:
         ([0.3, -0.2, 0.7, 0.4, 0.1, 0.6, -0.05], None),
     ],
 )
-def test_the_probability_of_few_examples_is_that_of_all_their_permutations(values: list[float], by_hand: float | None):
+def test_paired_test_of_few_examples_tries_all_permutations(values: list[float], by_hand: float | None):
     signs = list(itertools.product([1, -1], repeat=len(values)))
     exact = share_as_far([np.dot(sign, values) / len(values) for sign in signs], np.mean(values))
     assert by_hand is None or exact == pytest.approx(by_hand)
@@ -310,7 +310,7 @@ def test_the_probability_of_few_examples_is_that_of_all_their_permutations(value
 
 
 @pytest.mark.parametrize("name", ["bleu", "ter", "rouge"])
-def test_the_probability_of_a_corpus_score_is_that_of_all_exchanges_of_outputs(name: str):
+def test_paired_test_of_a_corpus_score_tries_all_exchanges(name: str):
     # Outputs are exchanged as texts and scored from the beginning, 2^5 times.
     first, second = english(5, wrong=0.6, seed=1), english(5, wrong=0.3, seed=4)
 
@@ -332,14 +332,14 @@ def test_the_probability_of_a_corpus_score_is_that_of_all_exchanges_of_outputs(n
         assert p == pytest.approx(exact, abs=0.02)
 
 
-def test_no_probability_is_0():
+def test_paired_test_p_is_never_0():
     # The observed outcome is one of those that can be.
     tested = paired_test(mean_of([0.0] * 60), mean_of([1.0] * 60), resamples=99, trials=199)
     assert tested.p_bootstrap[0] == pytest.approx(1 / 100)
     assert tested.p_randomisation[0] == pytest.approx(1 / 200)
 
 
-def test_probabilities_are_uniform_where_systems_do_not_differ():
+def test_paired_test_p_is_uniform_without_a_difference():
     rng = np.random.default_rng(0)
     found = []
     for seed in range(400):
@@ -362,12 +362,12 @@ def test_probabilities_are_uniform_where_systems_do_not_differ():
     ],
     ids=["other examples", "other statistics"],
 )
-def test_what_is_not_of_the_same_shape_cannot_be_paired(first: Measurement, second: Measurement):
+def test_paired_test_refuses_different_shapes(first: Measurement, second: Measurement):
     with pytest.raises(ValueError, match=r"\(2, 2\).*cannot be paired"):
         paired_test(first, second)
 
 
-def test_a_part_that_is_nowhere_has_no_probability():
+def test_paired_test_p_of_an_absent_part_is_nan():
     nan = math.nan
     first, second = mean_of([0.1, 0.2, 0.3], [nan] * 3), mean_of([0.4, 0.6, 0.5], [nan] * 3)
     tested = paired_test(first, second, resamples=50, trials=50)
@@ -375,7 +375,7 @@ def test_a_part_that_is_nowhere_has_no_probability():
         assert np.isnan(numbers).tolist() == [False, True]
 
 
-def test_few_examples_have_an_exact_probability_whatever_the_seed():
+def test_paired_test_of_few_examples_is_exact_for_any_seed():
     first, second = mean_of([0.1, 0.2, 0.3, 0.4]), mean_of([0.2, 0.4, 0.6, 0.3])
     # Differences 1, 2, 3 and -1: of 16 ways to swap, those whose sum is 5 or more away from 0 are counted by hand:
     # all signs kept (5), the last one turned (7), the first two alone the other way are nearer; and their mirrors,

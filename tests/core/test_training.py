@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Prompt, Run, Task
+from lmtasks import Example, Field, Generate, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
@@ -65,11 +65,11 @@ def make_task(**changes) -> Task:
         "name": "first",
         "version": 3,
         "summary": "Say the first words.",
-        "fields": {"text": Field(cut=True), "hint": Field(required=False)},
+        "fields": {"text": Field(truncatable=True), "hint": Field(required=False)},
         "prompts": {"plain": Prompt(system="You repeat.", user="$text\nHint: $hint", answer_prefix="First:")},
         "datasets": {"demo": lambda split: iter([])},
         "metrics": ("exact_match", "chrf"),
-        "generation": Generation(max_new_tokens=4),
+        "output": Generate(max_new_tokens=4),
     }
     return Task(**(values | changes))
 
@@ -230,7 +230,7 @@ def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, 
 def test_where_there_is_no_right_answer_the_task_says_what_is_learned(tmp_path, tiny_folder, data):
     made = [{"id": "none", "text": "no boat", "references": []}, {"id": "one", "text": "a boat", "references": ["it"]}]
     files = {**data, "data": write(tmp_path / "none.jsonl", made)}
-    planned = ready(tiny_folder, files, make_task(no_answer="unknown"))
+    planned = ready(tiny_folder, files, make_task(output=Generate(max_new_tokens=4, no_answer="unknown")))
     learned = [
         planned.loaded.tokenizer.decode(list(item.token_ids[-item.learned :])) for item in planned.prepared.train.items
     ]

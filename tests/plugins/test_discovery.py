@@ -58,19 +58,19 @@ def make_sample(prediction: str, reference: str) -> Sample:
 # Finding
 
 
-def test_installed_plugins_are_found_with_their_distribution_and_version():
+def test_find_plugins_returns_distribution_and_version():
     [titles] = find_plugins()["titles"]
     assert (titles.name, titles.module) == ("titles", "lmtasks_titles")
     assert (titles.distribution, titles.version, titles.origin) == ("lmtasks-titles", "1.2.0", "lmtasks-titles 1.2.0")
 
 
-def test_first_party_plugins_come_through_the_same_door():
+def test_first_party_plugins_are_entry_points_too():
     found = find_plugins()
     assert {plugin.distribution for name in FIRST_PARTY for plugin in found[name]} == {"lmtasks"}
     assert {name for name, plugins in found.items() if plugins[0].distribution == "lmtasks"} == set(FIRST_PARTY)
 
 
-def test_a_distribution_listed_twice_on_the_path_is_one_plugin(tmp_path, monkeypatch):
+def test_find_plugins_counts_a_distribution_once(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     info = tmp_path / "lmtasks_titles-1.2.0.dist-info"
     info.mkdir()
@@ -79,7 +79,7 @@ def test_a_distribution_listed_twice_on_the_path_is_one_plugin(tmp_path, monkeyp
     assert [plugin.origin for plugin in find_plugins()["titles"]] == ["lmtasks-titles 1.2.0"]
 
 
-def test_what_is_left_of_a_distribution_without_metadata_hides_no_other_plugin(tmp_path, monkeypatch):
+def test_find_plugins_ignores_a_distribution_without_metadata(tmp_path, monkeypatch):
     info = tmp_path / "lmtasks_remains-0.1.dist-info"
     info.mkdir()
     (info / "entry_points.txt").write_text("[lmtasks]\nremains = lmtasks_remains\n")
@@ -94,15 +94,15 @@ def test_what_is_left_of_a_distribution_without_metadata_hides_no_other_plugin(t
 # Loading as little as is needed
 
 
-def test_a_task_loads_its_own_plugin_and_no_other():
+def test_task_loads_only_its_plugin():
     modules = modules_after("from lmtasks.plugins import Registry; Registry().task('summarization')")
     plugins = {name for name in modules if name.startswith("lmtasks_plugins.")}
     assert plugins == {"lmtasks_plugins.summarization"}
     assert not modules.intersection(HEAVY)
 
 
-def test_looking_for_plugins_imports_none():
-    code = "from lmtasks.plugins import Registry; assert 'titles' in Registry().found"
+def test_registry_imports_no_plugin_when_it_is_made():
+    code = "from lmtasks.plugins import Registry; assert 'titles' in Registry().discovered"
     modules = modules_after(code, plugins=EXAMPLE_PLUGINS)
     assert not [name for name in modules if name.startswith(("lmtasks_plugins", "lmtasks_titles", "lmtasks_broken"))]
 
@@ -112,26 +112,26 @@ def test_looking_for_plugins_imports_none():
     [
         "import lmtasks.cli.main",
         "from lmtasks.cli.main import main; main(['run', '--help'])",
-        "from lmtasks import Example, Field, Generation, Metric, Prompt, Task, hookimpl",
+        "from lmtasks import Example, Field, Generate, Metric, Prompt, Task, hookimpl",
     ],
     ids=["import of the command line", "--help of a command", "what a plugin imports"],
 )
-def test_starting_imports_nothing_heavy(code):
+def test_start_imports_nothing_heavy(code):
     assert not modules_after(code).intersection(HEAVY)
 
 
 # Names
 
 
-def test_a_bare_name_means_the_first_task_of_the_plugin():
+def test_bare_name_means_the_first_task_of_the_plugin():
     task, plugin = Registry().task("translation")
-    assert (task.name, plugin.found.name) == ("translation/en-zh", "translation")
+    assert (task.name, plugin.discovered.name) == ("translation/en-zh", "translation")
     assert Registry().task("qa")[0].name == "qa"
 
 
-def test_a_variant_is_found_by_its_full_name():
+def test_variant_has_its_full_name():
     task, plugin = Registry().task("qa/closed-book")
-    assert (task.name, plugin.found.name) == ("qa/closed-book", "qa")
+    assert (task.name, plugin.discovered.name) == ("qa/closed-book", "qa")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_variant_is_found_by_its_full_name():
         ("qa/", "qa"),
     ],
 )
-def test_an_unknown_task_offers_the_nearest(wrong, nearest):
+def test_unknown_task_offers_the_nearest(wrong, nearest):
     with pytest.raises(UnknownNameError) as caught:
         Registry().task(wrong)
     message = str(caught.value)
@@ -153,12 +153,12 @@ def test_an_unknown_task_offers_the_nearest(wrong, nearest):
     assert nearest in message.partition("Did you mean")[2].rstrip("?").split()
 
 
-def test_a_task_like_no_other_gets_the_whole_list():
+def test_unknown_task_without_a_similar_one_lists_all():
     with pytest.raises(UnknownNameError, match=r"Known: email-reply, qa, .*titles, translation/cs-en"):
         Registry().task("xxxxxxxxxx")
 
 
-def test_an_unknown_plugin_offers_the_nearest():
+def test_unknown_plugin_offers_the_nearest():
     with pytest.raises(UnknownNameError, match='no plugin is called "titels". Did you mean titles'):
         Registry().load("titels")
 
@@ -172,12 +172,12 @@ def test_an_unknown_plugin_offers_the_nearest():
         ("lenghts/length_ratio", "lengths"),
     ],
 )
-def test_an_unknown_metric_offers_the_nearest(wrong, nearest):
+def test_unknown_plugin_metric_offers_the_nearest(wrong, nearest):
     with pytest.raises(UnknownNameError, match=f"Did you mean {nearest}"):
         find_metrics([wrong], Registry().metric)
 
 
-def test_a_plugin_without_tasks_does_not_make_it_seem_that_there_are_no_tasks():
+def test_plugin_without_tasks_offers_tasks_of_others():
     with pytest.raises(UnknownNameError) as caught:
         Registry().task("lengths")
     assert "There is none at all" not in str(caught.value)
@@ -187,7 +187,7 @@ def test_a_plugin_without_tasks_does_not_make_it_seem_that_there_are_no_tasks():
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_the_error_of_a_broken_plugin_names_plugin_distribution_version_cause_and_place(name):
+def test_broken_plugin_error_names_distribution_version_and_cause(name):
     [found] = find_plugins()[name]
     message = error_of(name)
     assert message.startswith(f'plugin "{name}" (lmtasks-{name} {found.version})')
@@ -198,36 +198,36 @@ def test_the_error_of_a_broken_plugin_names_plugin_distribution_version_cause_an
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name not in ("broken-type", "broken-name")])
-def test_the_place_of_a_failure_is_in_the_plugin_and_not_in_what_loads_it(name):
+def test_broken_plugin_error_names_a_line_of_the_plugin(name):
     message = error_of(name)
     assert "importlib" not in message
     assert "site-packages" not in message
 
 
-def test_a_misspelt_hook_is_told_the_hooks_that_exist():
+def test_misspelt_hook_error_lists_the_hooks():
     assert error_of("broken-hook").endswith("hooks: register_metrics, register_tasks")
 
 
-def test_a_plugin_error_keeps_its_cause_for_the_traceback():
+def test_plugin_error_keeps_its_cause():
     with pytest.raises(PluginError) as caught:
         Registry().load("broken-import")
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 @pytest.mark.parametrize("broken", [*BROKEN, "twice"])
-def test_a_failed_plugin_leaves_nothing_behind_that_blames_the_next(broken):
+def test_broken_plugin_does_not_affect_the_next(broken):
     registry = Registry()
     with pytest.raises(PluginError):
         registry.load(broken)
     for name in GOOD:
-        assert registry.load(name).found.name == name
+        assert registry.load(name).discovered.name == name
     with pytest.raises(PluginError, match=f'^plugin "{broken}" '):
         registry.load(broken)
 
 
-def test_all_plugins_load_with_the_broken_kept_by_name():
+def test_load_all_returns_errors_of_broken_plugins_by_name():
     loaded, broken = Registry().load_all()
-    assert {plugin.found.name for plugin in loaded} >= set(GOOD)
+    assert {plugin.discovered.name for plugin in loaded} >= set(GOOD)
     assert set(broken) == {*BROKEN, "twice"}
     for name, error in broken.items():
         assert str(error).startswith(f'plugin "{name}" ')
@@ -235,15 +235,15 @@ def test_all_plugins_load_with_the_broken_kept_by_name():
         assert not [other for other in others if f'"{other}"' in str(error)]
 
 
-def test_two_distributions_with_one_plugin_name_are_both_named():
-    assert len(Registry().found["twice"]) == 2
+def test_duplicate_plugin_error_names_both_distributions():
+    assert len(Registry().discovered["twice"]) == 2
     message = error_of("twice")
     assert message.startswith('plugin "twice" is claimed by ')
     assert "lmtasks-twice-left 1.0.0" in message
     assert "lmtasks-twice-right 2.0.0" in message
 
 
-def test_a_duplicate_is_imported_from_neither_distribution(monkeypatch):
+def test_duplicate_plugin_is_not_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, "lmtasks_twice", raising=False)
     error_of("twice")
     assert "lmtasks_twice" not in sys.modules
@@ -261,7 +261,12 @@ PLUGIN = "from lmtasks import Task, hookimpl\n@hookimpl\ndef register_{hook}({ar
         ("tasks", "", "yield 'made'", "register_tasks returned str, expected a list of lmtasks.Task"),
         ("tasks", "registry", "return []", "registry"),
         ("tasks", "", "return Task(name='made', version=1)", "TypeError: .*'summary'.*lmtasks_made.py, line 4"),
-        ("metrics", "", "return [len]", "a metric is builtin_function_or_method, which is no lmtasks.Metric"),
+        (
+            "metrics",
+            "",
+            "return [len]",
+            "a metric is builtin_function_or_method, which is not a subclass of lmtasks.Metric",
+        ),
         ("tasks", "", "return None", "register_tasks returned None"),
         ("tasks", "", f"return {TASK}", "register_tasks returned Task, expected a list of lmtasks.Task"),
     ],
@@ -276,7 +281,7 @@ PLUGIN = "from lmtasks import Task, hookimpl\n@hookimpl\ndef register_{hook}({ar
         "returns one task, not a list",
     ],
 )
-def test_what_a_hook_does_wrong_is_told(tmp_path, monkeypatch, hook, arguments, body, expected):
+def test_hook_that_returns_something_wrong_is_refused(tmp_path, monkeypatch, hook, arguments, body, expected):
     (tmp_path / "lmtasks_made.py").write_text(PLUGIN.format(hook=hook, arguments=arguments, body=body))
     info = tmp_path / "lmtasks_made-4.5.dist-info"
     info.mkdir()
@@ -306,7 +311,7 @@ def hook_names() -> list[str]:
 
 
 @pytest.mark.parametrize("hook", hook_names())
-def test_every_hook_has_a_test_and_a_good_plugin_that_implements_it(hook):
+def test_hooks_all_have_a_test_and_an_example(hook):
     assert [name for name in globals() if name.startswith(f"test_{hook}_")]
     assert hook in implemented("titles") | implemented("lengths")
 
@@ -326,7 +331,7 @@ def test_register_metrics_offers_metrics_to_every_task():
     assert (score.name, score.value, score.unit) == ("length_ratio", 0.5, "ratio")
 
 
-def test_a_run_scores_with_the_metric_of_another_plugin(tmp_path):
+def test_run_scores_with_the_metric_of_another_plugin(tmp_path):
     run = lmtasks.run(
         "titles",
         model=FakeModel(lambda prompt: "A title"),

@@ -9,12 +9,13 @@ import pytest
 
 import lmtasks
 from lmtasks.errors import PluginError, UnknownNameError
+from lmtasks.parsers import first_paragraph
 from lmtasks.plugins import DISABLED, FILES, Registry
 from lmtasks.plugins.yaml_schema import task_schema
 from lmtasks.testing import FakeModel
 
 PYTHON = """
-from lmtasks import DataFile, Task, hookimpl
+from lmtasks import DataFile, Generate, Task, hookimpl
 from pathlib import Path
 
 @hookimpl
@@ -22,7 +23,7 @@ def register_tasks():
     return [
         Task(name=name, version=1, summary="Shout.", fields=["text"], prompts={"plain": "Shout: $text"},
              datasets={"demo": DataFile(path=Path(__file__).with_name("data.jsonl"), license="MIT")},
-             metrics=["exact_match"], parse=str.upper)
+             metrics=["exact_match"], output=Generate(parse=str.upper))
         for name in ("shout", "shout/louder")
     ]
 """
@@ -65,7 +66,7 @@ def refused(write_file, text) -> str:
 # In place of a task
 
 
-def test_a_python_file_runs_in_place_of_a_task(write_file, tmp_path):
+def test_python_file_runs_as_a_task(write_file, tmp_path):
     path = write_file("lmtasks_shout.py", PYTHON)
     run = lmtasks.run(str(path), model=FakeModel(["one"]), output_dir=tmp_path / "runs")
     task = run.record.task
@@ -74,7 +75,7 @@ def test_a_python_file_runs_in_place_of_a_task(write_file, tmp_path):
     assert run.scores[0].value == 100
 
 
-def test_a_yaml_file_runs_in_place_of_a_task(write_file, tmp_path):
+def test_yaml_file_runs_as_a_task(write_file, tmp_path):
     model = FakeModel(["ONE\n"])
     run = lmtasks.run(str(write_file("titles.yaml", YAML)), model=model, output_dir=tmp_path / "runs")
     assert model.prompts == ["Paragraph: one\n"]
@@ -82,22 +83,22 @@ def test_a_yaml_file_runs_in_place_of_a_task(write_file, tmp_path):
     assert run.scores[0].value == 100
 
 
-def test_a_file_takes_the_place_of_an_installed_plugin_of_its_name(write_file):
+def test_plugin_file_replaces_an_installed_plugin_of_its_name(write_file):
     registry = Registry()
     task, plugin = registry.task(str(write_file("titles.yaml", YAML)))
-    assert plugin.found.file and list(task.prompts) == ["plain"]
+    assert plugin.discovered.file and list(task.prompts) == ["plain"]
     assert registry.task("titles")[0] == task
-    assert Registry().task("titles")[1].found.file is None
+    assert Registry().task("titles")[1].discovered.file is None
 
 
 @pytest.mark.parametrize("name", ["gone.py", "gone.yaml", "deep/gone.yml"])
-def test_a_file_that_is_not_there_is_told(name, tmp_path, monkeypatch):
+def test_missing_plugin_file_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PluginError, match=f"^{name}: cannot be read .No such file or directory."):
         Registry().task(name)
 
 
-def test_a_python_file_that_fails_is_told_with_its_line(write_file):
+def test_python_file_error_names_its_line(write_file):
     path = write_file("bad.py", "x = 1\nraise ValueError('no')\n")
     with pytest.raises(
         PluginError,
@@ -109,25 +110,25 @@ def test_a_python_file_that_fails_is_told_with_its_line(write_file):
 # With --plugin
 
 
-def test_a_file_that_was_named_offers_its_tasks_by_name(write_file, monkeypatch):
+def test_plugin_file_offers_its_tasks_by_name(write_file, monkeypatch):
     monkeypatch.setenv(FILES, os.pathsep.join([str(write_file("a.py", PYTHON)), str(write_file("b.yaml", YAML))]))
     registry = Registry()
     assert registry.task("shout/louder")[0].name == "shout/louder"
     assert registry.task("shout")[0].name == "shout"
-    assert registry.task("titles")[1].found.distribution == "b.yaml"
-    assert {"shout", "titles", "summarization"} <= {plugin.found.name for plugin in registry.load_all()[0]}
+    assert registry.task("titles")[1].discovered.distribution == "b.yaml"
+    assert {"shout", "titles", "summarization"} <= {plugin.discovered.name for plugin in registry.load_all()[0]}
 
 
-def test_a_broken_file_that_was_named_stops_who_named_it_and_is_listed(write_file, monkeypatch):
+def test_broken_plugin_file_is_an_error_and_is_listed(write_file, monkeypatch):
     path = write_file("bad.py", "raise ValueError('no')")
     monkeypatch.setenv(FILES, str(path))
     with pytest.raises(PluginError, match="ValueError: no"):
         Registry().task("titles")
     loaded, broken = Registry().load_all()
-    assert str(path) in broken and "titles" in {plugin.found.name for plugin in loaded}
+    assert str(path) in broken and "titles" in {plugin.discovered.name for plugin in loaded}
 
 
-def test_two_files_of_one_name_are_a_conflict(write_file, monkeypatch):
+def test_plugin_files_of_one_name_are_a_conflict(write_file, monkeypatch):
     files = [write_file("a.yaml", YAML), write_file("b.yaml", YAML + "language: en\n")]
     monkeypatch.setenv(FILES, os.pathsep.join(map(str, files)))
     with pytest.raises(
@@ -136,31 +137,31 @@ def test_two_files_of_one_name_are_a_conflict(write_file, monkeypatch):
         Registry().task("titles")
 
 
-def test_a_plugin_that_is_switched_off_is_not_loaded(monkeypatch):
+def test_disabled_plugin_is_not_loaded(monkeypatch):
     monkeypatch.setenv(DISABLED, "titles, qa,not-there")
     registry = Registry()
     assert {"titles", "qa"} == set(registry.disabled)
-    with pytest.raises(PluginError, match='"titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'):
+    with pytest.raises(PluginError, match='"titles" is disabled by --no-plugin or LMTASKS_DISABLE_PLUGINS'):
         registry.task("titles")
-    assert "titles" not in {plugin.found.name for plugin in registry.load_all()[0]}
+    assert "titles" not in {plugin.discovered.name for plugin in registry.load_all()[0]}
     assert registry.task("summarization")
 
 
 # What YAML may say
 
 
-def test_the_short_and_the_long_form_mean_the_same(write_file):
+def test_yaml_short_and_long_forms_are_equal(write_file):
     short = read(write_file, YAML)
     long = read(
         write_file,
         YAML.replace('plain: "Paragraph: $text"', 'plain: {user: "Paragraph: $text"}')
-        + "fields: {text: {required: true}}\nparse: strip\ngeneration: {max_new_tokens: 128}\n",
+        + "fields: {text: {required: true}}\noutput: {max_new_tokens: 128, parse: strip}\n",
     )
     assert short == long
     assert list(short.fields) == ["text"]
 
 
-def test_everything_a_task_has_can_be_said(write_file, tmp_path):
+def test_yaml_has_every_part_of_a_task(write_file, tmp_path):
     (tmp_path / "lora").mkdir()
     task = read(
         write_file,
@@ -169,7 +170,7 @@ name: mail/formal
 version: 3
 summary: All of it.
 fields:
-  text: {columns: [body, content.text], cut: true}
+  text: {columns: [body, content.text], truncatable: true}
   subject: {required: false}
 references: reply
 prompts:
@@ -180,38 +181,51 @@ prompts:
       $text
       Tone: $tone
     answer_prefix: "Reply:"
-    separator: "\\n==\\n"
+    example_separator: "\\n==\\n"
 datasets:
   demo: data.jsonl
   mails: {hub: org/mails, revision: abc, config: en, columns: {text: body}, license: CC-BY-4.0}
 metrics: chrf
-parse: first_paragraph
-generation: {max_new_tokens: 9, stop: ["##"], temperature: 0.5, top_p: 0.9, top_k: 5, repetition_penalty: 1.1}
+output:
+  max_new_tokens: 9
+  stop: "##"
+  temperature: 0.5
+  top_p: 0.9
+  top_k: 5
+  repetition_penalty: 1.1
+  parse: first_paragraph
+  no_answer: none
 language: en
-no_answer: none
 require_columns: {lang: en}
 adapter: lora
 parameters:
-  tone: {value: formal, choices: [formal, friendly], summary: how it sounds}
-  words: {type: int, least: 1}
+  tone: {default: formal, choices: [formal, friendly], summary: how it sounds}
+  words: {type: int, minimum: 1}
   mood: calm
 """.replace("Tone: $tone", "Tone: $tone, $words, $mood"),
     )
-    assert task.fields["text"] == lmtasks.Field(columns=("body", "content.text"), cut=True)
+    assert task.fields["text"] == lmtasks.Field(columns=("body", "content.text"), truncatable=True)
     assert not task.fields["subject"].required and task.references == ("reply",)
     assert task.prompts["plain"].example_separator == "\n==\n"
     assert task.datasets["demo"] == lmtasks.DataFile(path=tmp_path / "data.jsonl")
     assert task.datasets["mails"] == lmtasks.HubDataset(
         id="org/mails", revision="abc", config="en", columns={"text": "body"}, license="CC-BY-4.0"
     )
-    assert task.generation == lmtasks.Generation(
-        max_new_tokens=9, stop=("##",), temperature=0.5, top_p=0.9, top_k=5, repetition_penalty=1.1
+    assert task.output == lmtasks.Generate(
+        max_new_tokens=9,
+        stop=("##",),
+        temperature=0.5,
+        top_p=0.9,
+        top_k=5,
+        repetition_penalty=1.1,
+        parse=first_paragraph,
+        no_answer="none",
     )
     assert (task.metrics, task.language, task.require_columns) == (("chrf",), "en", {"lang": "en"})
     assert task.adapter == tmp_path / "lora"
-    assert task.settings == {"tone": "formal", "mood": "calm"}
-    assert task.with_settings({"words": "3"}).settings["words"] == 3
-    assert [task.parse(text) for text in ("a\n\nb", "None.", "none", "none of it")] == ["a", "", "", "none of it"]
+    assert task.parameter_values == {"tone": "formal", "mood": "calm"}
+    assert task.with_settings({"words": "3"}).parameter_values["words"] == 3
+    assert [task.output.read(text) for text in ("a\n\nb", "None.", "none", "none of it")] == ["a", "", "", "none of it"]
 
 
 @pytest.mark.parametrize(
@@ -240,18 +254,18 @@ parameters:
         ),
         (
             "metrics:",
-            "parse: frist_line\nmetrics:",
+            "output: {parse: frist_line}\nmetrics:",
             'line 11: no parser is called "frist_line". Did you mean first_line',
         ),
         (
             "metrics:",
-            "generation: {max_tokens: 5}\nmetrics:",
-            'line 11: no key of generation is called "max_tokens". Did you mean max_new_tokens',
+            "output: {max_tokens: 5}\nmetrics:",
+            'line 11: no key of output is called "max_tokens". Did you mean max_new_tokens',
         ),
-        ("metrics:", "generation: {top_p: 0.5}\nmetrics:", "line 11: generation: top_p and top_k need a temperature"),
+        ("metrics:", "output: {top_p: 0.5}\nmetrics:", "line 11: output: top_p and top_k need a temperature"),
         (
             "metrics:",
-            "parameters: {n: {type: int, value: x}}\nmetrics:",
+            "parameters: {n: {type: int, default: x}}\nmetrics:",
             "line 11: parameters.n: must be a whole",
         ),
         ("metrics:", "1: 2\nmetrics:", "line 11: 1: expected text as a key, got 1; put it in quotes"),
@@ -273,38 +287,38 @@ parameters:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(before, after, message, write_file):
+def test_yaml_errors_name_the_line(before, after, message, write_file):
     assert before in YAML
     assert message in refused(write_file, YAML.replace(before, after, 1))
 
 
-def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(write_file):
+def test_yaml_aliases_that_grow_without_bound_are_refused(write_file):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     told = refused(write_file, "\n".join([*lines, YAML]))
     assert "line 5: stands for more than 10,000 values, by its aliases" in told
 
 
-def test_an_alias_stands_for_what_it_names(write_file):
+def test_yaml_alias_is_resolved(write_file):
     text = YAML.replace("  plain: ", "  plain: &ask ", 1).replace("datasets:", "  again: *ask\ndatasets:", 1)
     task = read(write_file, text)
     assert task.prompts["again"] == task.prompts["plain"]
 
 
-def test_a_file_in_another_encoding_is_told_with_its_line(tmp_path):
+def test_yaml_in_another_encoding_is_refused_with_its_line(tmp_path):
     path = tmp_path / "task.yaml"
     path.write_bytes(YAML.replace("paragraph", "päragraph").encode("latin-1"))
     with pytest.raises(PluginError, match="line 3: not UTF-8; save the file as UTF-8"):
         Registry().task(str(path))
 
 
-def test_a_field_that_no_data_has_is_told_with_the_files_columns(write_file, tmp_path):
+def test_yaml_field_without_a_column_lists_the_columns(write_file, tmp_path):
     path = write_file("task.yaml", YAML.replace("$text", "$body"))
     with pytest.raises(lmtasks.LmtasksError, match='data.jsonl, line 1: no field "body"'):
         lmtasks.run(str(path), model=FakeModel([]), output_dir=tmp_path / "runs")
 
 
-def test_an_unknown_metric_of_another_plugin_is_told(write_file, tmp_path):
+def test_yaml_with_an_unknown_plugin_metric_is_refused(write_file, tmp_path):
     path = write_file("task.yaml", YAML.replace("rouge", "lengths/length_ration"))
     with pytest.raises(UnknownNameError, match="Did you mean length_ratio"):
         lmtasks.run(str(path), model=FakeModel([]), output_dir=tmp_path / "runs")
@@ -313,14 +327,30 @@ def test_an_unknown_metric_of_another_plugin_is_told(write_file, tmp_path):
 # For editors
 
 
-def test_the_schema_names_every_key_and_what_it_means():
+def test_yaml_schema_describes_every_key():
     schema = task_schema()
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"name", "version", "summary", "prompts", "datasets", "metrics"}
     for name, key in schema["properties"].items():
-        assert key.get("description") or name in ("name", "generation", "fields", "summary"), name
-    assert "first_line" in schema["properties"]["parse"]["enum"]
+        assert key.get("description") or name in ("name", "fields", "summary"), name
+    assert "first_line" in schema["$defs"]["OutputKeys"]["properties"]["parse"]["enum"]
     alone, listed = schema["properties"]["metrics"]["anyOf"]
     # What the file may not name is marked while one types.
     assert alone["not"] == listed["items"]["not"] == {"pattern": "^evaluate:"}
+
+
+def test_registry_executes_a_file_once(write_file, tmp_path):
+    log = tmp_path / "log"
+    path = write_file("shout.py", f"with open({str(log)!r}, 'a') as log:\n    log.write('x')\n{PYTHON}")
+    registry = Registry()
+    first, again = registry.task(str(path)), registry.task(str(path))
+    assert first == again and log.read_text() == "x"
+
+
+def test_run_all_executes_a_file_once(write_file, tmp_path):
+    log = tmp_path / "log"
+    path = write_file("shout.py", f"with open({str(log)!r}, 'a') as log:\n    log.write('x')\n{PYTHON}")
+    tasks = [(str(path), None), (str(path), None)]
+    lmtasks.api.run_all(tasks, lmtasks.RunOptions(output_dir=tmp_path / "runs"), model=FakeModel(lambda _: "ONE"))
+    assert log.read_text() == "x"

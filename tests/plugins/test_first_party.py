@@ -12,13 +12,13 @@ from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.testing import STRANGE_TEXTS, FakeModel, check_task
 from lmtasks_plugins.qa import short_answer
-from lmtasks_plugins.summarization import first_line
+from lmtasks_plugins.summarization import read_headline
 
 TITLES = Path(__file__).parents[1] / "data" / "example_plugins" / "lmtasks_titles.py"
 TASKS = {
     task.name: task
     for plugin in Registry().load_all()[0]
-    if plugin.found.distribution == "lmtasks"
+    if plugin.discovered.distribution == "lmtasks"
     for task in plugin.tasks.values()
 }
 OTHERS = ("zh", "de", "fr", "es", "ja", "ko", "ru", "cs", "uk")
@@ -50,7 +50,7 @@ def perfect(known: Sequence[Example]) -> Callable[[str], str]:
     return answer
 
 
-def test_the_first_party_tasks_are_these():
+def test_first_party_tasks_are_these():
     assert set(TASKS) == {*SIXTEEN, *(f"translation/{pair}" for pair in PAIRS)}
 
 
@@ -58,15 +58,15 @@ def test_the_first_party_tasks_are_these():
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_a_first_party_task_keeps_its_promises(task):
+def test_first_party_task_passes_the_checks(task):
     check_task(task)
 
 
-def test_the_example_of_a_third_party_plugin_keeps_its_promises():
+def test_example_plugin_passes_the_checks():
     check_task(Registry().task("titles")[0])
 
 
-def test_a_complete_plugin_fits_in_one_file_of_less_than_forty_lines():
+def test_example_plugin_has_less_than_forty_lines():
     assert len(TITLES.read_text(encoding="utf-8").splitlines()) < 40
 
 
@@ -74,14 +74,14 @@ def test_a_complete_plugin_fits_in_one_file_of_less_than_forty_lines():
 
 
 @pytest.mark.parametrize("name", SIXTEEN)
-def test_a_demo_has_sixteen_examples_in_two_splits(name):
+def test_demo_has_sixteen_examples_in_two_splits(name):
     test, train = examples(TASKS[name], "test"), examples(TASKS[name], "train")
     assert len(test) + len(train) == 16
     assert not {example.id for example in test} & {example.id for example in train}
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_the_translation_corpus_has_24_sentences_in_every_language(pair):
+def test_translation_demo_has_24_sentences_in_every_language(pair):
     task = TASKS[f"translation/{pair}"]
     every = examples(task)
     assert len(every) == 24
@@ -90,7 +90,7 @@ def test_the_translation_corpus_has_24_sentences_in_every_language(pair):
     assert task.language == pair.partition("-")[2]
 
 
-def test_a_pair_and_its_reverse_translate_the_same_sentences():
+def test_translation_pair_and_its_reverse_have_the_same_sentences():
     there, back = examples(TASKS["translation/en-zh"]), examples(TASKS["translation/zh-en"])
     assert [(item.inputs["text"], item.answer) for item in there] == [
         (item.answer, item.inputs["text"]) for item in back
@@ -99,21 +99,21 @@ def test_a_pair_and_its_reverse_translate_the_same_sentences():
 
 @pytest.mark.parametrize("name", CHINESE)
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_some_examples_are_chinese_and_most_are_not(name, split):
+def test_demo_has_some_chinese_examples(name, split):
     languages = [example.language for example in examples(TASKS[name], split)]
     assert set(languages) == {"en", "zh"}
     assert 0 < languages.count("zh") < len(languages) / 2
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_some_questions_cannot_be_answered_from_the_text(split):
+def test_qa_demo_has_unanswerable_questions(split):
     every = examples(TASKS["qa"], split)
     unanswerable = [example for example in every if example.references == ("",)]
     assert 0 < len(unanswerable) < len(every) / 2
     assert {example.answer for example in unanswerable} == {"unanswerable"}
 
 
-def test_every_other_answer_stands_word_by_word_in_the_text():
+def test_qa_demo_answers_are_extracts_of_the_text():
     for example in examples(TASKS["qa"]):
         if example.references != ("",):
             assert any(reference in example.inputs["context"] for reference in example.references), example.id
@@ -122,7 +122,7 @@ def test_every_other_answer_stands_word_by_word_in_the_text():
 @pytest.mark.parametrize(
     ("name", "field"), [("email-reply", "points"), ("email-reply", "tone"), ("qa/customer-service", "context")]
 )
-def test_an_optional_field_is_used_by_the_demo(name, field):
+def test_demo_uses_optional_fields(name, field):
     task = TASKS[name]
     assert not task.fields[field].required
     assert any(field in example.inputs for example in examples(task))
@@ -149,7 +149,7 @@ def test_an_optional_field_is_used_by_the_demo(name, field):
         ("", ""),
     ],
 )
-def test_a_short_answer_is_the_first_line(completion, answer):
+def test_short_answer_returns_the_first_line(completion, answer):
     assert short_answer(completion) == answer
 
 
@@ -165,13 +165,13 @@ def test_a_short_answer_is_the_first_line(completion, answer):
         ("  \n ", ""),
     ],
 )
-def test_a_headline_is_the_first_line_without_label_and_quotes(completion, headline):
-    assert first_line(completion) == headline
+def test_read_headline_removes_label_and_quotes(completion, headline):
+    assert read_headline(completion) == headline
 
 
-@pytest.mark.parametrize("parse", [short_answer, first_line])
+@pytest.mark.parametrize("parse", [short_answer, read_headline])
 @pytest.mark.parametrize("completion", STRANGE_TEXTS)
-def test_what_is_parsed_stays_as_it_is_when_parsed_again(parse, completion):
+def test_parsers_are_idempotent(parse, completion):
     once = parse(completion)
     assert "\n" not in once
     assert parse(once) == once
@@ -181,7 +181,7 @@ def test_what_is_parsed_stays_as_it_is_when_parsed_again(parse, completion):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_first_party_task_runs_from_end_to_end(tmp_path, task):
+def test_first_party_task_runs(tmp_path, task):
     model = FakeModel(lambda prompt: " The ferry leaves at nine.")
     run = lmtasks.run(task, model=model, output_dir=tmp_path)
     [folder] = tmp_path.iterdir()
@@ -204,7 +204,7 @@ def test_a_first_party_task_runs_from_end_to_end(tmp_path, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_right_answers_score_full_marks(tmp_path, task):
+def test_right_answers_have_the_best_scores(tmp_path, task):
     model = FakeModel(perfect(examples(TASKS[task])))
     run = lmtasks.run(task, model=model, output_dir=tmp_path, max_new_tokens=5000)
     assert run.scores
@@ -212,7 +212,7 @@ def test_right_answers_score_full_marks(tmp_path, task):
     assert run.record.counts.truncated_outputs == 0
 
 
-def test_right_answers_of_qa_match_exactly_in_both_languages_the_unanswerable_among_them(tmp_path):
+def test_qa_right_answers_match_exactly_in_both_languages(tmp_path):
     known = examples(TASKS["qa"], "test")
     run = lmtasks.run("qa", model=FakeModel(perfect(known)), output_dir=tmp_path)
     scores = [(score.name, score.language, score.value) for score in run.scores]
@@ -224,7 +224,7 @@ def test_right_answers_of_qa_match_exactly_in_both_languages_the_unanswerable_am
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
-def test_a_few_shot_prompt_shows_training_examples_before_the_one_that_is_asked(tmp_path, task, chat):
+def test_fewshot_prompt_shows_training_examples_first(tmp_path, task, chat):
     model = FakeModel(lambda prompt: "x", chat=chat)
     lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, limit=1)
     [prompt] = model.prompts

@@ -23,7 +23,7 @@ from lmtasks.runs import Run
 from lmtasks.testing import FakeModel
 
 TASK = """
-from lmtasks import DataFunction, Example, Measurement, Prompt, ScoreSpec, Task, hookimpl
+from lmtasks import DataFunction, Example, Generate, Measurement, Metric, Prompt, ScoreSpec, Task, hookimpl
 
 EXAMPLES = [Example(id=id, inputs={{"text": id}}, references=(id,)) for id in ("one", "two", "three")]
 
@@ -36,7 +36,7 @@ def ask(inputs):
 def parse(completion):
     {parse}
 
-class Metric:
+class Share(Metric):
     name = "share"
 
     def measure(self, samples, language):
@@ -48,8 +48,8 @@ class Metric:
 def register_tasks():
     {register}
     return [Task(name="bad", version=1, summary="Bad.", fields=["text"], prompts={{"plain": Prompt(user=ask)}},
-                 datasets={{"demo": DataFunction(read=read, license="MIT")}}, metrics=["exact_match", Metric()],
-                 parse=parse)]
+                 datasets={{"demo": DataFunction(read=read, license="MIT")}}, metrics=["exact_match", Share()],
+                 output=Generate(parse=parse))]
 """
 GOOD = {
     "read": 'return EXAMPLES if split == "test" else []',
@@ -115,7 +115,7 @@ def test_what_goes_wrong_while_it_is_loaded(code: str, cause: str, install, tmp_
     assert str(caught.value).startswith('plugin "bad" (lmtasks-bad 2.5)')
     assert cause in str(caught.value) and "\n" not in str(caught.value)
     loaded, broken = Registry().load_all()
-    assert "bad" in broken and "titles" in {plugin.found.name for plugin in loaded}
+    assert "bad" in broken and "titles" in {plugin.discovered.name for plugin in loaded}
     others_work(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_a_requirement_is_known_in_any_spelling(install, tmp_path):
 def test_an_error_of_lmtasks_that_it_raises_is_its_own(part, install, tmp_path):
     install("bad", bad(**{part: "import lmtasks; raise lmtasks.LmtasksError('no such folder')"}))
     loaded, broken = Registry().load_all()
-    assert "titles" in {plugin.found.name for plugin in loaded}
+    assert "titles" in {plugin.discovered.name for plugin in loaded}
     assert str(broken["bad"]).startswith('plugin "bad" (lmtasks-bad 1.0)')
     assert "LmtasksError: no such folder (" in str(broken["bad"])
 
@@ -146,16 +146,16 @@ def test_an_error_of_lmtasks_that_it_raises_is_its_own(part, install, tmp_path):
     ["name = []", "name = ''", "name = property(lambda self: 1 / 0)", "__getattr__ = lambda self, name: 1 / 0"],
 )
 def test_a_metric_without_a_sound_name_costs_its_plugin_alone(metric, install):
-    code = f"class Odd:\n    {metric}\n    def measure(self, samples, language): ...\n"
+    code = f"class Odd(Metric):\n    {metric}\n    def measure(self, samples, language): ...\n"
     install("bad", bad(top=code) + "\n@hookimpl\ndef register_metrics():\n    return [Odd()]\n")
     loaded, broken = Registry().load_all()
-    assert "titles" in {plugin.found.name for plugin in loaded}
+    assert "titles" in {plugin.discovered.name for plugin in loaded}
     assert str(broken["bad"]).startswith('plugin "bad" (lmtasks-bad 1.0): ')
 
 
 def test_a_module_that_cannot_be_looked_through_costs_its_plugin_alone(install):
     install("bad", bad() + "\ndef __dir__():\n    raise KeyError('gone')\n")
-    assert "cannot be looked through for hooks: KeyError: 'gone'" in str(Registry().load_all()[1]["bad"])
+    assert "cannot be searched for hooks: KeyError: 'gone'" in str(Registry().load_all()[1]["bad"])
 
 
 def test_damaged_metadata_of_another_package_costs_no_plugin(install, tmp_path, monkeypatch, caplog):
@@ -165,15 +165,15 @@ def test_damaged_metadata_of_another_package_costs_no_plugin(install, tmp_path, 
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
     (info / "entry_points.txt").write_bytes(b"[lmtasks]\nno equals sign \xff\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert {"bad", "titles", "summarization"} <= set(Registry().found)
+    assert {"bad", "titles", "summarization"} <= set(Registry().discovered)
     assert f"{info}: entry_points.txt cannot be read" in caplog.text
 
 
 def test_who_takes_the_name_of_a_plugin_of_lmtasks_is_left_out(install, tmp_path):
     install("qa", bad().replace('name="bad"', 'name="qa"'))
     registry = Registry()
-    assert registry.task("qa")[1].found.distribution == "lmtasks"
-    [(found, error)] = registry.refused
+    assert registry.task("qa")[1].discovered.distribution == "lmtasks"
+    [(found, error)] = registry.shadowed
     assert found.distribution == "lmtasks-qa"
     assert "has the name of one that lmtasks brings, and is left out" in str(error)
 
@@ -360,7 +360,7 @@ def test_what_a_metric_does_to_its_samples_reaches_no_other(harm, install, tmp_p
     rows = "import numpy as np; n = len(samples)"
     returned = "return Measurement(statistics=np.ones((n, 1)), specs=KINDS, combine=lambda sums: sums)"
     code = bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"{rows}; {harm}; {returned}")
-    install("bad", code.replace('["exact_match", Metric()]', '[Metric(), "exact_match"]'))
+    install("bad", code.replace('["exact_match", Share()]', '[Share(), "exact_match"]'))
     run = run_bad(tmp_path)
     assert {score.name: score.value for score in run.scores}["exact_match"] == 100
 
@@ -435,7 +435,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
 @pytest.mark.parametrize(
     "returned, told",
     [
-        ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no kinds"),
+        ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no specs"),
         (
             "Measurement(statistics=[[1.0]] * 3, specs=(ScoreSpec(name=3, signature=''),), combine=sum)",
             "name of one of",
@@ -446,7 +446,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
         ("Measurement(statistics=[['x']] * 3, specs=KINDS, combine=lambda sums: sums)", "str_, expected numbers"),
         (
             "Measurement(statistics=[[1.0]] * 3, specs=('share',), combine=lambda sums: sums)",
-            "one of its kinds is str, expected",
+            "one of its specs is str, expected",
         ),
         ("Measurement(statistics=[[1.0]] * 3, specs=KINDS, combine=lambda sums: sums[0])", "combine returns values of"),
         ("Measurement(statistics=[[1.0]] * 3, specs=KINDS, combine=lambda sums: 1 / 0)", "ZeroDivisionError"),
@@ -479,7 +479,7 @@ def test_a_metric_that_is_no_number_is_left_out_with_a_word(install, tmp_path, c
 
 
 def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_path):
-    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
     install("bad", code)
     with pytest.raises(PluginError, match=r'^metric "bad/share" \(lmtasks-bad 1.0\) failed: KeyError'):
         lmtasks.run(
@@ -488,7 +488,7 @@ def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_
 
 
 def test_a_failing_metric_costs_a_scoring_its_score_alone(install, tmp_path):
-    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n")
+    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n")
     run = lmtasks.run("titles", model=FakeModel(lambda _: "x"), output_dir=tmp_path / "runs")
     failures: list[LmtasksError] = []
     scored = lmtasks.score(run, metrics=("chrf", "bad/share"), on_failure=failures.append)

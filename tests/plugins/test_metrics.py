@@ -10,7 +10,7 @@ from process_state import state
 from test_isolation import STATE, bad, only_run, others_work, run_bad
 
 import lmtasks
-from lmtasks.checks.plugin import METRICS, check_plugin
+from lmtasks.checks.plugin import METRICS_WORK, check_plugin
 from lmtasks.errors import MetricError, PluginError
 from lmtasks.testing import FakeModel, check_task
 
@@ -20,7 +20,7 @@ KINDS = """
 KINDS = (ScoreSpec(name="share", signature="share"),)
 TWO = (*KINDS, ScoreSpec(name="other", signature="other"))
 """
-MEASURED = "import numpy as np; return Measurement(statistics={statistics}, specs={kinds}, combine={combine})"
+MEASURED = "import numpy as np; return Measurement(statistics={statistics}, specs={specs}, combine={combine})"
 STATISTICS = "[[float(sample.prediction == 'one'), 1.0] for sample in samples]"
 RATIO = "lambda sums: sums[..., :1] / sums[..., 1:]"
 STATE_OF_ITS_OWN = "(lambda calls: lambda sums: sums[..., :1] * (calls.append(1) or len(calls)))([])"
@@ -38,18 +38,18 @@ NOT_BY_ROWS = {
 }
 
 
-def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, kinds: str = "KINDS") -> str:
-    return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, specs=kinds, combine=combine))
+def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, specs: str = "KINDS") -> str:
+    return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, specs=specs, combine=combine))
 
 
 @pytest.mark.parametrize("combine, told", NOT_BY_ROWS.values(), ids=NOT_BY_ROWS)
-def test_a_combine_that_does_not_take_rows_is_refused(combine, told, install, tmp_path):
+def test_combine_that_does_not_accept_rows_is_refused(combine, told, install, tmp_path):
     install("bad", measuring(combine=combine))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
     line = str(caught.value)
     assert line.startswith('metric "share" of task "bad" (lmtasks-bad 1.0) failed: ') and "\n" not in line
-    assert "combine must take sums of shape [..., statistics] and return values of shape [..., kinds]" in line
+    assert "combine must take sums of shape [..., statistics] and return values of shape [..., specs]" in line
     assert told in line
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
 
@@ -59,7 +59,7 @@ def test_a_combine_that_does_not_take_rows_is_refused(combine, told, install, tm
     [STATE_OF_ITS_OWN, "lambda sums: sums[..., :1] * np.random.random()"],
     ids=["counts its calls", "draws"],
 )
-def test_a_combine_that_depends_on_more_than_the_sums_is_refused(combine, install, tmp_path):
+def test_combine_that_depends_on_more_than_the_sums_is_refused(combine, install, tmp_path):
     install("bad", measuring(combine=combine))
     with pytest.raises(PluginError, match="combine must "):
         run_bad(tmp_path)
@@ -76,7 +76,7 @@ def test_statistics_that_are_not_finite_are_refused_with_their_example(value, in
 @pytest.mark.parametrize(
     "statistics", ["[['1']] * 3", "[[None]] * 3", "[[1j]] * 3", "np.ma.masked_equal([[1]] * 3, 1)"]
 )
-def test_statistics_that_are_no_numbers_are_refused(statistics, install, tmp_path):
+def test_statistics_that_are_not_numbers_are_refused(statistics, install, tmp_path):
     install("bad", measuring(statistics=statistics, combine="lambda sums: sums"))
     with pytest.raises(PluginError, match="statistics: .*, expected numbers"):
         run_bad(tmp_path)
@@ -93,19 +93,19 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("combine", RIGHT.values(), ids=RIGHT)
-def test_whatever_combines_row_by_row_is_taken(combine, install, tmp_path):
+def test_combine_that_treats_rows_one_by_one_is_accepted(combine, install, tmp_path):
     install("bad", measuring(combine=combine))
     [share] = [score for score in run_bad(tmp_path).scores if score.name == "share"]
     assert (share.value, share.low, share.high) == (pytest.approx(1 / 3), 0, pytest.approx(1))
 
 
-def test_whole_numbers_are_numbers(install, tmp_path):
+def test_statistics_may_be_integers(install, tmp_path):
     install("bad", measuring(statistics="[[1, 2]] * 3", combine="lambda sums: sums.astype(int)", specs="TWO"))
     scores = {score.name: (score.value, score.low, score.high) for score in run_bad(tmp_path).scores}
     assert (scores["share"], scores["other"]) == ((3, 3, 3), (6, 6, 6))
 
 
-def test_a_score_of_the_corpus_alone_need_not_take_rows(install, tmp_path):
+def test_combine_of_a_corpus_score_need_not_accept_rows(install, tmp_path):
     install("bad", measuring(statistics="np.zeros((3, 0))", combine="lambda sums: np.array([0.5])"))
     [share] = [score for score in run_bad(tmp_path).scores if score.name == "share"]
     assert (share.value, share.low) == (0.5, None)
@@ -115,7 +115,7 @@ def test_a_score_of_the_corpus_alone_need_not_take_rows(install, tmp_path):
 
 
 CHECKED = """
-class Checked(Metric):
+class Checked(Share):
     def check(self):
         {check}
 
@@ -127,7 +127,7 @@ def register_metrics():
 
 def with_check(check: str) -> str:
     code = CHECKED.format(check=check)
-    return bad().replace('metrics=["exact_match", Metric()]', 'metrics=["exact_match", Checked()]') + code
+    return bad().replace('metrics=["exact_match", Share()]', 'metrics=["exact_match", Checked()]') + code
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def with_check(check: str) -> str:
         ("import lmtasks; raise lmtasks.LmtasksError('no words')", "LmtasksError: no words"),
     ],
 )
-def test_a_metrics_own_check_is_called_before_a_model_is_asked(check, told, install, tmp_path):
+def test_check_of_a_plugin_metric_is_called_before_the_model(check, told, install, tmp_path):
     install("bad", with_check(check))
     model = FakeModel(["one", "two", "three"])
     for task, metrics, of in (("bad", None, 'share" of task "bad"'), ("titles", ("bad/share",), 'bad/share" ')):
@@ -152,7 +152,7 @@ def test_a_metrics_own_check_is_called_before_a_model_is_asked(check, told, inst
     others_work(tmp_path)
 
 
-def test_a_metrics_own_check_prints_to_stderr_and_changes_nothing(install, tmp_path, capsys):
+def test_check_of_a_plugin_metric_is_isolated(install, tmp_path, capsys):
     install("bad", with_check(STATE.replace("\n    ", "\n        ") + "print('noise')"))
     before = state()
     assert run_bad(tmp_path).status == "finished"
@@ -161,7 +161,7 @@ def test_a_metrics_own_check_prints_to_stderr_and_changes_nothing(install, tmp_p
     sys.path.remove("/folder-of-the-plugin")
 
 
-def test_check_task_finds_a_check_that_fails_and_a_combine_that_does_not_take_rows(install):
+def test_check_task_reports_failing_check_and_combine(install):
     for code, told in (
         (with_check("raise ImportError('pip install words')"), "ImportError: pip install words"),
         (measuring(combine=NOT_BY_ROWS["one sum of all"][0]), "combine must take sums"),
@@ -172,7 +172,7 @@ def test_check_task_finds_a_check_that_fails_and_a_combine_that_does_not_take_ro
             check_task("bad")
 
 
-REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
 
 
 @pytest.mark.parametrize(
@@ -185,17 +185,17 @@ REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
     ],
     ids=["sound", "combine", "statistics", "check"],
 )
-def test_plugins_check_computes_the_metrics_that_no_task_names(code, status, told, install):
+def test_check_plugin_computes_metrics_that_no_task_names(code, status, told, install):
     install("bad", re.sub(r'metrics=\["exact_match", \w+\(\)\]', 'metrics=["exact_match"]', code))
-    [check] = [check for check in check_plugin("bad") if check.promise == METRICS]
+    [check] = [check for check in check_plugin("bad") if check.check == METRICS_WORK]
     assert (check.task, check.status) == ("bad", status)
-    assert told in check.said
+    assert told in check.detail
 
 
 # Kinds that cannot be told apart or recorded
 
 BAD_KINDS = {
-    "two of one name": ("(*KINDS, *KINDS)", 'two of its kinds are named "share"'),
+    "two of one name": ("(*KINDS, *KINDS)", 'two of its specs are named "share"'),
     "no name": ("(ScoreSpec(name=' ', signature='s'),)", "has no name"),
     "a text for better": ("(ScoreSpec(name='m', signature='s', higher_is_better='no'),)", "higher_is_better"),
     "fewer than none": ("(ScoreSpec(name='m', signature='s', n=-1),)", 'n of "m" is -1'),
@@ -205,9 +205,20 @@ BAD_KINDS = {
 
 
 @pytest.mark.parametrize("kinds, told", BAD_KINDS.values(), ids=BAD_KINDS)
-def test_kinds_that_cannot_be_told_apart_or_recorded_are_refused(kinds, told, install, tmp_path):
+def test_specs_that_cannot_be_distinguished_or_recorded_are_refused(kinds, told, install, tmp_path):
     combine = "lambda sums: sums[..., :2]" if kinds.startswith("(*") else RATIO
     install("bad", measuring(specs=kinds, combine=combine))
     with pytest.raises(PluginError, match=re.escape(told)):
         run_bad(tmp_path)
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
+
+
+def test_check_references_of_a_plugin_metric_is_called_before_the_model(install, tmp_path):
+    code = CHECKED.format(check="pass").replace("def check(self)", "def check_references(self, most)")
+    code = code.replace("pass", "raise ValueError(f'no more than {most - 1}')")
+    install("bad", bad().replace('metrics=["exact_match", Share()]', 'metrics=["exact_match", Checked()]') + code)
+    model = FakeModel(["one", "two", "three"])
+    for task, metrics in (("bad", None), ("titles", ("bad/share",))):
+        with pytest.raises(MetricError, match=r"cannot be used: ValueError: no more than 0"):
+            lmtasks.run(task, model=model, metrics=metrics, output_dir=tmp_path / "runs")
+    assert model.prompts == []

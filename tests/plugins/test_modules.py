@@ -112,7 +112,7 @@ def run(tmp_path: Path, name: str) -> lmtasks.Run:
     "raised, place",
     [*(("sys.exit", place) for place in PLACES), *((raised, "import") for raised in RAISED if raised != "sys.exit")],
 )
-def test_whatever_a_module_raises_is_one_line_with_its_name(raised, place, write, tmp_path):
+def test_module_error_is_one_line_with_its_name(raised, place, write, tmp_path):
     code, cause = RAISED[raised]
     name = write(PLACES[place](code))
     with pytest.raises(LmtasksError) as caught:
@@ -124,7 +124,7 @@ def test_whatever_a_module_raises_is_one_line_with_its_name(raised, place, write
 
 
 @pytest.mark.parametrize("place", ["compute", "result"])
-def test_a_module_that_fails_late_costs_its_scores_alone(place, write, tmp_path):
+def test_module_that_fails_late_loses_only_its_scores(place, write, tmp_path):
     with pytest.raises(LmtasksError, match="SystemExit: 0"):
         run(tmp_path, write(PLACES[place]("sys.exit(0)")))
     [folder] = (tmp_path / "runs").iterdir()
@@ -133,7 +133,7 @@ def test_a_module_that_fails_late_costs_its_scores_alone(place, write, tmp_path)
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "features"])
-def test_what_a_module_changes_of_the_process_is_put_back(place, write, tmp_path):
+def test_module_changes_of_the_process_are_undone(place, write, tmp_path):
     code = STATE.replace("\n    ", "; ").rstrip("; ").replace(";;", ";")
     name = write(PLACES[place](code))
     before = state()
@@ -143,7 +143,7 @@ def test_what_a_module_changes_of_the_process_is_put_back(place, write, tmp_path
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_a_module_prints_never_reaches_stdout(place, write, tmp_path, capsys):
+def test_module_output_never_reaches_stdout(place, write, tmp_path, capsys):
     assert run(tmp_path, write(PLACES[place]("print('noise')"))).status == "finished"
     written = capsys.readouterr()
     assert written.out == "" and "noise" in written.err
@@ -153,12 +153,12 @@ def test_what_a_module_prints_never_reaches_stdout(place, write, tmp_path, capsy
     "returns, told",
     [("None", "returned NoneType, expected numbers by name"), ("[0.5]", "returned list"), ("{3: 'x'}", "no number")],
 )
-def test_a_result_that_is_no_numbers_by_name_is_told(returns, told, write, tmp_path):
+def test_module_result_without_numbers_is_refused(returns, told, write, tmp_path):
     with pytest.raises(LmtasksError, match=told):
         run(tmp_path, write({"compute": f"return {returns}"}))
 
 
-def test_a_name_of_a_number_is_text_in_one_line(write, tmp_path):
+def test_module_score_names_are_one_line(write, tmp_path):
     name = write({"compute": "return {3: 0.5, 'a\\nb\\x1b[31m': 0.25}"})
     stem = f"evaluate:{Path(name).name}"
     scores = {score.name: score.value for score in run(tmp_path, name).scores if score.name != "exact_match"}
@@ -168,7 +168,7 @@ def test_a_name_of_a_number_is_text_in_one_line(write, tmp_path):
 SHOUT = "import os, subprocess; os.write(1, b'noise\\n'); subprocess.run(['echo', 'noise'])"
 
 
-def test_a_module_can_neither_end_a_command_as_if_it_were_fine_nor_write_its_results(write, tmp_path):
+def test_module_can_neither_exit_nor_write_results(write, tmp_path):
     (tmp_path / "data.jsonl").write_text('{"id": "a", "text": "b", "references": ["c"]}\n')
     (tmp_path / "outputs.txt").write_text("c\n")
     caches = {"HF_HOME": str(tmp_path / "hub"), "HF_MODULES_CACHE": str(tmp_path / "modules")}

@@ -23,7 +23,7 @@ from lmtasks_plugins.qa import XQUAD
 TASKS = {
     task.name: task
     for plugin in Registry().load_all()[0]
-    if plugin.found.distribution == "lmtasks"
+    if plugin.discovered.distribution == "lmtasks"
     for task in plugin.tasks.values()
 }
 PUBLIC = [
@@ -160,7 +160,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 
 
 @pytest.mark.parametrize(("task", "name"), READ, ids=[f"{task}-{name}" for task, name in READ])
-def test_the_columns_of_a_public_set_become_fields_and_references(task: str, name: str, read: Read):
+def test_public_set_columns_become_fields_and_references(task: str, name: str, read: Read):
     source = TASKS[task].datasets[name]
     assert isinstance(source, HubDataset)
     split, rows = rows_of(task, name, source.config)
@@ -190,7 +190,7 @@ def test_the_columns_of_a_public_set_become_fields_and_references(task: str, nam
         assert (first.inputs, first.references, language) == (inputs, references, "en")
 
 
-def test_rows_of_a_public_set_without_an_input_are_left_out_and_told(read: Read, caplog: pytest.LogCaptureFixture):
+def test_public_set_rows_without_an_input_are_left_out_with_a_warning(read: Read, caplog: pytest.LogCaptureFixture):
     rows = [
         {"id": str(number), "dialogue": text, "summary": "s"} for number, text in enumerate(["one", None, " ", "two"])
     ]
@@ -201,7 +201,7 @@ def test_rows_of_a_public_set_without_an_input_are_left_out_and_told(read: Read,
     assert said.endswith("split test, row 2)")
 
 
-def test_public_sets_are_pinned_licensed_and_in_the_document():
+def test_public_sets_are_pinned_licensed_and_documented():
     table = {}
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):

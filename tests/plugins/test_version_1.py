@@ -1,8 +1,8 @@
-"""A plugin package that was built with version 1 of the interface goes on working.
+"""A plugin package that was built for version 1 of the interface works.
 
-The wheel in tests/data was built once, on 2026-11-27, from what lies in it, and is never built again: whatever breaks
-these tests breaks the plugins of others. It uses each hook, name, argument and YAML key of docs/plugin-reference.md;
-what comes later is tested elsewhere.
+The wheel in tests/data uses each hook, name, argument and YAML key of docs/plugin-reference.md. From the first release
+on it is not built again, and later additions are tested elsewhere: a change that breaks these tests breaks the plugins
+of others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WHEEL = Path(__file__).parents[1] / "data" / "lmtasks_recipes-1.0.0-py3-none-any
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of the path with what pip would have put there."""
+    """Return a folder of `sys.path` with the files that pip would install."""
     folder = tmp_path / "installed"
     with zipfile.ZipFile(WHEEL) as wheel:
         wheel.extractall(folder)
@@ -40,27 +40,27 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def checks(installed: Path) -> ModuleType:
-    """What the package's authors check."""
+    """Return the tests of the package."""
     return import_module("lmtasks_recipes.checks")
 
 
-def test_its_tasks_are_found_and_checked(checks: ModuleType):
-    checks.check_promises()
+def test_version_1_tasks_pass_the_checks(checks: ModuleType):
+    checks.check_tasks()
 
 
-def test_its_runs_scores_and_comparisons_work(checks: ModuleType, tmp_path: Path):
+def test_version_1_runs_scores_and_comparisons_work(checks: ModuleType, tmp_path: Path):
     checks.check_runs(tmp_path / "runs")
 
 
-def test_its_models_answer_and_learn(checks: ModuleType, tmp_path: Path):
+def test_version_1_models_generate_and_train(checks: ModuleType, tmp_path: Path):
     checks.check_models(tmp_path)
 
 
-def test_its_errors_are_of_one_kind(checks: ModuleType):
+def test_version_1_errors_are_lmtasks_errors(checks: ModuleType):
     checks.check_errors()
 
 
-def test_the_command_line_knows_it(installed: Path):
+def test_version_1_plugin_is_listed_and_checked(installed: Path):
     listed = CliRunner().invoke(cli, ["plugins", "list"])
     [line] = [line.split() for line in listed.stdout.splitlines() if line.startswith("recipes ")]
     assert line[1:5] == ["lmtasks-recipes", "1.0.0", "lmtasks_recipes", "ok"]
@@ -68,15 +68,15 @@ def test_the_command_line_knows_it(installed: Path):
     assert checked.exit_code == 0, checked.output
 
 
-def test_nothing_that_it_uses_is_deprecated(installed: Path):
-    code = "import lmtasks_recipes.checks; lmtasks_recipes.checks.check_promises()"
+def test_version_1_uses_nothing_deprecated(installed: Path):
+    code = "import lmtasks_recipes.checks; lmtasks_recipes.checks.check_tasks()"
     command = [sys.executable, "-W", "error::lmtasks.errors.DeprecatedWarning", "-c", code]
     done = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_it_uses_all_that_a_plugin_may_import(installed: Path):
-    """So that what is listed as public is what is kept; a name that comes later is added to `later`."""
+def test_version_1_uses_all_public_names(installed: Path):
+    """All public names are used, so that they are kept; a name of a later release is added to `later`."""
     used: dict[str, set[str]] = {}
     for file in (installed / "lmtasks_recipes").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -5,10 +5,12 @@ from lmtasks.api.running import ShownTask, ask, load_model, plan_run, run, run_a
 from lmtasks.api.scoring import as_evaluate, compare, compare_adapters, score
 from lmtasks.api.training import PlannedTraining, TrainedAdapter, plan_train, train
 from lmtasks.checks.data_file import DataCheck, FieldSummary, check_data
-from lmtasks.checks.plugin import Check, check_plugin, check_promises
+from lmtasks.checks.plugin import check_plugin
+from lmtasks.checks.result import CheckResult
+from lmtasks.checks.task import run_checks
 
 __all__ = [
-    "Check",
+    "CheckResult",
     "DataCheck",
     "FieldSummary",
     "PlannedTraining",
@@ -18,7 +20,7 @@ __all__ = [
     "ask",
     "check_data",
     "check_plugin",
-    "check_promises",
+    "run_checks",
     "compare",
     "compare_adapters",
     "load_model",

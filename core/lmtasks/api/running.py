@@ -103,8 +103,10 @@ def run_all(
         LmtasksError: as for `run`.
     """
     # All of them first: bad data of the last task is found before a model is loaded.
+    registry = Registry()
     plans = [
-        plan_run(task, options if adapter is None else replace(options, adapter=adapter)) for task, adapter in tasks
+        plan_run(task, options if adapter is None else replace(options, adapter=adapter), registry=registry)
+        for task, adapter in tasks
     ]
     return run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress, on_failure=on_failure)
 
@@ -133,12 +135,15 @@ def run_planned(
     )
 
 
-def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None = None) -> Plan:
+def plan_run(
+    task: str | Task, options: RunOptions, *, registry: Registry | None = None, dataset: Dataset | None = None
+) -> Plan:
     """Check everything about a run that needs no model: task, prompt, metrics, settings and data.
 
     Args:
         task: as for `run`.
         options: settings.
+        registry: looks up the task and its metrics; None: a new one.
         dataset: the examples, where they have been read already.
 
     Raises:
@@ -146,7 +151,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     """
     from lmtasks.runs.plan import Plan
 
-    registry = Registry()
+    registry = registry or Registry()
     user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, task, options.parameters)
     _check_prompt(found, options.prompt)
@@ -154,7 +159,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     metrics = find_metrics(named, registry.metric)
     if not options.loglikelihood and any(metric.name in LIKELIHOOD for metric in metrics):
         raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured only by a run with --loglikelihood")
-    generation = options.generation(found.generation)
+    generation = options.generation(found.output.sampling_params)
     request = DataRequest(
         data=options.data,
         split=options.split,
@@ -169,7 +174,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
         fewshot = load_fewshot(found, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data)
     return Plan(
         task=found,
-        plugin=plugin.found if plugin else None,
+        plugin=plugin.discovered if plugin else None,
         dataset=dataset,
         fewshot=fewshot,
         metrics=metrics,
@@ -216,7 +221,7 @@ def ask(
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
     found, _ = find_task(Registry(), task, options.parameters)
     _check_prompt(found, options.prompt)
-    generation = options.generation(found.generation)
+    generation = options.generation(found.output.sampling_params)
     example = Example(id="ask", inputs=_checked_inputs(found, {"": inputs} if isinstance(inputs, str) else inputs))
     fewshot: tuple[Example, ...] = ()
     if options.num_fewshot:
@@ -234,7 +239,7 @@ def ask(
     for name, count in prompt.cut.items():
         log.warning("the last %d characters of %s were cut to fit the model", count, name)
 
-    hear = (lambda text: on_text(text.strip())) if on_text and found.parse is str.strip else None
+    hear = (lambda text: on_text(text.strip())) if on_text and found.output.is_verbatim else None
     adapter_id = adapter.id if adapter else None
     request = Request(example.id, prompt.token_ids, generation, adapter_id, prompt.reasoning, on_text=hear)
     [[(_, completion)]] = loaded.generate([request], seed=options.seed)

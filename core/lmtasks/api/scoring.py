@@ -171,7 +171,8 @@ def compare_adapters(
     if not adapters:
         raise UsageError("nothing to compare: name at least one adapter")
     _check_numbers(resamples, trials, seed)
-    plans = [plan_run(task, replace(options, adapter=adapter)) for adapter in ("none", *adapters)]
+    registry = Registry()
+    plans = [plan_run(task, replace(options, adapter=adapter), registry=registry) for adapter in ("none", *adapters)]
     runs = run_planned(plans, loaded_model(model, options, on_progress), on_progress=on_progress)
     return compare_runs(
         runs,

@@ -142,11 +142,17 @@ def plan_train(
         options = replace(options, chat_template_date=planned_date(resumed))
     if options.max_minutes is not None and processes() > 1:
         raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
-    found, plugin = find_task(Registry(), task, options.parameters)
+    registry = Registry()
+    found, plugin = find_task(registry, task, options.parameters)
     if options.prompt is not None and options.prompt not in found.prompts:
         raise unknown_name(f'prompt of task "{found.name}"', options.prompt, found.prompts)
-    plan = plan_training(found, plugin.found if plugin else None, options)
-    scoring = plan_run(task, options.run_options(plan.evaluation.name, plan.evaluation.split), dataset=plan.evaluation)
+    plan = plan_training(found, plugin.discovered if plugin else None, options)
+    scoring = plan_run(
+        task,
+        options.run_options(plan.evaluation.name, plan.evaluation.split),
+        registry=registry,
+        dataset=plan.evaluation,
+    )
     loaded = load(
         str(model),
         device=options.device,

@@ -10,7 +10,7 @@ from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
 from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.reasoning import ReasoningParser
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 OnText = Callable[[str], None]
 """Called with the whole text of a completion so far, each time it has grown."""

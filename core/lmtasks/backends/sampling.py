@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from lmtasks.models.finite import check_finite
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 
 class CheckFinite(LogitsProcessor):
@@ -124,7 +124,7 @@ def sampling_settings(generation: Generation) -> tuple[float, float, int, float]
 
 def choose(
     logits: torch.Tensor,
-    generations: Sequence[Generation],
+    generations: Sequence[SamplingParams],
     generators: Sequence[torch.Generator],
     seen: Sequence[Sequence[int]],
 ) -> list[int]:

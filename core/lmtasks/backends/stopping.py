@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmtasks.backends.base import Completion
 from lmtasks.reasoning import FORMATS, MARKERS, ReasoningParser, may_open
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 _skipped_ids: WeakKeyDictionary[PreTrainedTokenizerBase, frozenset[int]] = WeakKeyDictionary()
 """By tokenizer, the special tokens left out of decoded texts; empty where none is a marker of reasoning."""
@@ -118,7 +118,7 @@ def streamable_prefix(text: str, stop: Sequence[str]) -> str:
 def finish_completion(
     tokenizer: PreTrainedTokenizerBase,
     new_ids: Sequence[int],
-    generation: Generation,
+    generation: SamplingParams,
     end_ids: Collection[int],
     reasoning: ReasoningParser,
 ) -> Completion:

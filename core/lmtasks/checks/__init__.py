@@ -1,1 +1,1 @@
-"""Checks: what a plugin promises, and whether a data file can be used."""
+"""Checks: whether plugins and their tasks work, and whether a data file can be used."""

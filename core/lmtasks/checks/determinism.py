@@ -1,4 +1,4 @@
-"""The data of a task read more than once, to see if it is the same each time."""
+"""Reads the data of a task more than once, to see whether it is the same each time."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from lmtasks.errors import DataError
 from lmtasks.plugins import Registry, is_plugin_file
 from lmtasks.task import HubDataset, Task
 
-ELSEWHERE = """
+SUBPROCESS_CODE = """
 import sys
-from lmtasks.checks.determinism import hashes
-print(*hashes(*sys.argv[1:]))
+from lmtasks.checks.determinism import hash_datasets
+print(*hash_datasets(*sys.argv[1:]))
 """
-"""Of a process that reads the data of a task: its plugin or file, and its name."""
+"""Prints the hashes of a task's data; its arguments are those of `hash_datasets`."""
 
 
-def read_local(task: Task) -> list[Dataset]:
-    """Read each set that is no hub set, in the split that is scored and in those that are taught.
+def load_local_datasets(task: Task) -> list[Dataset]:
+    """Return each data set that is not on the hub, in the evaluation split and in the splits for few-shot examples.
 
     Raises:
-        DataError: it cannot be read; names the place.
+        DataError: it cannot be read; names the location.
     """
     local = [name for name, source in task.datasets.items() if not isinstance(source, HubDataset)]
     return [split for name in local for split in _splits(task, name)]
 
 
-def read_again(task: Task, dataset: Dataset) -> Dataset:
-    """Read a set once more, with other random numbers: within a process those are put back each time."""
+def reload_with_other_seed(task: Task, dataset: Dataset) -> Dataset:
+    """Read a data set once more, with other random numbers; isolation restores the state of generators each time."""
     import numpy as np
 
-    kept, kept_numpy = random.getstate(), np.random.get_state()
+    state, numpy_state = random.getstate(), np.random.get_state()
     random.seed("another")
     np.random.seed(random.getrandbits(32))
     try:
         return load_dataset(task, DataRequest(data=dataset.name, split=dataset.split))
     finally:
-        random.setstate(kept)
-        np.random.set_state(kept_numpy)
+        random.setstate(state)
+        np.random.set_state(numpy_state)
 
 
-def read_elsewhere(plugin: str, task: str) -> list[str]:
-    """Return what `hashes` returns in another process, in which sets have another order.
+def hash_in_subprocess(plugin: str, task: str) -> list[str]:
+    """Return what `hash_datasets` returns in another process, where Python's sets have another order.
 
     Args:
         plugin: its name or file.
@@ -60,26 +60,26 @@ def read_elsewhere(plugin: str, task: str) -> list[str]:
         "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
         "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
     }
-    # -P: imports come from where this process has them, and from the current folder only if it is among those.
-    command = [sys.executable, "-P", "-c", ELSEWHERE, plugin, task]
+    # -P: imports come from the folders of this process, and from the current one only if it is among them.
+    command = [sys.executable, "-P", "-c", SUBPROCESS_CODE, plugin, task]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise DataError(f"its data cannot be read in another process: {done.stderr.strip().rpartition(chr(10))[2]}")
-    return done.stdout.splitlines()[-1].split()  # what else a child of the plugin may have printed comes before
+    return done.stdout.splitlines()[-1].split()  # a child process of the plugin may have printed lines before it
 
 
-def hashes(plugin: str, task: str) -> list[str]:
-    """Return the hashes of what `read_local` reads, in its order."""
+def hash_datasets(plugin: str, task: str) -> list[str]:
+    """Return the SHA-256 of each data set of `load_local_datasets`, in its order."""
     registry = Registry()
-    found = registry.task(plugin)[1] if is_plugin_file(plugin) else registry.load(plugin)
-    return [dataset.sha256 for dataset in read_local(found.tasks[task])]
+    loaded = registry.task(plugin)[1] if is_plugin_file(plugin) else registry.load(plugin)
+    return [dataset.sha256 for dataset in load_local_datasets(loaded.tasks[task])]
 
 
 def _splits(task: Task, name: str) -> Iterator[Dataset]:
-    scored = load_dataset(task, DataRequest(data=name))
-    yield scored
+    evaluation = load_dataset(task, DataRequest(data=name))
+    yield evaluation
     for split in FEWSHOT_SPLITS:
-        if split != scored.split:
+        if split != evaluation.split:
             try:
                 yield load_dataset(task, DataRequest(data=name, split=split))
             except NoSplitError:

@@ -18,7 +18,7 @@ def command(as_json: bool) -> None:
     from lmtasks.plugins import Registry
 
     loaded, broken = Registry().load_all()
-    tasks = [(task, plugin.found) for plugin in loaded for task in plugin.tasks.values()]
+    tasks = [(task, plugin.discovered) for plugin in loaded for task in plugin.tasks.values()]
     if as_json:
         rows = [
             {
@@ -41,4 +41,4 @@ def command(as_json: bool) -> None:
     print_errors(broken.values())
     for plugin in loaded:
         if plugin.seconds > SLOW:
-            say(f'plugin "{plugin.found.name}" took {plugin.seconds:.1f} s to import')
+            say(f'plugin "{plugin.discovered.name}" took {plugin.seconds:.1f} s to import')

@@ -17,7 +17,7 @@ from lmtasks.cli.terminal import FAILED, SLOW, message, print_errors, show_trace
 from lmtasks.escaping import one_line
 
 if TYPE_CHECKING:
-    from lmtasks.api import Check
+    from lmtasks.api import CheckResult
 
 
 @click.group("plugins")
@@ -34,11 +34,11 @@ def list_plugins(as_json: bool) -> None:
 
     registry = Registry()
     loaded, broken = registry.load_all()
-    working = {plugin.found.name: plugin for plugin in loaded}
+    working = {plugin.discovered.name: plugin for plugin in loaded}
     rows: list[dict[str, str | list[str] | None]] = []
-    for name, found in sorted({**registry.found, **registry.disabled}.items()):
-        for plugin in found:
-            status = "off" if name in registry.disabled and name not in registry.found else "ok"
+    for name, plugins in sorted({**registry.discovered, **registry.disabled}.items()):
+        for plugin in plugins:
+            status = "off" if name in registry.disabled and name not in registry.discovered else "ok"
             if name in broken:
                 status = "broken"
             elif name in working and working[name].seconds > SLOW:
@@ -54,22 +54,22 @@ def list_plugins(as_json: bool) -> None:
                     "error": str(broken[name]) if name in broken else None,
                 }
             )
-    for file in (name for name in broken if name not in registry.found):
+    for file in (name for name in broken if name not in registry.discovered):
         rows.append(
             {"plugin": "?", "distribution": Path(file).name, "version": "", "module": file, "status": "broken",
              "tasks": [], "error": str(broken[file])}
         )  # fmt: skip
-    for plugin, error in registry.refused:
+    for plugin, error in registry.shadowed:
         rows.append(
             {"plugin": plugin.name, "distribution": plugin.distribution, "version": plugin.version,
-             "module": plugin.module, "status": "refused", "tasks": [], "error": str(error)}
+             "module": plugin.module, "status": "shadowed", "tasks": [], "error": str(error)}
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     header = ("plugin", "distribution", "version", "module", "status", "tasks")
     click.echo(table(header, [(*(row[key] for key in header[:-1]), _few(row["tasks"])) for row in rows]))
-    print_errors([*broken.values(), *(error for _, error in registry.refused)])
+    print_errors([*broken.values(), *(error for _, error in registry.shadowed)])
 
 
 @command.command("check")
@@ -84,28 +84,31 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     lmtasks plugins check ./titles.yaml
     lmtasks plugins check all
     """
-    from lmtasks.checks.plugin import LOADED, PROMISES, Check, check_plugin
+    from lmtasks.checks.plugin import IS_LOADED, check_plugin
+    from lmtasks.checks.result import CheckResult
+    from lmtasks.checks.task import CHECKS
     from lmtasks.errors import PluginError
     from lmtasks.plugins import Registry
 
-    checks: list[Check] = []
-    for name in list(Registry().found) if names in ((), ("all",)) else names:
+    registry = Registry()
+    results: list[CheckResult] = []
+    for name in list(registry.discovered) if names in ((), ("all",)) else names:
         try:
-            found = check_plugin(name)
+            of_plugin = check_plugin(name, registry)
         except PluginError as error:
-            found = [Check(task=name, promise=LOADED, status="failed", said=str(error))]
+            of_plugin = [CheckResult(task=name, check=IS_LOADED, status="failed", detail=str(error))]
             show_traceback(error)
-        checks += found
+        results += of_plugin
         if not as_json:
-            click.echo(_as_text(found) + "\n")
-    failed = sum(check.status == "failed" for check in checks)
+            click.echo(_as_text(of_plugin) + "\n")
+    failed = sum(result.status == "failed" for result in results)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(check) for check in checks], ensure_ascii=False, indent=2))
+        click.echo(json.dumps([dataclasses.asdict(result) for result in results], ensure_ascii=False, indent=2))
     else:
-        tasks = len({check.task for check in checks if check.promise in PROMISES})
-        what = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
-        what += f"{len(checks)} check{'' if len(checks) == 1 else 's'}"
-        click.echo(f"{what}: {f'{failed} failed' if failed else 'all hold'}")
+        tasks = len({result.task for result in results if result.check in CHECKS})
+        counts = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
+        counts += f"{len(results)} check{'' if len(results) == 1 else 's'}"
+        click.echo(f"{counts}: {f'{failed} failed' if failed else 'all passed'}")
     return FAILED if failed else 0
 
 
@@ -171,13 +174,13 @@ def _few(tasks: object) -> str:
     return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "") or "-"
 
 
-def _as_text(checks: list[Check]) -> str:
+def _as_text(results: list[CheckResult]) -> str:
     marks = {"ok": "ok    ", "failed": "FAILED", "skipped": "-     "}
     lines, task = [], None
-    for check in checks:
-        if check.task != task:
-            lines += [*([""] if task else []), message(check.task)]
-            task = check.task
-        said = f": {check.said}" if check.said else ""
-        lines.append(message(f"  {marks[check.status]} {check.promise}{said}"))
+    for result in results:
+        if result.task != task:
+            lines += [*([""] if task else []), message(result.task)]
+            task = result.task
+        detail = f": {result.detail}" if result.detail else ""
+        lines.append(message(f"  {marks[result.status]} {result.check}{detail}"))
     return "\n".join(lines)

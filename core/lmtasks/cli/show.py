@@ -10,7 +10,7 @@ from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import facts, progress
 from lmtasks.escaping import one_line
-from lmtasks.task import Parameter
+from lmtasks.task import Task
 
 
 @click.command("show")
@@ -31,7 +31,7 @@ def command(task: str, model: str, **settings: Any) -> None:
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
         "from": f"{shown.plugin.origin} ({shown.plugin.module})" if shown.plugin else "Python",
         "inputs": ", ".join(fields),
-        "set": "; ".join(_parameter(name, found) for name, found in shown.task.parameters.items()),
+        "set": "; ".join(_parameter(shown.task, name) for name in shown.task.parameters),
         "prompts": ", ".join(shown.task.prompts),
         "data": ", ".join(shown.task.datasets),
         "metrics": ", ".join(metric if isinstance(metric, str) else metric.name for metric in shown.task.metrics),
@@ -43,8 +43,9 @@ def command(task: str, model: str, **settings: Any) -> None:
     click.echo(shown.text)
 
 
-def _parameter(name: str, found: Parameter) -> str:
-    """Return what a parameter is and may be, in a few words."""
-    value = "" if found.value is None else f"={found.value}"
-    choices = f" ({', '.join(found.choices)})" if found.choices else ""
-    return f"{name}{value}{choices}" + (f": {found.summary}" if found.summary else "")
+def _parameter(task: Task, name: str) -> str:
+    """Return a parameter's name, value, choices and summary."""
+    parameter, value = task.parameters[name], task.parameter_values.get(name)
+    choices = f" ({', '.join(parameter.choices)})" if parameter.choices else ""
+    summary = f": {parameter.summary}" if parameter.summary else ""
+    return f"{name}{'' if value is None else f'={value}'}{choices}{summary}"

@@ -143,12 +143,12 @@ def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...]
         texts.append(text)
     references = right_answers(texts)
     if references == ("",):
-        if task.no_answer is None:
+        if task.output.no_answer is None:
             raise DataError(
                 f'{row.where}: column "{column}" holds no right answer, and task "{task.name}" has no way to say'
                 " that there is none"
             )
-        return references, task.no_answer
+        return references, task.output.no_answer
     target = as_text(single) if isinstance(single, str) else None
     return references, target or None
 

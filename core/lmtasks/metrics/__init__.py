@@ -1,13 +1,12 @@
-"""Metrics: statistics per example, scores with signatures, the tokenizer chosen by the references' language."""
+"""Metrics: statistics per example, scores with signatures, tokenizers by the language of the references."""
 
 from lmtasks.metrics.language import language_of
 from lmtasks.metrics.output_checks import is_empty
-from lmtasks.metrics.protocol import check_metric
-from lmtasks.metrics.registry import CORE, check_references, find_metrics, metrics_in_file
+from lmtasks.metrics.registry import BUILTIN_METRICS, check_metric, check_references, find_metrics, metrics_in_file
 from lmtasks.metrics.scoring import MetricResult, measure_outputs, measure_samples, score_outputs, score_samples
 
 __all__ = [
-    "CORE",
+    "BUILTIN_METRICS",
     "MetricResult",
     "check_metric",
     "check_references",

@@ -1,6 +1,6 @@
-"""Exact match and F1 for short answers: by SQuAD's definitions, CMRC 2018's for Chinese, by characters elsewhere.
+"""Exact match and F1 for short answers, as SQuAD defines them; CMRC 2018 for Chinese, characters for other scripts.
 
-Where the data has questions without an answer, SQuAD 2.0's hold, and both parts are scored for themselves too.
+If the data has questions without an answer, SQuAD 2.0's definition is used, and both parts have scores too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.lcs import longest_common_run
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.tokenize import tokens
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 from lmtasks.text_utils import is_blank
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -29,33 +29,33 @@ _CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·�
 _CMRC_CHARACTER = re.compile(r"([\u4e00-\u9fa5])")
 
 Compare = Callable[[str, str], float]
-"""From prediction and reference to 0 to 1."""
+"""Returns a value from 0 to 1 for a prediction and a reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What exact match and F1 mean in a language."""
+    """Definition of exact match and F1 for a language."""
 
     name: str
-    """In signatures."""
+    """Name in signatures."""
     exact_match: Compare
     f1: Compare
     empty: Callable[[str], bool]
-    """Whether a text says nothing at all, as the definition sees it."""
+    """Returns whether a text counts as empty."""
     drops_empty: bool = False
-    """Whether a reference that says nothing (an article alone) counts only where there is no other."""
+    """Whether an empty reference (an article alone) is dropped if there are others."""
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerMetric:
-    """The best over an example's references, averaged over examples."""
+class AnswerMetric(Metric):
+    """The best value over the references of an example, averaged over examples."""
 
     name: Literal["exact_match", "f1"]
     part: str = field(repr=False)
-    """What the answerable and unanswerable parts call it, as SQuAD 2.0's own script does."""
+    """Name in the scores of the answerable and unanswerable parts, as in SQuAD 2.0's script."""
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says."""
+        """Measure samples, as `Metric.measure` describes."""
         unanswerable = [not any(sample.references) for sample in samples]
         definition = _definition(
             primary(language), by_character=is_by_character(samples, language), no_answers=any(unanswerable)
@@ -67,11 +67,11 @@ class AnswerMetric:
         whole = ScoreSpec(name=self.name, signature=f"{self.name}|{signature}")
         parts = {}
         if any(unanswerable):
-            for name, inside in (("HasAns", ~np.array(unanswerable)), ("NoAns", np.array(unanswerable))):
-                if inside.any():
-                    label = f"{name}_{self.part}"
-                    kind = ScoreSpec(name=label, signature=f"{label}|{signature}")
-                    parts[kind] = np.where(inside, values, np.nan)
+            for name, mask in (("HasAns", ~np.array(unanswerable)), ("NoAns", np.array(unanswerable))):
+                if mask.any():
+                    score_name = f"{name}_{self.part}"
+                    spec = ScoreSpec(name=score_name, signature=f"{score_name}|{signature}")
+                    parts[spec] = np.where(mask, values, np.nan)
         return mean_measurement({whole: values, **parts})
 
     @staticmethod
@@ -91,7 +91,7 @@ def _definition(language: str, *, by_character: bool, no_answers: bool) -> Defin
     if language == "zh":
         return Definition("cmrc2018", _cmrc_exact_match, _cmrc_f1, _empty_by(_without_cmrc_punctuation))
     if by_character:
-        # A text of marks alone is compared with its marks, or an empty answer would count as right.
+        # Texts of punctuation alone are compared by it; otherwise an empty answer would count as right.
         compare = _by_tokens(lambda text: tokens(text) or text.split(), of_nothing=1.0)
         return Definition("chars2", *compare, is_blank)
     name = "squad2.0" if no_answers else "squad1.1"
@@ -99,44 +99,44 @@ def _definition(language: str, *, by_character: bool, no_answers: bool) -> Defin
 
 
 def _empty_by(normalize: Callable[[str], object]) -> Callable[[str], bool]:
-    """Return what tells whether a text shows nothing, or normalising leaves nothing of it.
+    """Return a function that returns whether a text is blank, or empty after normalization.
 
-    The official scripts keep invisible characters, and would count a text of these alone as an answer.
+    The official scripts keep invisible characters, and count a text of these alone as an answer.
     """
     return lambda text: is_blank(text) or not normalize(text)
 
 
 def squad_tokens(text: str) -> list[str]:
-    """Return the words of a text as SQuAD compares them.
+    """Return the words of a text that SQuAD compares.
 
-    Lower case, without ASCII punctuation and English articles: Rajpurkar et al. 2016, section 6.1, in the order
-    of the official evaluation script (lower, punctuation, articles, white space).
+    They are in lower case, without ASCII punctuation and English articles: Rajpurkar et al. 2016, section 6.1, in the
+    order of the official evaluation script (lower, punctuation, articles, white space).
     """
     return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
 def _by_tokens(tokenize: Callable[[str], list[str]], *, of_nothing: float = 0.0) -> tuple[Compare, Compare]:
-    """Return exact match and F1 of tokens; `of_nothing` is the F1 of two texts without any."""
+    """Return exact match and F1 of tokens; `of_nothing` is the F1 of two texts without tokens."""
 
     def exact_match(prediction: str, reference: str) -> float:
         return float(tokenize(prediction) == tokenize(reference))
 
     def f1(prediction: str, reference: str) -> float:
-        predicted, wanted = tokenize(prediction), tokenize(reference)
-        if not predicted and not wanted:
+        predicted, expected = tokenize(prediction), tokenize(reference)
+        if not predicted and not expected:
             return of_nothing
-        common = (Counter(predicted) & Counter(wanted)).total()
-        return 2 * common / (len(predicted) + len(wanted)) if common else 0.0
+        common = (Counter(predicted) & Counter(expected)).total()
+        return 2 * common / (len(predicted) + len(expected)) if common else 0.0
 
     return exact_match, f1
 
 
 def cmrc_segments(text: str) -> list[str]:
-    """Return the segments of a text as CMRC 2018's evaluation script (version 6) compares them.
+    """Return the segments of a text that CMRC 2018's evaluation script (version 6) compares.
 
-    Chinese characters one by one, other text as NLTK's words, without the punctuation of the script's list.
-    NLTK is told not to look for sentences first: that needs a model to be downloaded, and changes a full stop
-    between sentences of other text within an answer alone.
+    They are single Chinese characters and NLTK's words of other text, without the punctuation of the script's list.
+    NLTK does not split sentences first here, because that needs a model to be downloaded; only full stops between
+    sentences of other text in an answer differ.
     """
     from nltk.tokenize import word_tokenize
 
@@ -158,7 +158,7 @@ def _cmrc_exact_match(prediction: str, reference: str) -> float:
 
 
 def _cmrc_f1(prediction: str, reference: str) -> float:
-    """Return the F1 of the longest run of segments that both have (Cui et al. 2019, section 4.2, and the script)."""
-    predicted, wanted = cmrc_segments(prediction), cmrc_segments(reference)
-    longest = longest_common_run(predicted, wanted)
-    return 2 * longest / (len(predicted) + len(wanted)) if longest else 0.0
+    """Return the F1 of the longest common run of segments (Cui et al. 2019, section 4.2, and the script)."""
+    predicted, expected = cmrc_segments(prediction), cmrc_segments(reference)
+    longest = longest_common_run(predicted, expected)
+    return 2 * longest / (len(predicted) + len(expected)) if longest else 0.0

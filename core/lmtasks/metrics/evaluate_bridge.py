@@ -1,4 +1,4 @@
-"""Metrics to and from the `evaluate` library: ours handed to its users, and its modules that users name."""
+"""Metrics of the `evaluate` library as ours, and ours as metrics of `evaluate`."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ PREFIX = "evaluate:"
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateMetric:
-    """A module of `evaluate`, by its id or the path of its folder or script.
+class EvaluateMetric(Metric):
+    """A module of `evaluate`, named by its id or the path of its folder or script.
 
-    Its scores are what it returns, on its own scale. It sees the corpus as a whole, so they have no intervals.
+    Its scores are the numbers that it returns. It is given the whole corpus, so that they have no intervals.
     """
 
     name: str
-    """With the prefix."""
+    """With the prefix "evaluate:"."""
 
     def check(self) -> None:
-        """Load the module, so that a missing or unfit one is found before a model is loaded.
+        """Load the module, so that its errors are found before a model is loaded.
 
         Raises:
             MetricError: it cannot be loaded, or does not compare texts.
         """
-        _takes_several(self.name, _load(self.name))
+        _accepts_several_references(self.name, _load(self.name))
 
     def check_references(self, most: int) -> None:
-        """See that the module takes as many references per example as the data has.
+        """Check that the module accepts as many references per example as the data has.
 
         Raises:
-            MetricError: it takes one, and there are several.
+            MetricError: it accepts one, and there are several.
         """
-        if most > 1 and not _takes_several(self.name, _load(self.name)):
+        if most > 1 and not _accepts_several_references(self.name, _load(self.name)):
             raise MetricError(f'metric "{self.name}" takes one reference per example, and some have {most}')
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Compute as the protocol says.
+        """Compute the module's scores, as `Metric.measure` describes.
 
         Raises:
-            MetricError: the module cannot be loaded, or takes no text, or one reference where there are several.
+            MetricError: the module cannot be loaded, or does not accept texts or several references.
         """
         module = _load(self.name)
         self.check_references(max(len(sample.references) for sample in samples))
         references: list[Any] = [list(sample.references) for sample in samples]
-        if not _takes_several(self.name, module):
+        if not _accepts_several_references(self.name, module):
             references = [texts[0] for texts in references]
         result = module.compute(predictions=[sample.prediction for sample in samples], references=references)
         if not isinstance(result, Mapping):
@@ -90,14 +90,14 @@ class EvaluateMetric:
 
 
 def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
-    """Return a metric as an `evaluate.Metric`, for code that expects one; `evaluate.combine` takes it too.
+    """Return a metric as an `evaluate.Metric`, for code that expects one; `evaluate.combine` accepts it too.
 
-    Its `compute(predictions=..., references=...)` takes a text or a list of texts as the references of an example, and
-    returns each score by name, on the scale it has here, with "signatures" beside them. A mixed set has a score for
-    each language, with the language behind its name.
+    Its `compute(predictions=..., references=...)` accepts a text or a list of texts as the references of an example. It
+    returns the scores by name, on the same scale as here, and "signatures". A set in several languages has a score for
+    each language, with the language after its name.
 
     Args:
-        metric: any, of core or a plugin.
+        metric: a built-in one or one of a plugin.
         language: of the references, a BCP 47 tag; None: read from their script.
     """
     import datasets
@@ -117,7 +117,7 @@ def as_evaluate(metric: Metric, *, language: str | None = None) -> Any:
         def add_batch(
             self, *, predictions: Sequence[str] | None = None, references: Sequence[str | Sequence[str]] | None = None
         ) -> None:
-            """Add outputs and their references, a text or a list of texts each."""
+            """Add outputs and the references of each, a text or a list of texts."""
             listed = references and [[texts] if isinstance(texts, str) else texts for texts in references]
             evaluate.Metric.add_batch(self, predictions=predictions, references=listed)
 
@@ -173,21 +173,21 @@ def _load(name: str) -> Any:
     return module
 
 
-def _takes_several(name: str, module: Any) -> bool:
-    """Tell whether a module takes a list of references per example.
+def _accepts_several_references(name: str, module: Any) -> bool:
+    """Return whether a module accepts a list of references per example.
 
     Raises:
-        MetricError: it does not take texts as predictions and references.
+        MetricError: it does not accept texts as predictions and references.
     """
     shapes = []
     with guarded_call(f'metric "{name}": what it takes cannot be read', MetricError):
-        given = module.features
-        options: Sequence[Mapping[str, Any]] = given if isinstance(given, list) else [given]
+        declared = module.features
+        options: Sequence[Mapping[str, Any]] = declared if isinstance(declared, list) else [declared]
         for features in options:
             texts = getattr(features.get("predictions"), "dtype", "") == "string"
             if set(features) == {"predictions", "references"} and texts:
                 shapes.append(getattr(features["references"], "dtype", "list"))
         if not any(shape in ("string", "list") for shape in shapes):
-            takes = shortened(str(given))
+            takes = shortened(str(declared))
             raise MetricError(f'metric "{name}" does not compare texts with references: it takes {takes}')
     return "list" in shapes

@@ -1,4 +1,4 @@
-"""The language that references are scored in: as stated, or else as their script tells."""
+"""The language of references, which metrics depend on: the stated one, or the one that their script indicates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmtasks.metrics.language_id import identify_all
 from lmtasks.task import Example, Sample
 
 UNSPACED = {
-    # Bopomofo too, which spells out Chinese.
+    # Bopomofo too, the phonetic script of Chinese.
     "zh": r"\p{Han}\p{Bopomofo}",
     # The prolonged sound mark belongs to both kana, and to Unicode's script "Common".
     "ja": r"\p{Hiragana}\p{Katakana}ーｰ",
@@ -30,14 +30,14 @@ UNSPACED = {
         )
     },
 }  # fmt: skip
-"""Scripts without spaces between words, with their characters: texts are compared one by one.
+"""Scripts without spaces between words, with their characters: texts are compared character by character.
 
-They are those whose lines Unicode lets break elsewhere than at spaces: classes SA, ID, CJ, AK and AS of UAX #14, but
-not Hangul; and Tibetan, whose mark between syllables is no space, and Buginese and Makasar, which break at syllables
-too (Unicode Standard, chapter 17).
+In these scripts, lines may break elsewhere than at spaces: classes SA, ID, CJ, AK and AS of UAX #14, but not Hangul;
+Tibetan, which has a mark between syllables instead of a space; Buginese and Makasar, which break at syllables too
+(Unicode Standard, chapter 17).
 """
 LETTERS = {tag: UNSPACED[tag] for tag in UNSPACED if tag not in ("zh", "ja", "und-Yiii", "und-Nshu", "und-Tang")}
-"""Those of them whose characters are letters and marks, several to a syllable, and no words or syllables themselves."""
+"""Those of them whose characters are letters and marks, several per syllable, and not words or syllables."""
 SPACED = {
     "ko": "Hangul",
     **{
@@ -52,7 +52,7 @@ SPACED = {
 _CHARACTERS = {**UNSPACED, **{tag: rf"\p{{Script={script}}}" for tag, script in SPACED.items()}}
 _KNOWN = "".join(_CHARACTERS.values())
 _OTHER = rf"(?V1)[\p{{L}}--[{_KNOWN}\p{{Common}}\p{{Inherited}}]]"
-# What is counted: characters of unspaced scripts, words of spaced ones, so that they weigh alike.
+# Units to count: characters of unspaced scripts and words of spaced ones, so that both have equal weight.
 _UNITS = {tag: regex.compile(rf"[{characters}]") for tag, characters in UNSPACED.items()} | {
     tag: regex.compile(rf"{_CHARACTERS[tag]}[{_CHARACTERS[tag]}\p{{M}}]*+") for tag in SPACED
 }
@@ -60,7 +60,7 @@ _UNITS["und"] = regex.compile(rf"{_OTHER}[\p{{L}}\p{{M}}--[{_KNOWN}]]*+")
 _LETTER = regex.compile(r"\p{L}")
 _UNSPACED_LETTER = regex.compile(rf"(?V1)[\p{{L}}&&[{''.join(UNSPACED.values())}]]")
 _BY_CHARACTER = {"zh": True, "ja": True, "ko": False}
-"""Languages that decide by themselves, in whatever script a set is: Korean writes spaces, even between Hanja."""
+"""Languages for which the script does not matter: Korean has spaces, even between Hanja."""
 
 _SCRIPT = re.compile(r"[-_]([A-Z][a-z]{3})(?![A-Za-z0-9])")
 _UNSPACED_SCRIPTS = frozenset(
@@ -72,7 +72,7 @@ _EITHER_LANGUAGES = frozenset(["jv", "su", "pi", "sa", "za"])
 """Languages of two letters that are also written in a script without spaces."""
 
 STRAYS = 0.05
-"""A script that fewer than this share of a set's references are in does not make it a mixed set by itself."""
+"""A script of fewer than this share of the references does not by itself make a set a mixed one."""
 NAME_WORDS = 5
 """Words that a name within a text of another script has at most; more are a sentence."""
 
@@ -101,33 +101,35 @@ def is_by_character(samples: Sequence[Example | Sample], language: str | None) -
 
 
 def language_of(item: Example | Sample) -> str | None:
-    """Read the language of references from their script.
+    """Return the language of references, as their script indicates.
 
-    Where the references have no letters, or no more than a name in Latin letters among inputs in another script,
-    the inputs tell.
+    The inputs decide if the references have no letters, or no more than a name in Latin letters and the inputs have
+    another script.
 
     Returns:
         A BCP 47 tag; "und-" and the script where it serves many languages; None for text without any letter.
     """
-    own = _script(item.references)
-    if own not in (None, "zh", "und-Latn") or (own == "und-Latn" and _words(item, own) > NAME_WORDS):
-        return own
-    around = _script(item.inputs.values())
-    if own == "zh":
-        return "ja" if around == "ja" else own
-    return around or own
+    of_references = _script(item.references)
+    if of_references not in (None, "zh", "und-Latn") or (
+        of_references == "und-Latn" and _words(item, of_references) > NAME_WORDS
+    ):
+        return of_references
+    of_inputs = _script(item.inputs.values())
+    if of_references == "zh":
+        return "ja" if of_inputs == "ja" else of_references
+    return of_inputs or of_references
 
 
 def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool], list[Sample]]:
-    """Divide samples by the language of their references: the stated one, or else what `language_of` reads.
+    """Group samples by the language of their references: the stated one, or the result of `language_of`.
 
-    Text without any letter joins the largest group that was read. A few references in another spaced script do
-    not make a set a mixed one: where they are fewer than 1 in 20, no longer than a name, and what was asked is in
-    the script of the rest (a Greek word as the answer to an English question), they stay with the rest.
+    Texts without letters join the largest group that `language_of` found. A few references in another spaced script
+    do not make a set a mixed one: if they are fewer than 1 in 20, no longer than a name, and their inputs have the
+    script of the rest (a Greek word as the answer to an English question), they join the rest.
 
     Returns:
-        Samples by language and whether it was stated. Text in Latin letters alone is "en" if the group is identified
-        as English, else "und-Latn"; None stands for a set without any letter.
+        Samples by language and whether it was stated. A group in Latin letters is "en" if it is identified as
+        English, else "und-Latn"; None stands for a set without letters.
     """
     groups: dict[tuple[str | None, bool], list[Sample]] = {}
     for sample in samples:
@@ -149,14 +151,14 @@ def group_by_language(samples: Sequence[Sample]) -> dict[tuple[str | None, bool]
 
 
 def language_warning(groups: Mapping[tuple[str | None, bool], Sequence[Sample]]) -> str | None:
-    """Return what may be wrong with the languages of a set, for people; None where nothing seems to be.
+    """Return a warning about the languages of a set, or None.
 
     Args:
-        groups: as `group_by_language` divides them.
+        groups: as `group_by_language` returns them.
     """
     for (language, stated), members in groups.items():
         script = _script(text for sample in members for text in sample.references)
-        # Text without any letter fits every language; Japanese may be all Chinese characters.
+        # Text without letters fits every language; Japanese may have Chinese characters only.
         if stated and script and _states_no_spaces(language) not in (None, script in UNSPACED):
             return (
                 f'the references are stated to be in "{language}", but look like {script.removeprefix("und-")}: are'
@@ -172,7 +174,7 @@ def language_warning(groups: Mapping[tuple[str | None, bool], Sequence[Sample]])
 
 
 def _states_no_spaces(language: str | None) -> bool | None:
-    """Return whether a language tag stands for a script without spaces; None where it does not tell."""
+    """Return whether a language tag means a script without spaces; None if it may or may not."""
     if language and (script := _SCRIPT.search(language)):
         return script[1] in _UNSPACED_SCRIPTS
     subtag = primary(language)
@@ -183,7 +185,7 @@ def _states_no_spaces(language: str | None) -> bool | None:
 
 
 def _words(item: Example | Sample, tag: str | None) -> int:
-    """Return how many words of a script the longest reference has."""
+    """Return the number of words in a script that the longest reference has."""
     pattern = _UNITS.get(tag or "", _LETTER)
     return max((len(pattern.findall(text)) for text in item.references), default=0)
 
@@ -202,16 +204,16 @@ def _script(texts: Iterable[str]) -> str | None:
 
 @lru_cache(maxsize=2**16)
 def _tag(character: str) -> str | None:
-    """Return the tag of the script that a character counts for; None where it counts for none."""
+    """Return the tag of the script that a character counts for, or None."""
     return next((tag for tag, pattern in _UNITS.items() if pattern.match(character)), None)
 
 
 def _looks_english(samples: Sequence[Sample]) -> bool:
-    """Tell whether references in Latin letters are in English: by what they say, or what surrounds names."""
+    """Return whether references in Latin letters are in English; for names, the inputs are identified first."""
     references = [text for sample in samples for text in sample.references]
-    around = [text for sample in samples for text in sample.inputs.values()]
+    inputs = [text for sample in samples for text in sample.inputs.values()]
     names = sum(_words(sample, "und-Latn") <= NAME_WORDS for sample in samples) > len(samples) / 2
-    for texts in (around, references) if names else (references, around):
+    for texts in (inputs, references) if names else (references, inputs):
         if (language := identify_all(texts)) is not None:
             return language == "en"
     return "\n".join(references).isascii()

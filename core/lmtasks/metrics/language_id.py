@@ -1,4 +1,4 @@
-"""Which language a text is in, by py3langid: 139 languages, a model within the package, nothing to fetch."""
+"""Language identification by py3langid: 139 languages; the model is in its package, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from typing import Any
 
 log = logging.getLogger("lmtasks.metrics")
 
-SURE = 0.9
-"""Below this probability a language is not told: names, numbers and a few words fit many."""
-LONGEST = 20_000
-"""Characters of many texts that are looked at, or little more."""
-_KIN = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "pcm": "en"}
-"""Languages that count as another one."""
+MIN_PROBABILITY = 0.9
+"""A language with a lower probability is not returned: names, numbers and a few words fit many languages."""
+MAX_CHARACTERS = 20_000
+"""Approximate limit of the characters of many texts that are used."""
+_MACROLANGUAGES = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "pcm": "en"}
+"""Languages that count as another, larger one."""
 
 
 def identify_all(texts: Iterable[str]) -> str | None:
-    """Return the language that texts are in together, whatever their order, or None where that is not sure."""
+    """Return the language of texts taken together, in any order, or None if it is not certain."""
     ordered = sorted(texts)
-    step = max(1, sum(map(len, ordered)) // LONGEST)
-    return identify("\n".join(text[:LONGEST] for text in ordered[::step]))
+    step = max(1, sum(map(len, ordered)) // MAX_CHARACTERS)
+    return identify("\n".join(text[:MAX_CHARACTERS] for text in ordered[::step]))
 
 
 def identify(text: str) -> str | None:
-    """Return the language that a text is in, a primary subtag, or None where that is not sure or not possible."""
+    """Return the primary subtag of a text's language, or None if it is not certain or cannot be identified."""
     identifier = _identifier()
     if identifier is None:
         return None
-    text = text[: 2 * LONGEST]
+    text = text[: 2 * MAX_CHARACTERS]
     language, probability = identifier.classify(text)
-    if probability >= SURE:
+    if probability >= MIN_PROBABILITY:
         return canonical(language) if language != "zxx" else None
-    # What is divided among kin may be sure of all of them together; ranking takes twice as long.
+    # A probability that is divided among related languages may suffice in sum; ranking takes twice as long.
     probabilities: Counter[str] = Counter()
     for language, probability in identifier.rank(text):
         probabilities[canonical(language)] += probability
     [(language, probability)] = probabilities.most_common(1)
-    return language if probability >= SURE and language != "zxx" else None
+    return language if probability >= MIN_PROBABILITY and language != "zxx" else None
 
 
 def knows(language: str) -> bool:
-    """Tell whether a language, by its primary subtag, is one that can be identified."""
+    """Return whether a language, given by its primary subtag, can be identified."""
     identifier = _identifier()
     return identifier is not None and canonical(language) in identifier.labels
 
 
 def canonical(language: str) -> str:
     """Return the language that a language counts as."""
-    return _KIN.get(language, language)
+    return _MACROLANGUAGES.get(language, language)
 
 
 @cache
 def _identifier() -> Any | None:
-    """Return py3langid's identifier, or None where it cannot be loaded: it unpacks its model into a temporary file."""
+    """Return py3langid's identifier, or None if it cannot be loaded: it unpacks its model into a temporary file."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
         return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    # Whatever the package raises: what it would tell is a doubt, and no score is worth losing for it.
+    # Any error of the package: no score depends on it, and none should be lost because of it.
     except Exception as error:
         log.warning(
             "languages cannot be identified (%s: %s): wrong_language is left out, and texts in ASCII letters that"

@@ -1,4 +1,4 @@
-"""What token sequences have in common: the longest subsequence, and the longest run.
+"""The longest common subsequence of token sequences, and their longest common run.
 
 For subsequences, a row of the usual table is one integer. It grows by 0 or 1 from cell to cell, so it is kept as the
 set of cells where it grows: a bit each. A row follows from the one before by one addition (Hyyrö 2004, "Bit-parallel
@@ -21,27 +21,27 @@ def lcs_length(reference: Sequence[Hashable], candidate: Sequence[Hashable]) -> 
 
 
 def lcs_positions(reference: Sequence[Hashable], candidate: Sequence[Hashable]) -> list[int]:
-    """Return the places in the reference of one longest common subsequence, from the last to the first.
+    """Return the positions in the reference of one longest common subsequence, from the last to the first.
 
-    Of several, it is the one that rouge-score reads out of its table: from the end, tokens that are equal are taken;
-    else the step goes back in the candidate if that keeps more, and back in the reference otherwise.
+    If there are several, it is the one that rouge-score reads from its table: going back from the end, equal tokens
+    belong to it; else the step goes back in the candidate if that keeps more, and in the reference otherwise.
 
-    A table of long texts would fill the memory: one row in so many is kept, and those between are made again.
+    A whole table of long texts would fill the memory: one row of each block is kept, and the others are recomputed.
     """
     table = _Table(candidate)
-    apart = math.isqrt(len(reference)) + 1
+    block_size = math.isqrt(len(reference)) + 1
     kept = [0]
     row = 0
     for i, token in enumerate(reference, 1):
         row = table.next_row(row, token)
-        if i % apart == 0:
+        if i % block_size == 0:
             kept.append(row)
     positions = []
     j = len(candidate)
     for block in range(len(kept) - 1, -1, -1):
-        first = block * apart
+        first = block * block_size
         rows = [kept[block]]
-        for token in reference[first : first + apart]:
+        for token in reference[first : first + block_size]:
             rows.append(table.next_row(rows[-1], token))
         i = len(rows) - 1
         while i and j:
@@ -65,17 +65,17 @@ class _Table:
     """
 
     def __init__(self, candidate: Sequence[Hashable]) -> None:
-        at: dict[Hashable, list[int]] = {}
+        indices: dict[Hashable, list[int]] = {}
         for j, token in enumerate(candidate):
-            at.setdefault(token, []).append(j)
-        self._places = {token: _bits(indices) for token, indices in at.items()}
-        self._everywhere = (1 << len(candidate)) - 1
+            indices.setdefault(token, []).append(j)
+        self._positions = {token: _bits(ascending) for token, ascending in indices.items()}
+        self._all_bits = (1 << len(candidate)) - 1
 
     def next_row(self, row: int, token: Hashable) -> int:
-        """Return the row behind another, for the next token of the reference."""
-        kept = self._everywhere ^ row  # bits where the row does not grow
-        matched = kept & self._places.get(token, 0)
-        return self._everywhere ^ (kept + matched | kept - matched) & self._everywhere
+        """Return the row that follows another, for the next token of the reference."""
+        kept = self._all_bits ^ row  # bits where the row does not grow
+        matched = kept & self._positions.get(token, 0)
+        return self._all_bits ^ (kept + matched | kept - matched) & self._all_bits
 
 
 def _bits(indices: Sequence[int]) -> int:

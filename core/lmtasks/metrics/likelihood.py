@@ -1,4 +1,4 @@
-"""Scores of the log-likelihoods that a run measured (`--loglikelihood`): every reference of every example counts."""
+"""Scores from the log-likelihoods of the references, which a run with `--loglikelihood` measures."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 from lmtasks.errors import MetricError
 from lmtasks.metrics.means import reference_count
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class Likelihood:
-    """How likely the model finds the references, over all their tokens or bytes; natural logarithms.
+class Likelihood(Metric):
+    """Mean log-likelihood (natural logarithm) of the tokens or bytes of all references.
 
-    Per byte compares models whatever their tokenizers; per token and perplexity only models with the same. The
-    signature therefore tells how many tokens the references have.
+    Values per byte compare models with any tokenizers; values per token and perplexity compare only models with the
+    same one. The signature therefore contains the number of tokens of the references.
     """
 
     name: Literal["loglikelihood", "perplexity"]
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says.
+        """Measure samples, as `Metric.measure` describes.
 
         Raises:
             MetricError: a sample has no log-likelihoods.

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def mean_measurement(specs: Mapping[ScoreSpec, Sequence[float] | FloatArray]) -> Measurement:
-    """Make a measurement from values per example, each 0 to 1, reported on 0-100.
+    """Return a measurement of values per example, each 0 to 1; the scores are their means on the scale 0-100.
 
     Args:
-        kinds: for each score its values, one per example; NaN for examples that it is not computed on.
+        specs: for each score its values, one per example; NaN for examples that it is not computed on.
     """
     values = np.array(list(specs.values()), dtype=np.float64).T
-    inside = ~np.isnan(values)
+    defined = ~np.isnan(values)
     counted = [
-        kind if count == len(values) else replace(kind, n=int(count))
-        for kind, count in zip(specs, inside.sum(axis=0), strict=True)
+        spec if count == len(values) else replace(spec, n=int(count))
+        for spec, count in zip(specs, defined.sum(axis=0), strict=True)
     ]
 
     def combine(sums: FloatArray) -> FloatArray:
@@ -33,10 +33,10 @@ def mean_measurement(specs: Mapping[ScoreSpec, Sequence[float] | FloatArray]) ->
             means: FloatArray = 100 * totals / counts
         return means
 
-    statistics = np.hstack([np.where(inside, values, 0.0), inside])
+    statistics = np.hstack([np.where(defined, values, 0.0), defined])
     return Measurement(statistics=statistics, specs=tuple(counted), combine=combine)
 
 
 def reference_count(counts: Sequence[int]) -> str:
-    """Return the part of a signature that tells how many references the examples have."""
+    """Return the part of a signature that states how many references the examples have."""
     return f"nrefs:{counts[0] if len(set(counts)) == 1 else 'var'}"

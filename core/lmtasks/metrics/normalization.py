@@ -1,4 +1,4 @@
-"""Unicode normalization of outputs and references: metrics compare characters as they stand."""
+"""Unicode normalization of outputs and references: metrics compare characters without normalizing them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmtasks.task import Sample
 
 
 def normalization_warning(samples: Sequence[Sample]) -> str | None:
-    """Return how many outputs are in another normalization form than their references, for people; None if none is."""
+    """Return a warning about outputs in another normalization form than their references; None if there are none."""
     differing = sum(_differs(sample) for sample in samples)
     if not differing:
         return None
@@ -27,7 +27,7 @@ def _differs(sample: Sample) -> bool:
 
 
 def _form(text: str) -> Literal["composed", "decomposed"] | None:
-    """Return the form of a text; None where it is the same in both."""
+    """Return the form of a text; None if it is the same in both."""
     if text.isascii():
         return None
     if not unicodedata.is_normalized("NFC", text):

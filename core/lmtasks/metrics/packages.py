@@ -1,4 +1,4 @@
-"""Packages that only some metrics need, and that are not installed with lmtasks."""
+"""Optional packages, which only some metrics need."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from lmtasks.errors import MetricError
 
 
 def require(module: str, metric: str, install: str) -> None:
-    """See that a package is there, before a model is loaded.
+    """Check that a package is installed, before a model is loaded.
 
     Args:
-        module: what is imported.
-        metric: who needs it.
-        install: what pip is to install.
+        module: name that is imported.
+        metric: name of the metric that needs it.
+        install: requirement for pip.
 
     Raises:
-        MetricError: it is not; names the command that installs it.
+        MetricError: it is not installed; names the command that installs it.
     """
     if find_spec(module) is None:
         raise MetricError(f'metric "{metric}" needs a package that is not installed: pip install {install}')

@@ -1,4 +1,4 @@
-"""From names to metrics: core's own, those of plugins, and modules of `evaluate`."""
+"""Metrics by name: the built-in ones, those of plugins, and modules of `evaluate`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lmtasks.errors import MetricError, unknown_name
-from lmtasks.isolation import shortened
+from lmtasks.isolation import guarded_call, shortened
 from lmtasks.metrics.answers import EXACT_MATCH, TOKEN_F1
 from lmtasks.metrics.evaluate_bridge import PREFIX, EvaluateMetric
 from lmtasks.metrics.likelihood import Likelihood
-from lmtasks.metrics.protocol import check_metric
 from lmtasks.metrics.rouge import Rouge
 from lmtasks.metrics.sacrebleu_metrics import bleu, chrf, ter
 from lmtasks.task import Example, Measurement, Metric, Sample
 
-CORE: dict[str, Metric] = {
+BUILTIN_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         bleu(),
@@ -35,42 +34,64 @@ CORE: dict[str, Metric] = {
         Likelihood("perplexity"),
     )
 }
-"""The metrics that have bare names; what follows a colon is a setting."""
+"""The metrics without a plugin's name; what follows a colon is a setting."""
 
 
 def find_metrics(names: Iterable[str | Metric], from_plugin: Callable[[str], Metric]) -> tuple[Metric, ...]:
-    """Turn names into metrics.
+    """Return the metrics that names stand for, each once, and check that they can be computed.
 
     Args:
-        names: bare names of core's own, "<plugin>/<metric>", "evaluate:<path or id>", or metrics themselves. The
-            last kind of name loads code: names that stand in a file pass `metrics_in_file` first.
-        from_plugin: finds the second kind.
+        names: names of built-in metrics, "<plugin>/<metric>", "evaluate:<path or id>", or metrics. "evaluate:" loads
+            code: pass names that a file holds through `metrics_in_file` first.
+        from_plugin: returns the metric for a name of the second form.
 
     Raises:
         UnknownNameError: there is no such metric.
-        MetricError: one needs a package that is not installed, or is a module that cannot or may not be loaded.
+        MetricError: a metric needs a package that is not installed, or a module cannot or may not be loaded.
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for name in names:
-        metric = name if not isinstance(name, str) else _find(name, from_plugin)
+        metric = _find(name, from_plugin) if isinstance(name, str) else name
         if not isinstance(metric, Metric):
             raise MetricError(f"{shortened(repr(metric))} is neither the name of a metric nor an lmtasks.Metric")
         check_metric(metric)
-        found.setdefault(metric.name, metric)
-    return tuple(found.values())
+        metrics.setdefault(metric.name, metric)
+    return tuple(metrics.values())
+
+
+def check_metric(metric: Metric) -> None:
+    """Check that a metric can be computed here.
+
+    Raises:
+        MetricError: it cannot; names the metric and the cause.
+    """
+    with guarded_call(f"{metric.label} cannot be used", MetricError):
+        metric.check()
+
+
+def check_references(metrics: Iterable[Metric], examples: Iterable[Example]) -> None:
+    """Check that metrics accept as many references per example as the data has, before a model is loaded.
+
+    Raises:
+        MetricError: a metric does not.
+    """
+    most = max((len(example.references) for example in examples), default=0)
+    for metric in metrics:
+        with guarded_call(f"{metric.label} cannot be used", MetricError):
+            metric.check_references(most)
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleInFile:
-    """A module of `evaluate` that a file of data names: it is code, and is not loaded from there."""
+class RefusedMetric(Metric):
+    """A module of `evaluate` that a data file names: it is code, and is not loaded because a file names it."""
 
     name: str
-    """With the prefix."""
+    """With the prefix "evaluate:"."""
     refusal: str
-    """Names the file, and says how to ask for the module."""
+    """Names the file, and says how to use the module."""
 
     def check(self) -> None:
-        """Refuse.
+        """Refuse to be used.
 
         Raises:
             MetricError: always.
@@ -78,25 +99,29 @@ class ModuleInFile:
         raise MetricError(self.refusal)
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Refuse, as `check` does."""
+        """Refuse to be used.
+
+        Raises:
+            MetricError: always.
+        """
         raise MetricError(self.refusal)
 
 
 def metrics_in_file(names: Sequence[str], where: Callable[[int], str]) -> list[str | Metric]:
-    """Return metrics that a file of data names (a run folder, a YAML file), so that none of them loads code.
+    """Return the metrics that a data file (a run folder, a YAML file) names, so that none of them loads code.
 
-    A module of `evaluate` becomes a metric that refuses to be used; whoever names other metrics never meets it.
+    A module of `evaluate` becomes a metric that refuses to be used.
 
     Args:
-        names: as they stand in the file.
-        where: returns the place of a name, by its index, for messages: the file, and the line if it is known.
+        names: as the file has them.
+        where: returns the location of a name, given its index: the file, and the line if it is known.
     """
-    asked = shlex.quote(",".join(names))
+    option = shlex.quote(",".join(names))
     return [
-        ModuleInFile(
+        RefusedMetric(
             name,
             f"{where(index)}: {shortened(name)} is a module of Python code, which is never loaded because a file names"
-            f" it; if you trust it, name it yourself: --metrics {shortened(asked)}",
+            f" it; if you trust it, name it yourself: --metrics {shortened(option)}",
         )
         if name.startswith(PREFIX)
         else name
@@ -104,23 +129,11 @@ def metrics_in_file(names: Sequence[str], where: Callable[[int], str]) -> list[s
     ]
 
 
-def check_references(metrics: Iterable[Metric], examples: Iterable[Example]) -> None:
-    """See that metrics take as many references per example as the data has, before a model is loaded.
-
-    Raises:
-        MetricError: one does not.
-    """
-    most = max((len(example.references) for example in examples), default=0)
-    for metric in metrics:
-        if isinstance(metric, EvaluateMetric):
-            metric.check_references(most)
-
-
 def _find(name: str, from_plugin: Callable[[str], Metric]) -> Metric:
     if name.startswith(PREFIX):
         return EvaluateMetric(name)
-    if name in CORE:
-        return CORE[name]
+    if name in BUILTIN_METRICS:
+        return BUILTIN_METRICS[name]
     if "/" in name:
         return from_plugin(name)
-    raise unknown_name("metric", name, CORE)
+    raise unknown_name("metric", name, BUILTIN_METRICS)

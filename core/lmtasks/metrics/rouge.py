@@ -1,4 +1,4 @@
-"""ROUGE-1, -2, -L and -Lsum: rouge-score's numbers for English, and the same formulas in every other language."""
+"""ROUGE-1, -2, -L and -Lsum: as rouge-score for English, and by the same formulas for other languages."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from lmtasks.metrics.lcs import lcs_length, lcs_positions
 from lmtasks.metrics.means import mean_measurement, reference_count
 from lmtasks.metrics.packages import require
 from lmtasks.metrics.tokenize import is_word, normal, sentences, tokens
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
-KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+VARIANTS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @dataclass(frozen=True, slots=True)
-class Rouge:
-    """F-measures, the best over an example's references, averaged over examples.
+class Rouge(Metric):
+    """F-measures: the best over the references of an example, averaged over examples.
 
     Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Lsum clips repeated tokens as rouge-score does.
     """
 
     name: str = "rouge"
     stem: bool = True
-    """Whether English words are cut to their stem (Porter)."""
+    """Whether English words are stemmed (Porter)."""
     jieba: bool = False
-    """Whether Chinese is compared by the words that jieba finds, and not by characters."""
+    """Whether Chinese is compared by words, which jieba segments, and not by characters."""
     char: bool = False
-    """Whether every character but white space is a token, as it stands: what Chinese papers publish."""
+    """Whether every character but white space is a token, as in papers on Chinese data."""
 
     def check(self) -> None:
-        """See that what this needs is installed.
+        """Check that jieba is installed if it is needed.
 
         Raises:
-            MetricError: jieba is asked for and missing.
+            MetricError: it is not.
         """
         if self.jieba:
             require("jieba", "rouge:jieba", "jieba")
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says.
+        """Measure samples, as `Metric.measure` describes.
 
-        English is tokenized by rouge-score's own tokenizer; other languages, and what is stated to be English in a
-        script without spaces, by `metrics.text.tokens`, not stemmed.
-        Sentences for Lsum are split by `metrics.text.sentences`.
+        English is tokenized by rouge-score's tokenizer; other languages, and texts that are stated to be English but
+        have a script without spaces, by `metrics.tokenize.tokens`, without stemming. Sentences for Lsum are split by
+        `metrics.tokenize.sentences`.
         """
         tokenize, how = self._tokenizer(primary(language), by_character=is_by_character(samples, language))
 
         def read(text: str) -> _Text:
-            return _Text.of([found for sentence in sentences(text) if (found := tokenize(sentence))])
+            return _Text.of([words for sentence in sentences(text) if (words := tokenize(sentence))])
 
         values = []
         for sample in samples:
@@ -62,13 +62,13 @@ class Rouge:
             values.append([max(column) for column in zip(*scored, strict=True)])
         refs = reference_count([len(sample.references) for sample in samples])
         signature = f"{how}|split:lmtasks1|{refs}|agg:max|version:{version('rouge-score')}"
-        setting = self.name.removeprefix("rouge")  # scores that are made in another way have another name
-        names = [f"{kind}{setting}" for kind in KINDS]
+        setting = self.name.removeprefix("rouge")  # other settings give scores of other names
+        names = [f"{variant}{setting}" for variant in VARIANTS]
         specs = [ScoreSpec(name=name, signature=f"{name}|{signature}") for name in names]
         return mean_measurement(dict(zip(specs, zip(*values, strict=True), strict=True)))
 
     def _tokenizer(self, language: str, *, by_character: bool) -> tuple[Callable[[str], list[str]], str]:
-        """Return the tokenizer of a language, and how the signature tells it."""
+        """Return the tokenizer of a language, and its part of the signature."""
         if self.char:
             return _characters, "tok:char|stem:no"
         if language == "en" and not by_character:
@@ -80,12 +80,12 @@ class Rouge:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text read once, for all kinds and for every text that it is compared with."""
+    """A tokenized text, for all variants and for every text that it is compared with."""
 
     sentences: list[list[str]]
     tokens: list[str]
     ngrams: tuple[Mapping[Hashable, int], Mapping[Hashable, int]]
-    """Unigrams and bigrams, counted."""
+    """Counts of unigrams and bigrams."""
 
     @classmethod
     def of(cls, sentences: list[list[str]]) -> _Text:
@@ -94,7 +94,7 @@ class _Text:
 
 
 def _rouge(reference: _Text, prediction: _Text) -> tuple[float, float, float, float]:
-    """Return the F-measures of `KINDS`, each 0 to 1."""
+    """Return the F-measures of `VARIANTS`, each 0 to 1."""
     m, n = len(reference.tokens), len(prediction.tokens)
     if not m or not n:
         return 0.0, 0.0, 0.0, 0.0
@@ -120,14 +120,14 @@ def _union_lcs(reference: _Text, prediction: _Text) -> int:
     A token counts at most as often as it stands in either text.
     """
     left = [dict(reference.ngrams[0]), dict(prediction.ngrams[0])]
-    # Outputs that loop hold few sentences, many times.
+    # Repetitive outputs contain few sentences, many times.
     others = list(dict.fromkeys(map(tuple, prediction.sentences)))
     common: dict[tuple[str, ...], set[int]] = {}
     hits = 0
     for sentence in map(tuple, reference.sentences):
         if sentence not in common:
-            common[sentence] = {at for other in others for at in lcs_positions(sentence, other)}
-        for token in (sentence[at] for at in common[sentence]):
+            common[sentence] = {index for other in others for index in lcs_positions(sentence, other)}
+        for token in (sentence[index] for index in common[sentence]):
             if all(counts.get(token, 0) > 0 for counts in left):
                 hits += 1
                 for counts in left:
@@ -143,8 +143,8 @@ def _f_measure(hits: int, m: int, n: int) -> float:
 def _characters(text: str) -> list[str]:
     """Return all characters but white space, in their own case and width.
 
-    So do Chinese papers, which hand their numbers to ROUGE-1.5.5: CSDS (Lin et al. 2021) for one, whose published
-    ROUGE-1 and -2 are these, and whose ROUGE-L, by sentences, is the one called Lsum here.
+    Papers on Chinese data do the same, with numbers for characters in ROUGE-1.5.5: the published ROUGE-1 and -2 of
+    CSDS (Lin et al. 2021) are these, and its ROUGE-L, by sentences, is Lsum here.
     """
     return list("".join(text.split()))
 
@@ -154,7 +154,7 @@ def _english(*, stem: bool) -> Callable[[str], list[str]]:
     from rouge_score.tokenize import tokenize
 
     class Stemmer:
-        """Porter's, each word once: stemming is most of the work."""
+        """Porter's stemmer with a cache: stemming is most of the work."""
 
         stem = staticmethod(cache(PorterStemmer().stem))
 
@@ -165,5 +165,5 @@ def _english(*, stem: bool) -> Callable[[str], list[str]]:
 def _jieba() -> Callable[[str], list[str]]:
     import jieba
 
-    jieba.setLogLevel("WARNING")  # it tells of its dictionary on stderr
+    jieba.setLogLevel("WARNING")  # it reports its dictionary on stderr
     return lambda text: [word for word in jieba.lcut(normal(text)) if is_word(word)]

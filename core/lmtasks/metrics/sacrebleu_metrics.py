@@ -11,37 +11,37 @@ import numpy as np
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require
-from lmtasks.task import Measurement, Sample, ScoreSpec
+from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
 BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}
-"""By language. Others take "char" where their script has no spaces, else "13a", which is made for spaces."""
+"""Tokenizers by language; others get "char" if their script has no spaces, else "13a", which needs spaces."""
 MECAB = {"ja-mecab": ("ja", "MeCab", "'sacrebleu[ja]'"), "ko-mecab": ("ko", "mecab_ko", "'sacrebleu[ko]'")}
-"""Tokenizers into words: their language, the module they need, and what installs it."""
+"""Word tokenizers: language, required module, and requirement for pip."""
 
 ASIAN_TER = frozenset({"zh", "ja"})
-"""Languages that tercom's own support for Asian characters serves; it takes words for what stands between spaces."""
+"""Languages for which tercom splits texts into characters; it splits others at spaces."""
 
 
 @dataclass(frozen=True, slots=True)
-class SacrebleuMetric:
+class SacrebleuMetric(Metric):
     """A metric of sacrebleu, with its own statistics and signature."""
 
     name: str
-    label: str
-    """What scores call it."""
+    score_name: str
+    """Name of its score."""
     make: Callable[[str, bool], Any]
-    """From the primary language subtag, and whether texts are compared by characters, to the metric of sacrebleu."""
+    """Returns sacrebleu's metric for a primary language subtag; the flag says whether to compare by characters."""
     higher_is_better: bool = True
     needs: tuple[str, str] | None = None
-    """A module that has to be installed, and what installs it."""
+    """Required module, and requirement for pip."""
     spread: bool = False
-    """Whether characters are set apart by spaces where texts are compared by them, for a metric that splits there."""
+    """Whether to put spaces between characters when comparing by characters, for a metric that splits at spaces."""
 
     def check(self) -> None:
-        """See that what this needs is installed.
+        """Check that the required module is installed.
 
         Raises:
             MetricError: it is not.
@@ -50,13 +50,13 @@ class SacrebleuMetric:
             require(self.needs[0], self.name, self.needs[1])
 
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
-        """Measure as the protocol says."""
+        """Measure samples, as `Metric.measure` describes."""
         by_character = is_by_character(samples, language)
         metric = self.make(primary(language), by_character)
         spread = self.spread and by_character and primary(language) not in ASIAN_TER
         prepare = " ".join if spread else str
-        # sacrebleu has no public way to its statistics per segment; a test pins that their sum gives its corpus
-        # score, so a change of theirs cannot pass unseen.
+        # sacrebleu has no public access to statistics per segment; a test checks that their sum gives its corpus
+        # score.
         statistics = metric._extract_corpus_statistics(
             [prepare(sample.prediction) for sample in samples],
             transposed([[prepare(text) for text in sample.references] for sample in samples]),
@@ -67,25 +67,25 @@ class SacrebleuMetric:
             values = [metric._compute_score_from_stats(row).score for row in rows.tolist()]
             return np.array(values).reshape(*sums.shape[:-1], 1)
 
-        kind = ScoreSpec(
-            name=self.label,
-            signature=f"{self.label}|{metric.get_signature().format()}{'|pretok:char' if spread else ''}",
+        spec = ScoreSpec(
+            name=self.score_name,
+            signature=f"{self.score_name}|{metric.get_signature().format()}{'|pretok:char' if spread else ''}",
             higher_is_better=self.higher_is_better,
         )
-        return Measurement(statistics=np.array(statistics, dtype=np.float64), specs=(kind,), combine=combine)
+        return Measurement(statistics=np.array(statistics, dtype=np.float64), specs=(spec,), combine=combine)
 
 
 def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """Turn references per example into sacrebleu's streams: one list per reference number, over all examples.
+    """Return references per example as sacrebleu's streams: a list for each reference number, over all examples.
 
-    Examples with fewer references than others are padded by None, which sacrebleu leaves out.
+    Examples with fewer references are padded with None, which sacrebleu ignores.
     """
     width = max(map(len, references))
     return [[texts[number] if number < len(texts) else None for texts in references] for number in range(width)]
 
 
 def bleu(mecab: str | None = None) -> SacrebleuMetric:
-    """Make corpus BLEU; `mecab` names a tokenizer of `MECAB`, which serves its own language alone."""
+    """Return corpus BLEU; `mecab` names a tokenizer of `MECAB`, which is used for its own language only."""
     if mecab is None:
         return SacrebleuMetric("bleu", "BLEU", _bleu)
     of_language, module, install = MECAB[mecab]
@@ -97,7 +97,7 @@ def bleu(mecab: str | None = None) -> SacrebleuMetric:
 
 
 def chrf(*, word_order: int = 0) -> SacrebleuMetric:
-    """Make chrF, which compares characters, or with word order 2 chrF++, which compares words too."""
+    """Return chrF, which compares characters, or chrF++ (word order 2), which compares words too."""
 
     def make(language: str, by_character: bool) -> Any:
         from sacrebleu.metrics.chrf import CHRF
@@ -108,7 +108,7 @@ def chrf(*, word_order: int = 0) -> SacrebleuMetric:
 
 
 def ter() -> SacrebleuMetric:
-    """Make the translation edit rate, in edits per 100 words of the reference; 0 is best."""
+    """Return the translation edit rate (TER), in edits per 100 words of the reference; 0 is best."""
     return SacrebleuMetric("ter", "TER", _ter, higher_is_better=False, spread=True)
 
 
@@ -119,7 +119,7 @@ def _bleu(language: str, by_character: bool) -> Any:
 def _sacrebleu(tokenizer: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
-    # force: no warnings about outputs that look tokenized; a model may write what it likes.
+    # force: no warnings about outputs that look tokenized.
     return BLEU(tokenize=tokenizer, force=True)
 
 

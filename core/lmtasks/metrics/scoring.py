@@ -1,4 +1,4 @@
-"""From samples to scores: one language at a time, empty outputs counted like any other."""
+"""Scores samples, one language at a time; empty outputs count like any other."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from lmtasks.errors import LmtasksError
 from lmtasks.isolation import guarded_call
 from lmtasks.metrics.language import group_by_language, language_warning
 from lmtasks.metrics.normalization import normalization_warning
-from lmtasks.metrics.output_checks import run_output_checks
-from lmtasks.metrics.protocol import label_of
+from lmtasks.metrics.output_checks import measure_output_checks
 from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
-from lmtasks.metrics.validation import checked
+from lmtasks.metrics.validation import validated_measurement
 from lmtasks.task import Measurement, Metric, Sample, Score
 
 log = logging.getLogger("lmtasks.metrics")
@@ -23,27 +22,27 @@ log = logging.getLogger("lmtasks.metrics")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricResult:
-    """What a metric measured on the samples of one language."""
+    """The measurement of a metric on the samples of one language."""
 
     metric: str
     label: str
-    """What messages call it."""
+    """What messages call the metric."""
     measurement: Measurement
     language: str | None
     origin: str
-    """The language and how it is known, for signatures; "" for what does not depend on it."""
+    """The language and how it is known, for signatures; "" for checks that do not depend on it."""
     samples: Sequence[Sample]
-    """In the order of the measurement's rows."""
+    """The samples, in the order of the measurement's rows."""
 
-    def signature(self, place: int) -> str:
-        """Return the signature of one of the measurement's kinds."""
-        kind = self.measurement.specs[place]
-        return f"{kind.signature}|lang:{self.origin}" if self.origin else kind.signature
+    def signature(self, index: int) -> str:
+        """Return the signature of a score, given the index of its spec."""
+        spec = self.measurement.specs[index]
+        return f"{spec.signature}|lang:{self.origin}" if self.origin else spec.signature
 
     def scores(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
-        """Return the scores, with their intervals if there are resamples.
+        """Return the scores, with intervals if there are resamples.
 
-        A score that is not defined on these samples (a length against references without any) is left out.
+        A score that is not defined on these samples (a length ratio to blank references) is left out.
 
         Raises:
             PluginError: the metric failed.
@@ -54,23 +53,23 @@ class MetricResult:
             if resamples and can_be_resampled(self.measurement):
                 bounds = bootstrap_intervals(self.measurement, resamples=resamples, seed=seed).tolist()
             scores = []
-            for place, (kind, value, (low, high)) in enumerate(
+            for index, (spec, value, (low, high)) in enumerate(
                 zip(self.measurement.specs, values, bounds, strict=True)
             ):
-                n = len(self.samples) if kind.n is None else kind.n
+                n = len(self.samples) if spec.n is None else spec.n
                 if not math.isfinite(value):
-                    # Of health that is nothing to tell: no inputs, no references.
+                    # For output checks this is usual: there are no inputs or no references.
                     if self.origin:
-                        log.warning("%s is not defined on these %d examples, and left out", kind.name, n)
+                        log.warning("%s is not defined on these %d examples, and left out", spec.name, n)
                     continue
                 bounded = n > 1 and math.isfinite(low) and math.isfinite(high)
                 scores.append(
                     Score(
-                        name=kind.name,
+                        name=spec.name,
                         value=float(value),
-                        unit=kind.unit,
-                        signature=self.signature(place),
-                        higher_is_better=kind.higher_is_better,
+                        unit=spec.unit,
+                        signature=self.signature(index),
+                        higher_is_better=spec.higher_is_better,
                         language=self.language,
                         n=n,
                         low=low if bounded else None,
@@ -89,33 +88,33 @@ def measure_samples(
     once per language, the largest group first.
 
     Args:
-        samples: of a run, or made elsewhere.
-        metrics: as `find_metrics` finds them.
-        failures: gets what goes wrong with a metric, which costs its scores alone; None: it is raised.
+        samples: of a run, or from elsewhere.
+        metrics: as `find_metrics` returns them.
+        failures: collects the errors of metrics, whose scores are then missing; None: the first error is raised.
 
     Raises:
         PluginError: a metric failed; names it and keeps the cause.
-        LmtasksError: one of core's own cannot take these samples.
+        LmtasksError: a built-in metric cannot measure these samples.
     """
     usable = [sample for sample in samples if sample.references and sample.finish_reason != "skipped"]
     groups = group_by_language(usable)
     metrics = tuple(metrics)
-    for complaint in (language_warning(groups), normalization_warning(usable) if metrics else None):
-        if complaint is not None:
-            log.warning("%s", complaint)
-    found = []
+    for warning in (language_warning(groups), normalization_warning(usable) if metrics else None):
+        if warning is not None:
+            log.warning("%s", warning)
+    results = []
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         origin = (language or "unknown") + ("" if stated else "(script)")
         labels: dict[str, str] = {}
         for metric in metrics:
-            label = label_of(metric)
+            label = metric.label
             with _collected(failures):
                 with guarded_call(f"{label} failed"):
-                    measurement = checked(metric.measure(_copies(members), language), members)
-                    for kind in measurement.specs:
-                        if labels.setdefault(kind.name, label) != label:
-                            raise ValueError(f'its score "{kind.name}" has the name of one of {labels[kind.name]}')
-                found.append(
+                    measurement = validated_measurement(metric.measure(_defensive_copies(members), language), members)
+                    for spec in measurement.specs:
+                        if labels.setdefault(spec.name, label) != label:
+                            raise ValueError(f'its score "{spec.name}" has the name of one of {labels[spec.name]}')
+                results.append(
                     MetricResult(
                         metric=metric.name,
                         label=label,
@@ -125,30 +124,30 @@ def measure_samples(
                         samples=members,
                     )
                 )
-    return found
+    return results
 
 
-def _copies(samples: Sequence[Sample]) -> list[Sample]:
-    """Return samples that a metric may do with as it likes: the next one gets others."""
+def _defensive_copies(samples: Sequence[Sample]) -> list[Sample]:
+    """Return copies of samples, so that a metric that changes them affects no other metric."""
     return [replace(sample, inputs=dict(sample.inputs), meta=dict(sample.meta)) for sample in samples]
 
 
 def measure_outputs(samples: Sequence[Sample]) -> list[MetricResult]:
-    """Measure the health of all outputs, those without references too; nothing for no outputs."""
-    made = sorted((sample for sample in samples if sample.finish_reason != "skipped"), key=lambda sample: sample.index)
-    if not made:
+    """Run the output checks on all outputs, with or without references; without outputs there is no result."""
+    outputs = sorted((sample for sample in samples if sample.finish != "skipped"), key=lambda sample: sample.index)
+    if not outputs:
         return []
     languages = {
-        sample.id: language for (language, _), members in group_by_language(made).items() for sample in members
+        sample.id: language for (language, _), members in group_by_language(outputs).items() for sample in members
     }
     return [
         MetricResult(
-            metric="health",
-            label="the health of outputs",
-            measurement=run_output_checks(made, languages),
+            metric="output_checks",
+            label="the output checks",
+            measurement=measure_output_checks(outputs, languages),
             language=None,
             origin="",
-            samples=made,
+            samples=outputs,
         )
     ]
 
@@ -164,9 +163,9 @@ def score_samples(
     """Score a corpus.
 
     Args:
-        samples: of a run, or made elsewhere.
-        metrics: as `find_metrics` finds them.
-        resamples: of the bootstrap for the intervals; 0: without intervals.
+        samples: of a run, or from elsewhere.
+        metrics: as `find_metrics` returns them.
+        resamples: of the bootstrap for the intervals; 0: no intervals.
         seed: of the bootstrap.
         failures: as for `measure_samples`.
 
@@ -174,26 +173,26 @@ def score_samples(
         LmtasksError: as for `measure_samples`.
     """
     scores: list[Score] = []
-    for measured in measure_samples(samples, metrics, failures=failures):
+    for result in measure_samples(samples, metrics, failures=failures):
         with _collected(failures):
-            scores += measured.scores(resamples=resamples, seed=seed)
+            scores += result.scores(resamples=resamples, seed=seed)
     return scores
 
 
 def score_outputs(samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
-    """Return what can be told of the health of all outputs: those without references too.
+    """Return the scores of the output checks of all outputs, with or without references.
 
     Args:
-        samples: of a run, or made elsewhere.
-        resamples: of the bootstrap for the intervals; 0: without intervals.
+        samples: of a run, or from elsewhere.
+        resamples: of the bootstrap for the intervals; 0: no intervals.
         seed: of the bootstrap.
     """
-    return [score for measured in measure_outputs(samples) for score in measured.scores(resamples=resamples, seed=seed)]
+    return [score for result in measure_outputs(samples) for score in result.scores(resamples=resamples, seed=seed)]
 
 
 @contextmanager
 def _collected(failures: list[LmtasksError] | None) -> Iterator[None]:
-    """Keep an error in a list, or let it pass where there is none."""
+    """Append an error to a list, or raise it if there is no list."""
     try:
         yield
     except LmtasksError as error:

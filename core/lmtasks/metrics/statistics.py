@@ -1,4 +1,4 @@
-"""Intervals and paired tests from the statistics of examples: other weights, the same statistics.
+"""Confidence intervals and paired tests, which weigh the statistics of examples differently.
 
 Every function is deterministic in its seed.
 """
@@ -24,52 +24,52 @@ CONFIDENCE = 0.95
 TRIALS = 10_000
 SEED = 0
 _CELLS = 2**22
-"""Weights that are held in memory at once."""
+"""Limit of the weights in memory at once."""
 _ROUNDING = 1e-9
-"""Differences closer than this are the same: a sum of fractions depends on its order in the last digits."""
+"""Differences closer than this are equal: a sum of fractions depends on its order in the last digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedTest:
-    """How two systems differ on the same examples; each array has one value per score of the measurement."""
+    """The difference of two systems on the same examples; each array has one value per score of the measurement."""
 
     difference: FloatArray
-    """The second minus the first."""
+    """Candidate minus baseline."""
     low: FloatArray
     high: FloatArray
     """The 95% interval of the difference, by paired bootstrap."""
     p_bootstrap: FloatArray
     p_randomisation: FloatArray
-    """Probabilities of a difference at least this large, either way, if the systems did not differ."""
+    """Two-sided p-values: probabilities of a difference at least this large if the systems did not differ."""
 
 
 def corpus_values(measurement: Measurement) -> FloatArray:
-    """Return the scores of a corpus, shape [kinds], the same for every order of its examples."""
+    """Return the scores of a corpus, shape [specs]; the order of the examples does not matter."""
     # Exact sums, rounded once: numpy's depend on the order in the last digits.
     return measurement.combine(np.array([math.fsum(column) for column in measurement.statistics.T]))
 
 
 def can_be_resampled(measurement: Measurement) -> bool:
-    """Tell whether other weights on the examples say anything: there are two of them, with statistics."""
+    """Return whether examples can be resampled: there are at least two, with statistics."""
     return measurement.statistics.shape[1] > 0 and len(measurement.statistics) > 1
 
 
 def bootstrap_intervals(measurement: Measurement, *, resamples: int = RESAMPLES, seed: int = SEED) -> FloatArray:
     """Return the 95% intervals of the scores, by percentiles of the bootstrap over examples.
 
-    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. A resample in which a score is not
-    defined (none of the examples it is computed on was drawn) is left out.
+    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. Resamples in which a score is not
+    defined (none of its examples was drawn) are left out.
 
     Returns:
-        Shape [kinds, 2]: low and high.
+        Shape [specs, 2]: low and high.
     """
     values = measurement.combine(bootstrap_sums(measurement.statistics, resamples, seed))
     return _percentiles(values)
 
 
 def paired_test(
-    first: Measurement,
-    second: Measurement,
+    baseline: Measurement,
+    candidate: Measurement,
     *,
     resamples: int = RESAMPLES,
     trials: int = TRIALS,
@@ -78,48 +78,52 @@ def paired_test(
     """Compare two systems on the same examples, in the same order.
 
     The interval and `p_bootstrap` are by paired bootstrap (Koehn 2004, "Statistical significance tests for machine
-    translation evaluation"), its distribution moved to a difference of 0 for the probability; `p_randomisation` is by
-    approximate randomisation (Noreen 1989; Riezler and Maxwell 2005), which changes outputs between the systems and
-    assumes less. Where there are no more than `trials` ways to swap, all of them are tried: the probability is exact.
+    translation evaluation"), its distribution shifted to a mean difference of 0 for the p-value. `p_randomisation` is
+    by approximate randomisation (Noreen 1989; Riezler and Maxwell 2005), which swaps outputs of the systems and assumes
+    less. If there are no more than `trials` ways to swap, all of them are tried, and the p-value is exact.
 
     Raises:
-        ValueError: the measurements are of different examples or statistics.
+        ValueError: the measurements have different shapes.
     """
-    a, b = first.statistics, second.statistics
+    a, b = baseline.statistics, candidate.statistics
     if a.shape != b.shape:
         raise ValueError(f"statistics of shapes {a.shape} and {b.shape} cannot be paired")
-    difference = corpus_values(second) - corpus_values(first)
-    drawn = second.combine(bootstrap_sums(b, resamples, seed)) - first.combine(bootstrap_sums(a, resamples, seed))
+    difference = corpus_values(candidate) - corpus_values(baseline)
+    resampled = [
+        measurement.combine(bootstrap_sums(measurement.statistics, resamples, seed))
+        for measurement in (baseline, candidate)
+    ]
+    drawn = resampled[1] - resampled[0]
     interval = _percentiles(drawn)
     exact = 2 ** len(a) <= trials
     swapped = _every_swap(b - a) if exact else _swapped_sums(b - a, trials, seed)
-    changed = second.combine(b.sum(axis=0) - swapped) - first.combine(a.sum(axis=0) + swapped)
+    changed = candidate.combine(b.sum(axis=0) - swapped) - baseline.combine(a.sum(axis=0) + swapped)
     return PairedTest(
         difference=difference,
         low=interval[:, 0],
         high=interval[:, 1],
-        p_bootstrap=_probability(drawn - difference, difference, drawn_too=1),
-        # All swaps hold the observed one; a sample of them has it added.
-        p_randomisation=_probability(changed, difference, drawn_too=0 if exact else 1),
+        p_bootstrap=_probability(drawn - difference, difference, observed=1),
+        # All swaps include the observed one; it is added to a sample of them.
+        p_randomisation=_probability(changed, difference, observed=0 if exact else 1),
     )
 
 
 def smallest_probability(examples: int, trials: int) -> float:
-    """Return the smallest `p_randomisation` that so many examples and trials can give, before any correction."""
+    """Return the smallest possible `p_randomisation` for a number of examples and trials, without correction."""
     return 2.0 ** (1 - examples) if 2**examples <= trials else max(2.0 ** (1 - examples), 1 / (trials + 1))
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """Correct the probabilities of several tests, so that the chance of any false finding stays as small.
+    """Return the p-values of several tests, corrected for multiple testing.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure". NaN stays NaN and does not count.
     """
-    order = sorted((p, at) for at, p in enumerate(probabilities) if not math.isnan(p))
+    order = sorted((p, index) for index, p in enumerate(probabilities) if not math.isnan(p))
     corrected = [math.nan] * len(probabilities)
     highest = 0.0
-    for rank, (p, at) in enumerate(order):
+    for rank, (p, index) in enumerate(order):
         highest = max(highest, min(1.0, (len(order) - rank) * p))
-        corrected[at] = highest
+        corrected[index] = highest
     return corrected
 
 
@@ -136,7 +140,7 @@ def bootstrap_sums(statistics: FloatArray, resamples: int, seed: int) -> FloatAr
 
 
 def _swapped_sums(differences: FloatArray, trials: int, seed: int) -> FloatArray:
-    """Return what changes hands when each example is swapped with probability 1/2, shape [trials, statistics]."""
+    """Return sums over the examples that are swapped, each with probability 1/2, shape [trials, statistics]."""
     rng = np.random.default_rng(seed)
     n = len(differences)
     sums = []
@@ -148,7 +152,7 @@ def _swapped_sums(differences: FloatArray, trials: int, seed: int) -> FloatArray
 
 
 def _every_swap(differences: FloatArray) -> FloatArray:
-    """Return what changes hands for each set of examples that could be swapped, shape [2 ** examples, statistics]."""
+    """Return sums over each subset of examples, which would be swapped, shape [2 ** examples, statistics]."""
     n = len(differences)
     swapped = np.arange(2**n)[:, None] >> np.arange(n) & 1
     sums: FloatArray = swapped.astype(np.float64) @ differences
@@ -162,7 +166,7 @@ def _chunks(rows: int, width: int) -> Iterator[int]:
 
 
 def _percentiles(values: FloatArray) -> FloatArray:
-    """Return the bounds that hold the middle 95% of each column, shape [columns, 2]."""
+    """Return the bounds of the middle 95% of each column, shape [columns, 2]."""
     tail = (1 - CONFIDENCE) / 2
     bounds = []
     for column in values.T:
@@ -171,16 +175,16 @@ def _percentiles(values: FloatArray) -> FloatArray:
     return np.array(bounds)
 
 
-def _probability(under_null: FloatArray, difference: FloatArray, *, drawn_too: int) -> FloatArray:
-    """Return the share of values that lie as far from 0 as the observed difference.
+def _probability(under_null: FloatArray, difference: FloatArray, *, observed: int) -> FloatArray:
+    """Return the share of values that are at least as far from 0 as the observed difference.
 
     Args:
-        under_null: values where there is no difference, shape [values, kinds].
-        difference: observed, shape [kinds].
-        drawn_too: how often the observed one is counted in beside them.
+        under_null: values under the null hypothesis, shape [values, specs].
+        difference: observed, shape [specs].
+        observed: how often the observed difference is counted with them.
     """
     scale = _ROUNDING * np.maximum(1.0, np.abs(difference))
-    # A value that is not defined speaks for no difference.
+    # A value that is not defined counts for the null hypothesis.
     as_far = ~(np.abs(under_null) < np.abs(difference) - scale)
-    p: FloatArray = (as_far.sum(axis=0) + drawn_too) / (len(under_null) + drawn_too)
+    p: FloatArray = (as_far.sum(axis=0) + observed) / (len(under_null) + observed)
     return np.where(np.isnan(difference), np.nan, p)

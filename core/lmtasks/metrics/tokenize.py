@@ -1,4 +1,4 @@
-"""Texts as tokens and sentences, in every language, without anything to download."""
+"""Tokens and sentences of texts in every language; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _TOKEN = regex.compile(
     rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]"
     rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]](?:{_IN_WORDS}|[{_JOINERS}]++(?={_IN_WORDS}))*+"
 )
-# What is invisible neither parts nor makes words: soft hyphens, marks of direction, variation selectors, fillers. The
-# zero-width space too: where it parts words, in Khmer or Thai, each character is a token without it.
+# Invisible characters neither separate words nor belong to them: soft hyphens, marks of direction, variation
+# selectors, fillers. The zero-width space neither: where it separates words, in Khmer or Thai, each character is a
+# token without it.
 _INVISIBLE = regex.compile(rf"(?V1)[\p{{Default_Ignorable_Code_Point}}--[{_JOINERS}]]+")
-# Joiners mean nothing in these scripts: a typesetter's hint against a ligature, or left behind by a web page.
+# Joiners mean nothing in these scripts: they are hints against a ligature, or remains of a web page.
 _WITHOUT_JOINERS = (
     r"\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}\p{Ethiopic}\p{Hangul}\p{Han}\p{Hiragana}"
     r"\p{Katakana}\p{Nd}"
@@ -28,7 +29,7 @@ _STRAY_JOINERS = regex.compile(rf"[{_WITHOUT_JOINERS}]\p{{M}}*+[{_JOINERS}][{_JO
 
 _OPENING = r"\"'“‘„«»(\["
 _CLOSING = r"\"'”’“«»)\]」』）》】"
-# Without the scripts that tokens learnt of later: where sentences end is part of the signature of every language.
+# Without the scripts that were added to `tokens` later: sentence ends are part of the signature of every language.
 _UNSPACED_FIRST = "".join(UNSPACED[tag] for tag in ("zh", "ja", "th", "lo", "my", "km"))
 _SENTENCE_END = regex.compile(
     # Chinese and Japanese marks end a sentence wherever they stand, but within a quotation; so do "!", "?" and
@@ -43,7 +44,7 @@ _SENTENCE_END = regex.compile(
 
 
 def normal(text: str) -> str:
-    """Return a text as tokens are compared: of normal width (NFKC), in lower case, without invisible characters.
+    """Return the form in which tokens are compared: normal width (NFKC), lower case, no invisible characters.
 
     The result is its own normal form. Lower case comes second, for letters that only NFKC shows to be capitals
     ("𝐓"), and NFKC once more for marks that lower case leaves in another order ("İ" with a mark below).
@@ -51,25 +52,25 @@ def normal(text: str) -> str:
     if text.isascii():
         return text.lower()
     wide = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-    wide = _STRAY_JOINERS.sub(lambda found: found[0].replace("\u200c", "").replace("\u200d", ""), wide)
+    wide = _STRAY_JOINERS.sub(lambda match: match[0].replace("\u200c", "").replace("\u200d", ""), wide)
     return unicodedata.normalize("NFKC", wide.lower())
 
 
 def tokens(text: str) -> list[str]:
-    """Return the tokens of a text in any script, normal in case and width, without punctuation.
+    """Return the tokens of a text in any script, in the form of `normal`, without punctuation.
 
-    A character of an unspaced script is a token, and so is a run of other letters, their marks, and digits.
+    A token is a character of a script without spaces, or a run of other letters, their marks, and digits.
     """
     return list(_TOKEN.findall(normal(text)))
 
 
 def is_word(text: str) -> bool:
-    """Tell whether a text holds a letter or digit of any script."""
+    """Return whether a text has a letter or digit of any script."""
     return _TOKEN.search(text) is not None
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a text: its lines, broken behind sentence ends, without the space around them."""
+    """Return the sentences of a text: its lines, split after sentence ends, without surrounding white space."""
     parts = []
     for line in text.splitlines():
         start = 0

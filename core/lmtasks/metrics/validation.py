@@ -1,4 +1,4 @@
-"""What a metric returned, checked: types, shapes, and that many rows combine as each of them does."""
+"""Checks the measurement that a metric returns: types, shapes, and that `combine` treats rows one by one."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from lmtasks.task import Measurement, Sample, ScoreSpec
 if TYPE_CHECKING:
     from lmtasks.task.score import FloatArray
 
-LEAST_ROWS, MOST_ROWS = 4, 64
-"""Resamples that `combine` is tried with."""
+MIN_ROWS, MAX_ROWS = 4, 64
+"""Limits of the number of resamples that `combine` is tested with."""
 COMBINE = (
-    "combine must take sums of shape [..., statistics] and return values of shape [..., kinds], each row by itself"
+    "combine must take sums of shape [..., statistics] and return values of shape [..., specs], each row by itself"
     " (sums[..., 0] is the first statistic)"
 )
 
 
-def checked(measurement: object, samples: Sequence[Sample]) -> Measurement:
-    """Return what a metric measured on some samples, if it is what it should be.
+def validated_measurement(measurement: object, samples: Sequence[Sample]) -> Measurement:
+    """Return the measurement that a metric returned for samples, after checking it.
 
-    Numbers of any type become float64, and `combine` gets sums of its own each time: what it changes of them changes
-    nothing else.
+    Numbers of any type become float64, and `combine` gets a copy of the sums, which it may change.
 
     Raises:
-        TypeError: it is something else, or holds something else than numbers.
-        ValueError: it has another shape, holds statistics that are not finite, or `combine` does not combine many
-            rows of sums as it combines each of them.
+        TypeError: it is not a measurement, or has values that are not numbers.
+        ValueError: it has another shape, statistics that are not finite, or a `combine` that does not treat rows of
+            sums one by one.
     """
     if not isinstance(measurement, Measurement):
         raise TypeError(f"it returned {type(measurement).__name__}, expected lmtasks.Measurement")
@@ -48,37 +47,37 @@ def checked(measurement: object, samples: Sequence[Sample]) -> Measurement:
         first = int(np.argmin(finite))
         raise ValueError(
             f'the statistics of example "{samples[first].id}" are {statistics[first].tolist()}, and must be finite: one'
-            " such example would undo the score of all"
+            " such example makes the score of all of them undefined"
         )
     if not measurement.specs:
-        raise ValueError("it has no kinds, expected one or more lmtasks.ScoreSpec")
-    specs = tuple(_checked_kind(kind, len(samples)) for kind in measurement.specs)
-    names = [kind.name for kind in specs]
+        raise ValueError("it has no specs, expected one or more lmtasks.ScoreSpec")
+    specs = tuple(_checked_spec(spec, len(samples)) for spec in measurement.specs)
+    names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'two of its kinds are named "{twice}"; every score needs a name of its own')
+        raise ValueError(f'two of its specs are named "{twice}"; every score needs a name of its own')
     combine = measurement.combine
 
     def combined(sums: FloatArray) -> FloatArray:
         return _numbers("what combine returns", combine(sums.copy()))
 
-    found = replace(measurement, statistics=statistics, specs=specs, combine=combined)
-    _check_combine(found)
-    return found
+    validated = replace(measurement, statistics=statistics, specs=specs, combine=combined)
+    _check_combine(validated)
+    return validated
 
 
 def _check_combine(measurement: Measurement) -> None:
-    """See that the corpus has a value for each kind, and that `combine` treats rows of sums one by one."""
+    """Check that the corpus has a value for each spec, and that `combine` treats rows of sums one by one."""
     values = corpus_values(measurement)
     width, specs = measurement.statistics.shape[1], len(measurement.specs)
     if values.shape != (specs,):
-        raise ValueError(f"combine returns values of shape {list(values.shape)} for {specs} kinds")
+        raise ValueError(f"combine returns values of shape {list(values.shape)} for {specs} specs")
     if not width:
-        return  # there are no rows: such a score has no interval and no test
-    # Other than the other axes, so that no mix of axes looks right.
-    count = min(MOST_ROWS, max(LEAST_ROWS, width + 1, specs + 1))
+        return  # no rows to combine: such a score has no interval and no test
+    # Different from the other axes, so that mixed axes are noticed.
+    count = min(MAX_ROWS, max(MIN_ROWS, width + 1, specs + 1))
     rows = bootstrap_sums(measurement.statistics, count, SEED)
-    rows[-1] = 2 * measurement.statistics.sum(axis=0)  # others than a corpus has, where all examples are alike
+    rows[-1] = 2 * measurement.statistics.sum(axis=0)  # differs from the corpus if all examples are equal
     with np.errstate(all="ignore"):  # a resample may leave a score undefined
         try:
             together = measurement.combine(rows)
@@ -94,38 +93,38 @@ def _check_combine(measurement: Measurement) -> None:
         raise ValueError(f"{COMBINE}; of {count} rows at once it makes other values than of each by itself")
 
 
-def _numbers(what: str, given: object) -> FloatArray:
-    """Return a new array of float64.
+def _numbers(what: str, values: object) -> FloatArray:
+    """Return values as a new array of float64.
 
     Raises:
-        TypeError: it holds something else than numbers.
+        TypeError: a value is not a number.
     """
-    array = np.asarray(given)
-    listed = array.dtype == object and all(isinstance(value, Real | Decimal) for value in array.flat)
-    if np.ma.is_masked(given) or not (array.dtype.kind in "biuf" or listed):
-        kind = "masked values" if np.ma.is_masked(given) else f"values of type {array.dtype.type.__name__}"
-        raise TypeError(f"{what}: {kind}, expected numbers")
+    array = np.asarray(values)
+    are_numbers = array.dtype == object and all(isinstance(value, Real | Decimal) for value in array.flat)
+    if np.ma.is_masked(values) or not (array.dtype.kind in "biuf" or are_numbers):
+        actual = "masked values" if np.ma.is_masked(values) else f"values of type {array.dtype.type.__name__}"
+        raise TypeError(f"{what}: {actual}, expected numbers")
     return array.astype(np.float64)
 
 
-def _checked_kind(kind: object, samples: int) -> ScoreSpec:
-    """Return a kind of score, if it can be recorded; numpy's numbers as Python's.
+def _checked_spec(spec: object, samples: int) -> ScoreSpec:
+    """Return the spec of a score if it can be recorded; numpy's numbers become Python's.
 
     Raises:
-        TypeError: it is something else, or holds something else than it should.
-        ValueError: it has no name, or is computed on fewer than no or more than all samples.
+        TypeError: it is not a spec, or a field has the wrong type.
+        ValueError: it has no name, or its number of samples is below 0 or above that of all.
     """
-    if not isinstance(kind, ScoreSpec):
-        raise TypeError(f"one of its kinds is {type(kind).__name__}, expected lmtasks.ScoreSpec")
+    if not isinstance(spec, ScoreSpec):
+        raise TypeError(f"one of its specs is {type(spec).__name__}, expected lmtasks.ScoreSpec")
     for name in ("name", "signature", "unit"):
-        if not isinstance(getattr(kind, name), str):
-            raise TypeError(f"{name} of one of its kinds is {type(getattr(kind, name)).__name__}, expected text")
-    if not kind.name.strip():
-        raise ValueError("one of its kinds has no name")
-    better = kind.higher_is_better
+        if not isinstance(getattr(spec, name), str):
+            raise TypeError(f"{name} of one of its specs is {type(getattr(spec, name)).__name__}, expected text")
+    if not spec.name.strip():
+        raise ValueError("one of its specs has no name")
+    better = spec.higher_is_better
     if not isinstance(better, bool | np.bool_ | None):
-        raise TypeError(f'higher_is_better of "{kind.name}" is {better!r}, expected True, False or None')
-    n = None if kind.n is None else int(kind.n)
+        raise TypeError(f'higher_is_better of "{spec.name}" is {better!r}, expected True, False or None')
+    n = None if spec.n is None else int(spec.n)
     if n is not None and not 0 <= n <= samples:
-        raise ValueError(f'n of "{kind.name}" is {n}, expected 0 to {samples}, the number of samples')
-    return replace(kind, n=n, higher_is_better=None if better is None else bool(better))
+        raise ValueError(f'n of "{spec.name}" is {n}, expected 0 to {samples}, the number of samples')
+    return replace(spec, n=n, higher_is_better=None if better is None else bool(better))

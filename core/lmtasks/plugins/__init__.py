@@ -1,7 +1,8 @@
-"""Plugins: found by entry point or file, loaded one by one, each failure kept to who asked for it."""
+"""Plugins: discovered by entry point or file, and loaded one by one, so that one that fails costs no other."""
 
 from lmtasks.plugins.discovery import DISABLED, FILES, DiscoveredPlugin, find_plugins, is_plugin_file
-from lmtasks.plugins.registry import LoadedPlugin, Registry, find_task
+from lmtasks.plugins.load import LoadedPlugin
+from lmtasks.plugins.registry import Registry, find_task
 
 __all__ = [
     "DISABLED",

@@ -1,4 +1,4 @@
-"""Which plugins there are: installed ones by their metadata, without importing any, and files that were named."""
+"""Discovers plugins: installed ones by their metadata, without importing any, and files that the user names."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from lmtasks.paths import user_path
 
 log = logging.getLogger("lmtasks.plugins")
 FILES = "LMTASKS_PLUGINS"
-"""The environment variable that names plugin files, joined as paths are; `--plugin` adds to it."""
+"""The environment variable with plugin files, joined like paths; `--plugin` adds to it."""
 DISABLED = "LMTASKS_DISABLE_PLUGINS"
-"""The environment variable that names plugins to leave out, joined by commas; `--no-plugin` adds to it."""
+"""The environment variable with the names of disabled plugins, joined by commas; `--no-plugin` adds to it."""
 SUFFIXES = (".py", ".yaml", ".yml")
-"""Of files that are plugins."""
+"""Suffixes of files that are plugins."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredPlugin:
-    """A plugin as its distribution's metadata states it, or a file."""
+    """A plugin as the metadata of its distribution describes it, or a file."""
 
     name: str
-    """The entry point's name, by which its tasks are asked for; of a file that was not read yet, a guess."""
+    """Name of the entry point, which its tasks begin with; for a file that was not loaded yet, a guess."""
     module: str
     """The module, or the file's path."""
     distribution: str
-    """Its name; of a file, the file's."""
+    """Name of the distribution, or of the file."""
     version: str
-    """Of the distribution; of a file, the beginning of its SHA-256."""
+    """Version of the distribution, or the beginning of the file's SHA-256."""
     load: Callable[[], object]
-    """Imports it, and returns what has its hooks."""
+    """Imports it, and returns the object that has its hooks."""
     requires: tuple[str, ...] = ()
-    """What the distribution needs installed, as its metadata states it."""
+    """Requirements of the distribution, as its metadata states them."""
     file: Path | None = None
-    """Where it is a file."""
+    """Path of the file; None for an installed plugin."""
 
     @property
     def origin(self) -> str:
@@ -52,7 +52,7 @@ class DiscoveredPlugin:
 
 def find_plugins() -> dict[str, list[DiscoveredPlugin]]:
     """Return the installed plugins by name, sorted; more than one under a name is a conflict."""
-    found: dict[str, list[DiscoveredPlugin]] = {}
+    discovered: dict[str, list[DiscoveredPlugin]] = {}
     for entry_point in _entry_points():
         distribution: Distribution | None = entry_point.dist
         plugin = DiscoveredPlugin(
@@ -63,45 +63,45 @@ def find_plugins() -> dict[str, list[DiscoveredPlugin]]:
             load=entry_point.load,
             requires=tuple((distribution and distribution.requires) or ()),
         )
-        found.setdefault(plugin.name, []).append(plugin)
-    return dict(sorted(found.items()))
+        discovered.setdefault(plugin.name, []).append(plugin)
+    return dict(sorted(discovered.items()))
 
 
 def _stated(distribution: Distribution | None, key: str) -> str | None:
-    """Return what the metadata states; what is left of a package that was removed by hand states nothing."""
+    """Return a value of the metadata; None if there is none, as in the rest of a package that was removed by hand."""
     if distribution is None or key not in distribution.metadata:
         return None
     return distribution.metadata[key]
 
 
 def _entry_points() -> Iterable[EntryPoint]:
-    """Return the entry points of plugins; one distribution whose metadata is damaged costs the others nothing."""
+    """Return the entry points of plugins; a distribution whose metadata is damaged is left out."""
     try:
         return entry_points(group=PROJECT)
     except Exception:
-        found: dict[tuple[str, str], EntryPoint] = {}
+        by_key: dict[tuple[str, str], EntryPoint] = {}
         for distribution in distributions():
             try:
-                own = distribution.entry_points.select(group=PROJECT)
+                of_distribution = distribution.entry_points.select(group=PROJECT)
             except Exception as error:
                 where = getattr(distribution, "_path", distribution)
                 log.warning("%s: entry_points.txt cannot be read (%s); its plugins are left out", where, error)
                 continue
-            for entry_point in own:
-                found.setdefault((entry_point.name, entry_point.value), entry_point)
-        return found.values()
+            for entry_point in of_distribution:
+                by_key.setdefault((entry_point.name, entry_point.value), entry_point)
+        return by_key.values()
 
 
 def is_plugin_file(name: str) -> bool:
-    """Tell whether a name is that of a Python or YAML file, not of a plugin."""
+    """Return whether a name is that of a Python or YAML file, and not of a plugin."""
     return name.lower().endswith(SUFFIXES)
 
 
 def find_file(path: Path) -> DiscoveredPlugin:
-    """Return a Python or YAML file as a plugin; it is read, and not imported yet.
+    """Return a Python or YAML file as a plugin; it is read, but not imported yet.
 
     Raises:
-        PluginError: there is no such file, or it is of another kind.
+        PluginError: there is no such file, or it has another suffix.
     """
     try:
         path = user_path(path, "plugin file")
@@ -124,21 +124,21 @@ def find_file(path: Path) -> DiscoveredPlugin:
 
 
 def named_files() -> list[Path]:
-    """Return the plugin files that the environment names."""
+    """Return the plugin files of the environment variable `FILES`."""
     return [Path(path) for path in os.environ.get(FILES, "").split(os.pathsep) if path]
 
 
 def disabled_plugins() -> list[str]:
-    """Return the names of the plugins that the environment leaves out."""
+    """Return the names of the environment variable `DISABLED`."""
     return [name.strip() for name in os.environ.get(DISABLED, "").split(",") if name.strip()]
 
 
 def _import_file(path: Path) -> object:
-    """Import a Python file by its path; modules beside it are not on the path of imports."""
+    """Import a Python file by its path; `sys.path` does not include its folder."""
     name = f"lmtasks_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look for their module there
     try:

@@ -1,4 +1,4 @@
-"""A new plugin package, written from the files in `template/`."""
+"""Creates a plugin package from the files in `template/`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lmtasks.plugins.discovery import find_plugins
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 RESERVED = ("all", "plugins")
-"""What `plugins check` takes for every plugin, and whose module would stand in the way of lmtasks' own."""
-LONGEST_NAME = 60
-"""Characters: it becomes part of the names of files."""
+"""Names that plugins cannot have: `plugins check all` means every plugin, and lmtasks has a package lmtasks_plugins."""
+MAX_NAME = 60
+"""Longest name in characters: it becomes part of file names."""
 TEMPLATE = Path(__file__).with_name("template")
 FILES = {
     "pyproject.toml.jinja": "pyproject.toml",
@@ -29,63 +29,63 @@ FILES = {
     "demo.jsonl.jinja": "{module}/demo.jsonl",
     "test.py.jinja": "tests/test_{task}.py",
 }
-"""A template to the file that it becomes."""
-LONGEST_SUMMARY = 120
-"""Characters of a summary that still stands in one line of a list."""
+"""Files of the package by their template."""
+MAX_SUMMARY = 120
+"""Longest summary in characters: it fits one line of a list."""
 ADAPTER = "adapter"
-"""The folder of the adapter within the module."""
+"""Folder of the adapter in the module."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "lmtasks.json", "README.md")
-"""What is taken of an adapter's folder."""
+"""Files that are copied from an adapter's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPlugin:
-    """What a new plugin is to be called and to have."""
+    """Name and contents of a new plugin."""
 
     name: str
-    """Of its entry point and first task."""
+    """Name of the entry point and of the first task."""
     summary: str
     author: str
     metric: bool = False
-    """Whether it has a metric of its own."""
+    """Whether it has a metric."""
     adapter: Path | None = None
-    """A LoRA adapter that it brings."""
+    """Folder of a LoRA adapter to copy into it."""
 
     def __post_init__(self) -> None:
-        """Refuse names that no package can have.
+        """Check the values.
 
         Raises:
-            UsageError: says what is expected.
+            UsageError: a value is not allowed; says what is expected.
         """
         if self.name in RESERVED:
             raise UsageError(f'"{self.name}" means something else to lmtasks; choose another name')
-        if not NAME.fullmatch(self.name) or len(self.name) > LONGEST_NAME:
+        if not NAME.fullmatch(self.name) or len(self.name) > MAX_NAME:
             raise UsageError(
                 f'"{self.name}": a plugin\'s name has lower-case letters, digits and single "-", as in "titles", and at'
-                f" most {LONGEST_NAME} characters"
+                f" most {MAX_NAME} characters"
             )
         for name in ("summary", "author"):
             text = getattr(self, name)
-            if not text.strip() or not text.isprintable() or len(text) > LONGEST_SUMMARY:
-                raise UsageError(f"{name} must be one line of text, of at most {LONGEST_SUMMARY} characters")
+            if not text.strip() or not text.isprintable() or len(text) > MAX_SUMMARY:
+                raise UsageError(f"{name} must be one line of text, of at most {MAX_SUMMARY} characters")
 
     @property
     def distribution(self) -> str:
-        """The name that pip knows it by."""
+        """Name of the distribution, for pip."""
         return f"lmtasks-{self.name}"
 
     @property
     def module(self) -> str:
-        """The name that Python imports it by."""
+        """Name of the module, for imports."""
         return self.distribution.replace("-", "_")
 
 
 def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
-    """Write a package; return its files, relative to the folder.
+    """Create a package; return its files, relative to the folder.
 
     Raises:
-        PluginError: the folder exists and holds something, cannot be written, or an installed plugin has the name.
-        UsageError: the adapter's folder holds no adapter.
+        PluginError: the folder is not empty or cannot be written, or an installed plugin has the name.
+        UsageError: the adapter's folder has no adapter.
     """
     import jinja2
 
@@ -133,11 +133,11 @@ def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
 
 
 def _docstring(text: str) -> str:
-    """Return text as the docstring of a module."""
+    """Return a text as the docstring of a module."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"""{escaped}"""'
 
 
 def _quoted(text: str) -> str:
-    """Return text as a string of Python, JSON and TOML alike."""
+    """Return a text as a string literal that Python, JSON and TOML read alike."""
     return json.dumps(text, ensure_ascii=False)

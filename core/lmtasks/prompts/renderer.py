@@ -206,7 +206,7 @@ class Renderer:
             OverlongPromptError: the pair is longer, and may not be cut or is longer still.
             PromptError: as for `render`.
         """
-        text = (example.answer or "").strip() or self.task.no_answer or ""
+        text = (example.answer or "").strip() or self.task.output.no_answer or ""
         answer_ids = self.render_answer(text) if text else array("i")
         answer_ids.append(end_id)
         room = None if max_tokens is None else max(0, max_tokens - len(answer_ids))
@@ -249,7 +249,7 @@ class Renderer:
         )
         if on_overlong != "cut":
             raise OverlongPromptError(length)
-        cuttable = {name: text for name, text in example.inputs.items() if self.task.fields[name].cut and text}
+        cuttable = {name: text for name, text in example.inputs.items() if self.task.fields[name].truncatable and text}
         # No field keeps more characters than a cap; the largest cap that fits is found by bisection. The number
         # of tokens is no smooth function of the number of characters, so what is returned was itself rendered.
         fits: RenderedPrompt | None = None
@@ -314,7 +314,7 @@ class Renderer:
     def _fill(self, part: Literal["system", "user"], example: Example) -> str:
         said = f'{self.task.label}, example "{example.id}": the {part} part of prompt "{self.name}" failed'
         with guarded_call(said, PromptError):
-            return as_utf8(self.prompt.fill(part, self.task.filled(example.inputs)))
+            return as_utf8(self.prompt.fill(part, self.task.template_values(example.inputs)))
 
 
 def _answer_start(tokenizer: Tokenizer, template: ChatTemplate | None) -> str:

@@ -37,7 +37,7 @@ from lmtasks.runs.run_json import (
 )
 from lmtasks.runs.sample_file import append_samples, read_samples, sync_samples
 from lmtasks.runs.samples import new_sample, with_completion
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 OnEnd = Callable[[Run], None]
 OnFailure = Callable[[LmtasksError], None]
@@ -50,7 +50,7 @@ class _Job:
 
     plan: Plan
     adapter: Adapter | None
-    generation: Generation
+    generation: SamplingParams
     prompts: Sequence[RenderedPrompt | None]
     answers: Mapping[str, Sequence[int]]
     record: ModelRunRecord

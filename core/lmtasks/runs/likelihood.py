@@ -20,7 +20,7 @@ def render_answers(task: Task, examples: Sequence[Example], renderer: Renderer) 
 
 def reference_texts(task: Task, example: Example) -> tuple[str, ...]:
     """Return the references of an example as a model would write them."""
-    return tuple(text or task.no_answer or "" for text in example.references)
+    return tuple(text or task.output.no_answer or "" for text in example.references)
 
 
 def measure_likelihoods(

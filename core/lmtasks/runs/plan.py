@@ -20,7 +20,7 @@ from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
 from lmtasks.runs.adapters import AdapterChoice
 from lmtasks.runs.likelihood import reference_texts
 from lmtasks.runs.samples import stated_language
-from lmtasks.task import Generation, Metric, Task
+from lmtasks.task import Metric, SamplingParams, Task
 
 log = logging.getLogger("lmtasks.runs")
 LOOKED_AT = 500
@@ -38,18 +38,18 @@ class Plan:
     fewshot: FewShot | None
     metrics: tuple[Metric, ...]
     options: RunOptions
-    generation: Generation
+    generation: SamplingParams
     adapter: AdapterChoice | None = None
 
 
-def with_stop_strings(generation: Generation, renderer: Renderer, adapter: Adapter | None) -> Generation:
+def with_stop_strings(generation: SamplingParams, renderer: Renderer, adapter: Adapter | None) -> SamplingParams:
     """Return a way to draw completions that also stops where the prompt's form ends an answer."""
     if adapter and adapter.record:
         return generation  # it has learned to end its answers, which may hold what separates examples
     return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
 
 
-def max_prompt_tokens(model: LanguageModel, generation: Generation) -> int | None:
+def max_prompt_tokens(model: LanguageModel, generation: SamplingParams) -> int | None:
     """Return how many tokens a prompt may have; None: as many as it likes.
 
     Raises:
@@ -70,7 +70,7 @@ def render_prompts(
     plan: Plan,
     renderer: Renderer,
     model: LanguageModel,
-    generation: Generation,
+    generation: SamplingParams,
     answers: Mapping[str, Sequence[int]],
     on_progress: OnProgress,
 ) -> list[RenderedPrompt | None]:

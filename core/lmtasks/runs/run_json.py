@@ -34,7 +34,7 @@ from lmtasks.records.run import (
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import ESCAPED
-from lmtasks.task import Generation, Metric, Sample, Task
+from lmtasks.task import Metric, Sample, SamplingParams, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def parse_completion(task: Task, completion: str, example_id: str) -> str:
         PluginError: the task's parser failed, or did not return text.
     """
     with guarded_call(f'{task.label}: its parser failed on example "{example_id}"'):
-        prediction = task.parse(completion)
+        prediction = task.output.read(completion)
     if not isinstance(prediction, str):
         raise PluginError(
             f'{task.label}: its parser returned {type(prediction).__name__} for example "{example_id}", expected text'

@@ -1,12 +1,13 @@
-"""The words of lmtasks as types: what a task is made of, what a run records, what a metric returns.
+"""The vocabulary of lmtasks as types: tasks and their parts, samples, metrics and scores.
 
-Standard library only, so that a plugin that imports it starts at once.
+It imports the standard library only, so that plugins are imported quickly.
 """
 
 from __future__ import annotations
 
+from lmtasks.task.output import Generate, Output, SamplingParams
 from lmtasks.task.parameter import Parameter
-from lmtasks.task.prompt import Field, Generation, Prompt
+from lmtasks.task.prompt import Field, Prompt
 from lmtasks.task.sample import Example, LogLikelihood, Sample
 from lmtasks.task.score import Measurement, Metric, Score, ScoreSpec
 from lmtasks.task.source import DataFile, DataFunction, DataSource, HubDataset
@@ -20,14 +21,16 @@ __all__ = [
     "DataSource",
     "Example",
     "Field",
-    "Generation",
+    "Generate",
     "HubDataset",
     "LogLikelihood",
     "Measurement",
     "Metric",
+    "Output",
     "Parameter",
     "Prompt",
     "Sample",
+    "SamplingParams",
     "Score",
     "ScoreSpec",
     "Task",

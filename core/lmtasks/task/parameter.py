@@ -1,4 +1,4 @@
-"""Settings of a task."""
+"""Parameters: the settings of a task that users may change."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ class Parameter:
 
     summary: str = ""
     """What it does, for `lmtasks show`."""
-    value: Value | None = None
-    """What it is unless it is set; None: nothing, and lines of a prompt that name it are left out.
+    default: Value | None = None
+    """The value unless the parameter is set; None: no value, and lines of a prompt that name it are left out.
 
-    A parameter of a field's name begins with None; once set, it takes the field's place in every example.
+    A parameter with the name of a field has no default; once set, it replaces the field in every example.
     """
     type: type[Value] | None = None
-    """That its values have; None: that of `value`, or text."""
+    """Type of its values; None: that of the default, or text."""
     choices: tuple[str, ...] = ()
-    """The only texts it may be; empty: any."""
+    """The texts that are allowed; empty: any."""
     minimum: float | None = None
     maximum: float | None = None
-    """The range of a number, its ends included."""
+    """The range of a number, ends included."""
 
     def __post_init__(self) -> None:
-        """Refuse a parameter whose own value is none that it allows.
+        """Convert the choices, infer the type, and check the default.
 
         Raises:
-            ValueError: says what it may be.
+            ValueError: the default is not allowed; says what is.
         """
         object.__setattr__(self, "choices", as_tuple(self.choices))
-        object.__setattr__(self, "type", self.type or (str if self.value is None else type(self.value)))
+        object.__setattr__(self, "type", self.type or (str if self.default is None else type(self.default)))
         if self.choices and self.type is not str:
-            raise ValueError("choices are texts: a number has least and most")
-        if self.value is not None:
-            object.__setattr__(self, "value", self.read(self.value))
+            raise ValueError("choices are texts: a number has minimum and maximum")
+        if self.default is not None:
+            object.__setattr__(self, "default", self.read(self.default))
 
-    def read(self, given: object) -> Value:
-        """Return a value of this parameter's type from text of the command line, or from Python.
+    def read(self, source: object) -> Value:
+        """Return a value of this parameter's type, made from text of the command line or from a Python value.
 
         Raises:
-            ValueError: it is not one; says what is expected.
+            ValueError: the value is not allowed; says what is expected.
         """
-        value = self._from_text(given.strip()) if isinstance(given, str) else given
+        value = self._from_text(source.strip()) if isinstance(source, str) else source
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, (str, int, float)) or type(value) is not self.type or not self._allows(value):
@@ -72,7 +72,7 @@ class Parameter:
     def _expected(self) -> str:
         if self.choices:
             return f"must be one of {', '.join(self.choices)}"
-        kinds: dict[object, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+        names: dict[object, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
         bounds = [f"of at least {self.minimum:g}"] if self.minimum is not None else []
         bounds += [f"of at most {self.maximum:g}"] if self.maximum is not None else []
-        return f"must be {' '.join([kinds[self.type], ' and '.join(bounds)]).strip()}"
+        return f"must be {' '.join([names[self.type], ' and '.join(bounds)]).strip()}"

@@ -1,10 +1,11 @@
-"""What a metric measures, and what comes of it."""
+"""Metrics, what they measure, and scores."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from lmtasks.task.sample import Sample
 
@@ -24,63 +25,77 @@ class Score:
     unit: str
     """The scale: "0-100" for the usual metrics."""
     signature: str
-    """Metric, version, tokenizer, language, references: scores with other signatures do not compare."""
+    """Metric, version, tokenizer, language, references: scores are comparable only if their signatures are equal."""
     higher_is_better: bool | None
-    """None where neither is: a length ratio, or a foreign metric that does not say."""
+    """None if neither is better (a length ratio), or if the metric does not say."""
     language: str | None
-    """Of the references it was computed on; a mixed set has a score for each. None: could not be told, or any."""
+    """Language of the references; a mixed set has a score for each language. None: not known, or any."""
     n: int
-    """How many examples it was computed on."""
+    """Number of examples it was computed on."""
     low: float | None = None
     high: float | None = None
-    """The 95% bootstrap interval; None where it was not asked for or examples cannot be resampled."""
+    """The 95% bootstrap interval; None if it was not requested or examples cannot be resampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSpec:
-    """What one value of a measurement is called and means."""
+    """Name and meaning of one value of a measurement."""
 
     name: str
     signature: str
     unit: str = "0-100"
     higher_is_better: bool | None = True
     n: int | None = None
-    """How many examples it is computed on, where those are not all."""
+    """Number of examples it is computed on; None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Statistics per example that add up, and the corpus scores as a function of their sum.
 
-    Whatever needs other weights on the examples (intervals, paired tests) sums again and never measures again.
+    Intervals and paired tests weigh the examples differently: they sum the statistics again, and measure nothing again.
     """
 
     statistics: FloatArray
-    """Shape [examples, statistics]. Without any statistics, shape [examples, 0], the scores are known for the corpus
-    alone: they have no interval and no test."""
+    """Shape [examples, statistics]; [examples, 0] for scores of a whole corpus, which have no interval and no test."""
     specs: tuple[ScoreSpec, ...]
     combine: Callable[[FloatArray], FloatArray]
-    """From sums of statistics, shape [..., statistics], to values, shape [..., kinds], each row by itself."""
+    """Returns values, shape [..., specs], for sums of statistics, shape [..., statistics], each row by itself."""
 
 
-@runtime_checkable
-class Metric(Protocol):
-    """Scores a corpus.
+class Metric(ABC):
+    """Scores a corpus. A subclass has a `name` and a method `measure`; the other members have defaults."""
 
-    A metric may also have a method `check()`, without arguments, which raises where it cannot be computed (a package is
-    missing); it is called before a model is loaded.
-    """
+    __slots__ = ()
+
+    name: str
+    """What tasks and `--metrics` call it."""
 
     @property
-    def name(self) -> str:
-        """What tasks and `--metrics` call it."""
-        ...
+    def label(self) -> str:
+        """What messages call it."""
+        return f'metric "{self.name}"'
 
+    def check(self) -> None:  # noqa: B027 - most metrics need nothing
+        """Raise an error that says what to do if the metric cannot be computed here, such as for a missing package.
+
+        It is called before a model is loaded.
+        """
+
+    def check_references(self, most: int) -> None:  # noqa: B027 - most metrics take any number
+        """Raise an error if the metric cannot score examples with this many references.
+
+        It is called before a model is loaded.
+
+        Args:
+            most: the largest number of references that an example of the data has.
+        """
+
+    @abstractmethod
     def measure(self, samples: Sequence[Sample], language: str | None) -> Measurement:
         """Measure samples whose references are all in one language.
 
         Args:
             samples: at least one; each has at least one reference. An empty prediction counts like any other.
-            language: of the references, a BCP 47 tag; None where it could not be told.
+            language: of the references, a BCP 47 tag; None if it is not known.
         """
-        ...

@@ -1,4 +1,4 @@
-"""Where examples come from. Data is read when asked for, not before."""
+"""Sources of examples. Data is read on request, not when a source is made."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from lmtasks.task.sample import Example
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFile:
-    """A data set in a file: JSONL, CSV, TSV or Parquet. A column "split" divides it, where it has one.
+    """A data set in a file: JSONL, CSV, TSV or Parquet. A column "split", if there is one, divides it.
 
     All but Parquet may be compressed, with .gz, .zst, .bz2 or .xz at the end of the name.
     """
 
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Field name (or "references", "id", "language") to column name, where the file uses others than the task knows."""
+    """Field name (or "references", "id", "language") to column name, for columns that the task does not know."""
     license: str | None = None
-    """Under which terms the data may be used, best as an SPDX identifier: "CC-BY-4.0"."""
+    """License of the data, best as an SPDX identifier: "CC-BY-4.0"."""
     language: str | None = None
-    """Of the references, a BCP 47 tag, where neither rows nor flags say."""
+    """Language of the references as a BCP 47 tag, if neither rows nor options state one."""
 
     def __post_init__(self) -> None:
-        """Take text for a path."""
+        """Convert text to a path."""
         object.__setattr__(self, "path", Path(self.path))
 
 
@@ -34,7 +34,7 @@ class DataFunction:
     """A data set that a function reads."""
 
     read: Callable[[str], Iterable[Example]]
-    """From the split's name to its examples; nothing where there is no such split."""
+    """Returns the examples of a split, given its name; none if there is no such split."""
     license: str | None = None
     """As in DataFile."""
 
@@ -45,7 +45,7 @@ class HubDataset:
 
     id: str
     revision: str | None = None
-    """A commit, so that the same data comes again; None: the newest."""
+    """A commit, so that the data stays the same; None: the newest."""
     config: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     """As in DataFile."""
@@ -55,10 +55,10 @@ class HubDataset:
     """As in DataFile."""
 
     def __str__(self) -> str:
-        """Return it as `--data` takes it."""
+        """Return the form that `--data` accepts."""
         revision = f"@{self.revision}" if self.revision else ""
         return f"hub:{self.id}{revision}{f'#{self.config}' if self.config else ''}"
 
 
 DataSource = DataFile | HubDataset | DataFunction
-"""Where examples come from. Data is read when asked for, not before."""
+"""Any source of examples."""

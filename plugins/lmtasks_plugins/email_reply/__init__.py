@@ -1,17 +1,17 @@
-"""E-mail reply: an e-mail, its subject, the points to make and the tone, to a reply."""
+"""E-mail replies, given the e-mail, its subject, the points to make and the tone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, Parameter, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generate, Parameter, Prompt, Task, hookimpl
 
 REPLY = Task(
     name="email-reply",
     version=1,
     summary="Reply to an e-mail, making given points in a given tone.",
     fields={
-        "email": Field(columns=("body", "message", "text", "document"), cut=True),
+        "email": Field(columns=("body", "message", "text", "document"), truncatable=True),
         "subject": Field(columns=("title",), required=False),
         "points": Field(columns=("instructions", "key_points"), required=False),
         "tone": Field(columns=("style",), required=False),
@@ -28,7 +28,7 @@ REPLY = Task(
     },
     datasets={"demo": DataFile(path=Path(__file__).with_name("emails.jsonl"), license="Apache-2.0")},
     metrics=("rouge", "chrf"),
-    generation=Generation(max_new_tokens=192),
+    output=Generate(max_new_tokens=192),
     parameters={
         "tone": Parameter(summary='of every reply, such as "formal", over what the data says'),
         "words": Parameter(type=int, minimum=1, summary="that a reply has at most"),
@@ -38,5 +38,5 @@ REPLY = Task(
 
 @hookimpl
 def register_tasks() -> list[Task]:
-    """Return the one task."""
+    """Return the task."""
     return [REPLY]

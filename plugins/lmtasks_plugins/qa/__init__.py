@@ -5,26 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, HubDataset, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generate, HubDataset, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
 NO_ANSWER = "unanswerable"
-SAYS_NOTHING = re.compile(rf"[\"'“]?{NO_ANSWER}[\"'”]?(\W|$)(?!\w)", re.IGNORECASE)
-"""The word, alone or as a clause of its own; "unanswerable questions" may be an answer."""
+NO_ANSWER_PATTERN = re.compile(rf"[\"'“]?{NO_ANSWER}[\"'”]?(\W|$)(?!\w)", re.IGNORECASE)
+"""Matches the word alone or as a clause; "unanswerable questions" may be an answer."""
 LABELS = ("answer:", "答案：", "答案:")
 QUESTION = ("query", "input", "prompt")
 XQUAD = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
-"""The languages of XQuAD, a set for each: the same questions, translated."""
+"""Languages of XQuAD; each has a set with translations of the same questions."""
 
 
 def short_answer(completion: str) -> str:
-    """Keep the first line, without a label; a small model goes on with an explanation. No answer is the empty one."""
+    """Return the first line without a label, since small models explain their answer; "" if it says there is none."""
     text = completion.strip()
     for label in LABELS:
         if text.lower().startswith(label):
             text = text[len(label) :].strip()
     line = text.partition("\n")[0].strip()
-    return "" if SAYS_NOTHING.match(line) else line
+    return "" if NO_ANSWER_PATTERN.match(line) else line
 
 
 FROM_TEXT = Task(
@@ -32,7 +32,7 @@ FROM_TEXT = Task(
     version=1,
     summary="Answer a question from a text, or say that the text does not hold the answer.",
     fields={
-        "context": Field(columns=("passage", "text", "document", "paragraph"), cut=True),
+        "context": Field(columns=("passage", "text", "document", "paragraph"), truncatable=True),
         "question": Field(columns=QUESTION),
     },
     references=("answers.text", "answers", "answer"),
@@ -86,9 +86,7 @@ FROM_TEXT = Task(
         },
     },
     metrics=("exact_match", "f1"),
-    parse=short_answer,
-    generation=Generation(max_new_tokens=48),
-    no_answer=NO_ANSWER,
+    output=Generate(max_new_tokens=48, parse=short_answer, no_answer=NO_ANSWER),
 )
 
 CLOSED_BOOK = Task(
@@ -113,8 +111,7 @@ CLOSED_BOOK = Task(
         ),
     },
     metrics=("exact_match", "f1"),
-    parse=short_answer,
-    generation=Generation(max_new_tokens=32),
+    output=Generate(max_new_tokens=32, parse=short_answer),
 )
 
 CUSTOMER_SERVICE = Task(
@@ -123,7 +120,7 @@ CUSTOMER_SERVICE = Task(
     summary="Answer a customer's question, from the company's notes where there are any.",
     fields={
         "question": Field(columns=(*QUESTION, "instruction", "customer")),
-        "context": Field(columns=("notes", "policy", "knowledge"), required=False, cut=True),
+        "context": Field(columns=("notes", "policy", "knowledge"), required=False, truncatable=True),
     },
     references=("answer", "response", "answers.text", "answers"),
     prompts={
@@ -144,7 +141,7 @@ CUSTOMER_SERVICE = Task(
         ),
     },
     metrics=("rouge", "chrf"),
-    generation=Generation(max_new_tokens=128),
+    output=Generate(max_new_tokens=128),
 )
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, HubDataset, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generate, HubDataset, Prompt, Task, hookimpl
 
 HERE = Path(__file__).parent
-AROUND = " \n\t\"'“”*"
+QUOTES_AND_SPACE = " \n\t\"'“”*"
 SUMMARIES = ("summary", "highlights", "abstract", "tldr")
 
 
-def first_line(completion: str) -> str:
-    """Keep the headline alone, without label and quotation marks: small models like to add both."""
-    text = completion.strip(AROUND)
+def read_headline(completion: str) -> str:
+    """Return the headline without the label and quotation marks that small models add."""
+    text = completion.strip(QUOTES_AND_SPACE)
     for label in ("subject:", "headline:", "title:"):
         if text.lower().startswith(label):
-            text = text[len(label) :].strip(AROUND)
-    return text.partition("\n")[0].strip(AROUND)
+            text = text[len(label) :].strip(QUOTES_AND_SPACE)
+    return text.partition("\n")[0].strip(QUOTES_AND_SPACE)
 
 
 ARTICLE = Task(
@@ -25,7 +25,7 @@ ARTICLE = Task(
     version=1,
     summary="Summarize an article in a few sentences.",
     fields={
-        "document": Field(columns=("article", "text", "content", "body", "dialogue", "source"), cut=True),
+        "document": Field(columns=("article", "text", "content", "body", "dialogue", "source"), truncatable=True),
     },
     references=SUMMARIES,
     prompts={
@@ -56,7 +56,7 @@ ARTICLE = Task(
         ),
     },
     metrics=("rouge", "chrf"),
-    generation=Generation(max_new_tokens=128),
+    output=Generate(max_new_tokens=128),
 )
 
 DIALOGUE = Task(
@@ -64,7 +64,7 @@ DIALOGUE = Task(
     version=1,
     summary="Summarize a conversation: who wants, says and decides what.",
     fields={
-        "document": Field(columns=("dialogue", "dialog", "conversation", "transcript", "text"), cut=True),
+        "document": Field(columns=("dialogue", "dialog", "conversation", "transcript", "text"), truncatable=True),
     },
     references=SUMMARIES,
     prompts={
@@ -94,14 +94,14 @@ DIALOGUE = Task(
         ),
     },
     metrics=("rouge", "chrf"),
-    generation=Generation(max_new_tokens=64),
+    output=Generate(max_new_tokens=64),
 )
 
 HEADLINE = Task(
     name="summarization/headline",
     version=1,
     summary="Write the headline of a text, or the subject line of an e-mail.",
-    fields={"document": Field(columns=("email", "article", "text", "body", "content"), cut=True)},
+    fields={"document": Field(columns=("email", "article", "text", "body", "content"), truncatable=True)},
     references=("headline", "subject", "title", "summary"),
     prompts={
         "plain": Prompt(
@@ -120,8 +120,7 @@ HEADLINE = Task(
         ),
     },
     metrics=("rouge", "chrf"),
-    parse=first_line,
-    generation=Generation(max_new_tokens=32),
+    output=Generate(max_new_tokens=32, parse=read_headline),
 )
 
 

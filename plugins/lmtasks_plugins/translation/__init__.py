@@ -1,10 +1,10 @@
-"""Translation between pairs of languages. A further pair is one more entry of PAIRS."""
+"""Translation between pairs of languages. To add a pair, add it to PAIRS."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lmtasks import DataFile, Field, Generation, Prompt, Task, hookimpl
+from lmtasks import DataFile, Field, Generate, Prompt, Task, hookimpl
 from lmtasks_plugins.translation.public_sets import public_sets
 
 SENTENCES = Path(__file__).with_name("sentences.jsonl")
@@ -20,16 +20,16 @@ LANGUAGES = {
     "cs": "Czech",
     "uk": "Ukrainian",
 }
-"""By primary BCP 47 subtag; the demo has a column for each."""
+"""Languages by primary BCP 47 subtag; the demo has a column for each."""
 PAIRS = (
     *(pair for other in LANGUAGES if other != "en" for pair in (f"en-{other}", f"{other}-en")),
     *("de-fr", "fr-de", "cs-uk", "uk-cs"),
 )
-"""Source and target; the first is what plain "translation" means. Those of English, and the others of WMT 2022."""
+"""Source and target languages; plain "translation" means the first pair."""
 
 
 def translation_task(pair: str) -> Task:
-    """Make the task of a pair such as "en-zh"."""
+    """Return the task of a pair such as "en-zh"."""
     source, target = pair.split("-")
     from_language, to_language = LANGUAGES[source], LANGUAGES[target]
     return Task(
@@ -47,9 +47,9 @@ def translation_task(pair: str) -> Task:
         },
         datasets={"demo": DataFile(path=SENTENCES, license="Apache-2.0"), **public_sets(source, target)},
         metrics=("bleu", "chrf"),
-        generation=Generation(max_new_tokens=128),
+        output=Generate(max_new_tokens=128),
         language=target,
-        # Data made for another pair would be scored without complaint, and mean nothing.
+        # Without this, data for another pair would be scored without an error.
         require_columns={"source_lang": source, "target_lang": target, "src_lang": source, "tgt_lang": target},
     )
 

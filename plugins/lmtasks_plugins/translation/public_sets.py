@@ -1,4 +1,4 @@
-"""The field's data sets on the Hugging Face hub, by pair of languages."""
+"""Public data sets on the Hugging Face hub, by pair of languages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WMT = {
     "wmt16": ("wmt/wmt16", "41d8a4013aa1489f28fea60ec0932af246086482", ("cs-en", "de-en", "ru-en")),
     "wmt19": ("wmt/wmt19", "d94225b766b64224427e115ca71c45a1671e78eb", ("cs-en", "de-en", "fr-de", "ru-en", "zh-en")),
 }
-"""Name to hub id, commit and configurations, each for both directions."""
+"""Hub id, commit and configurations by name; each configuration serves both directions."""
 OPUS_100 = ("cs-en", "de-en", "de-fr", "en-es", "en-fr", "en-ja", "en-ko", "en-ru", "en-uk", "en-zh")
 FLORES = {
     "en": "eng_Latn",
@@ -23,7 +23,7 @@ FLORES = {
     "cs": "ces_Latn",
     "uk": "ukr_Cyrl",
 }
-"""A column for each language."""
+"""Columns by language."""
 TATOEBA = {
     "zh": "cmn",
     "de": "deu",
@@ -35,11 +35,11 @@ TATOEBA = {
     "cs": "ces",
     "uk": "ukr",
 }
-"""A configuration for each language with English."""
+"""Language codes in configurations, which pair each language with English."""
 
 
 def public_sets(source: str, target: str) -> dict[str, HubDataset]:
-    """Return the sets that hold a pair of languages, by name."""
+    """Return the sets that have a pair of languages, by name."""
     both = {f"{source}-{target}", f"{target}-{source}"}
     sets = {
         name: HubDataset(id=id, revision=revision, config=config, license="unknown")

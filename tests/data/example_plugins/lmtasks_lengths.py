@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lmtasks import Measurement, Metric, Sample, ScoreSpec, hookimpl
 
 
-class LengthRatio:
+class LengthRatio(Metric):
     """Characters of all predictions over characters of all first references."""
 
     name = "length_ratio"

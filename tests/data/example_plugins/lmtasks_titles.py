@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmtasks import DataFunction, Example, Generation, Task, hookimpl
+from lmtasks import DataFunction, Example, Generate, Task, hookimpl
 
 DATA = Path(__file__).with_name("titles.jsonl")  # a line: {"id", "split", "text", "title"}
 
@@ -24,8 +24,7 @@ TITLES = Task(
     prompts={"plain": "$text\n\nWrite a title of at most eight words for the paragraph above."},
     datasets={"demo": DataFunction(read=paragraphs, license="CC0-1.0")},
     metrics=["rouge", "chrf"],
-    parse=lambda completion: completion.strip().partition("\n")[0].strip('"'),
-    generation=Generation(max_new_tokens=24),
+    output=Generate(max_new_tokens=24, parse=lambda completion: completion.strip().partition("\n")[0].strip('"')),
 )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lmtasks import Sample, Score
 from lmtasks.metrics import measure_outputs, score_outputs
 from lmtasks.metrics.language_id import identify
-from lmtasks.metrics.output_checks import is_copying, is_repeating, run_output_checks
+from lmtasks.metrics.output_checks import is_copying, is_repeating, measure_output_checks
 from lmtasks.text_utils import is_blank
 
 KINDS = ("empty", "unfinished", "repeating", "copying", "wrong_language", "length_ratio")
@@ -85,7 +85,7 @@ def words(n: int, start: int = 0) -> list[str]:
 
 
 @pytest.mark.parametrize("language", PARAGRAPHS)
-def test_nothing_is_wrong_with_ordinary_outputs(language: str):
+def test_output_checks_find_nothing_in_ordinary_outputs(language: str):
     text, summary = PARAGRAPHS[language], SUMMARIES[language]
     summarised = sample(summary, summary + "!", source=text, language=language)
     written = sample(text, text[: len(text) // 2], source=summary, language=language)
@@ -97,7 +97,7 @@ def test_nothing_is_wrong_with_ordinary_outputs(language: str):
     assert health(written)["length_ratio"] == pytest.approx(2, abs=0.1)
 
 
-def test_scores_say_what_they_are():
+def test_output_checks_have_units_and_signatures():
     found = score_outputs([sample(SUMMARIES["en"], "Any.", source="any", language="en")])
     assert [score.name for score in found] == list(KINDS)
     for score in found:
@@ -109,7 +109,7 @@ def test_scores_say_what_they_are():
         assert (score.unit, score.higher_is_better) == (("1 is equal", None) if ratio else ("0-100", False))
 
 
-def test_shares_are_percentages_with_intervals():
+def test_output_checks_are_percentages_with_intervals():
     samples = [sample("nine" if index % 4 else "", "nine", language="en", index=index) for index in range(40)]
     empty = {score.name: score for score in score_outputs(samples, resamples=500)}["empty"]
     assert (empty.value, empty.n) == (25, 40)
@@ -123,7 +123,7 @@ def test_shares_are_percentages_with_intervals():
 @pytest.mark.parametrize(
     "text", ["", " ", "\n\t", "\u3000", "\u200b", "\u00ad\ufeff", "\u2060 \u200e", "\u3164", "\u2800", "\x00"]
 )
-def test_what_shows_nothing_is_empty(text: str):
+def test_empty_counts_texts_without_visible_characters(text: str):
     found = health(sample(text, "nine", source="nine", language="en"))
     assert {name: found[name] for name in KINDS} == {
         **dict.fromkeys(KINDS, 0),
@@ -131,27 +131,27 @@ def test_what_shows_nothing_is_empty(text: str):
     }
 
 
-def test_giving_no_answer_is_not_empty_where_there_is_none():
+def test_empty_does_not_count_a_right_empty_answer():
     assert health(sample("", "", language="en"))["empty"] == 0
     assert health(sample("", "nine", language="en"))["empty"] == 100
     assert health(sample("\u200b", "", language="en"))["empty"] == 0
 
 
 @pytest.mark.parametrize("text", ["?", "0", "。", "🙂", "\u0301"])
-def test_a_mark_is_not_empty(text: str):
+def test_empty_does_not_count_punctuation(text: str):
     assert health(sample(text, "nine", language="en"))["empty"] == 0
 
 
-def test_an_output_is_unfinished_that_met_its_limit():
-    outputs = [sample("nine", finish_reason=finish_reason) for finish_reason in ("length", "stop", "stop", "stop")]
+def test_unfinished_counts_outputs_at_the_limit():
+    outputs = [sample("nine", finish=finish) for finish in ("length", "stop", "stop", "stop")]
     assert health(*outputs)["unfinished"] == 25
 
 
-def test_whether_foreign_outputs_were_finished_cannot_be_told():
-    unknown = sample("nine", "nine", finish_reason="unknown")
+def test_unfinished_is_not_measured_for_predictions_from_elsewhere():
+    unknown = sample("nine", "nine", finish="unknown")
     assert "unfinished" not in health(unknown)
-    assert health(unknown, sample("nine", finish_reason="length"))["unfinished"] == 100
-    measurement = run_output_checks([unknown], {"0": None})
+    assert health(unknown, sample("nine", finish="length"))["unfinished"] == 100
+    measurement = measure_output_checks([unknown], {"0": None})
     values = dict(
         zip([kind.name for kind in measurement.specs], measurement.combine(measurement.statistics[0]), strict=True)
     )
@@ -162,7 +162,7 @@ def test_whether_foreign_outputs_were_finished_cannot_be_told():
 
 
 @pytest.mark.parametrize("language", PARAGRAPHS)
-def test_ordinary_text_does_not_repeat(language: str):
+def test_repeating_does_not_count_ordinary_text(language: str):
     assert not is_repeating(PARAGRAPHS[language])
 
 
@@ -181,11 +181,11 @@ def test_ordinary_text_does_not_repeat(language: str):
         "哈哈，" * 10,
     ],
 )
-def test_loops_repeat(text: str):
+def test_repeating_counts_loops(text: str):
     assert is_repeating(text)
 
 
-def test_a_loop_has_12_tokens_and_a_third_of_its_4_grams_again():
+def test_repeating_needs_12_tokens_and_a_third_of_repeated_4_grams():
     assert is_repeating(" ".join(["w"] * 12))
     assert not is_repeating(" ".join(["w"] * 11))
     # 12 tokens have 9 runs of 4, of which 3 have been there: a third. 13 have 10, of which 3.
@@ -207,7 +207,7 @@ def letters_without_spaces(alphabet: str, seed: int, n: int = 1500) -> str:
     ["กขคงจชซดตถทนบปพมยรลวสหอาิีุูเแโไ่้์", "ကခဂငစဆညတထဒနပဖဗမယရလဝသဟအာိုေ့်း", "ཀཁགངཅཆཇཉཏཐདནཔཕབམཙཚཛཝཞཟའཡརལཤསཧཨིེོུ"],
     ids=["Thai", "Burmese", "Tibetan"],
 )
-def test_long_texts_in_letters_without_spaces_neither_repeat_nor_copy(alphabet: str):
+def test_repeating_and_copying_ignore_long_texts_in_unspaced_letters(alphabet: str):
     # Letters come again sooner than words do: half of their 4-grams in a text of a few thousand.
     text, other = letters_without_spaces(alphabet, 1), letters_without_spaces(alphabet, 2)
     assert not is_repeating(text)
@@ -218,18 +218,18 @@ def test_long_texts_in_letters_without_spaces_neither_repeat_nor_copy(alphabet: 
     assert is_copying(sample(text[:9], source=text[:9]))
 
 
-def test_case_and_punctuation_do_not_hide_a_loop():
+def test_repeating_ignores_case_and_punctuation():
     assert is_repeating("No, no! NO; no? “No” — no… no. (No) no: no/no, no")
 
 
 @pytest.mark.parametrize("text", ["", "?", "Paris", "no no no", "..." * 40, "🙂" * 40])
-def test_short_or_wordless_outputs_do_not_repeat(text: str):
+def test_repeating_does_not_count_short_or_wordless_outputs(text: str):
     assert not is_repeating(text)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 200))
-def test_a_text_without_a_word_twice_never_repeats(n: int):
+def test_repeating_never_counts_texts_of_distinct_words(n: int):
     assert not is_repeating(" ".join(words(n)))
 
 
@@ -237,7 +237,7 @@ def test_a_text_without_a_word_twice_never_repeats(n: int):
 
 
 @pytest.mark.parametrize("language", PARAGRAPHS)
-def test_a_summary_is_no_copy_and_a_whole_paragraph_is(language: str):
+def test_copying_counts_a_paragraph_and_not_a_summary(language: str):
     text = PARAGRAPHS[language]
     assert not is_copying(sample(SUMMARIES[language], source=text))
     assert is_copying(sample(text, SUMMARIES[language], source=text))
@@ -245,7 +245,7 @@ def test_a_summary_is_no_copy_and_a_whole_paragraph_is(language: str):
     assert is_copying(sample(first_half, SUMMARIES[language], source=text))
 
 
-def test_a_copied_dialogue_is_a_copy():
+def test_copying_counts_a_copied_dialogue():
     summary = "Ben forgot the tickets, so his brother brings them."
     assert is_copying(sample(DIALOGUE, summary, source=DIALOGUE))
     # Without its last line, on one line, in capitals.
@@ -256,13 +256,13 @@ def test_a_copied_dialogue_is_a_copy():
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_short_extractive_answer_is_no_copy(language: str):
+def test_copying_does_not_count_a_short_extractive_answer(language: str):
     answer = {"en": "thirty years", "zh": "三十年"}[language]
     assert answer in PARAGRAPHS[language]
     assert not is_copying(sample(answer, "decades", source=PARAGRAPHS[language]))
 
 
-def test_what_was_wanted_is_no_copy_even_if_it_stands_in_the_input():
+def test_copying_does_not_count_the_reference():
     first = PARAGRAPHS["en"].partition(".")[0] + "."
     assert is_copying(sample(first, "A ferry leaves at nine.", source=PARAGRAPHS["en"]))
     assert not is_copying(sample(first, "A ferry leaves at nine.", first, source=PARAGRAPHS["en"]))
@@ -270,7 +270,7 @@ def test_what_was_wanted_is_no_copy_even_if_it_stands_in_the_input():
     assert not is_copying(sample("Paris", "Paris", source="Paris"))
 
 
-def test_a_long_extractive_answer_is_no_copy_where_references_are_copies_too():
+def test_copying_does_not_count_extracts_if_references_are_extracts():
     text = PARAGRAPHS["en"]
     first, second = text[: len(text) // 3], text[len(text) // 3 : len(text) // 3 * 2]
     assert is_copying(sample(first, SUMMARIES["en"], source=text))
@@ -281,12 +281,12 @@ def test_a_long_extractive_answer_is_no_copy_where_references_are_copies_too():
 
 
 @pytest.mark.parametrize("text", ["The ferry leaves at nine.", "Nine.", "渡轮九点离开港口。", "Größe"])
-def test_an_untranslated_short_sentence_is_a_copy(text: str):
+def test_copying_counts_an_untranslated_short_sentence(text: str):
     assert is_copying(sample(text, "Le ferry part à neuf heures.", source=text))
     assert is_copying(sample(text.strip(".。").lower(), "Le ferry part à neuf heures.", source=f" {text}\n"))
 
 
-def test_any_input_may_be_copied():
+def test_copying_compares_with_every_input():
     question = "How long has the captain been on board?"
     asked = Sample(
         index=0, id="0", inputs={"context": PARAGRAPHS["en"], "question": question}, references=(), prediction=question
@@ -296,7 +296,7 @@ def test_any_input_may_be_copied():
     assert not is_copying(replace(asked, prediction="thirty years"))
 
 
-def test_a_copy_has_16_tokens_and_four_fifths_of_them_in_runs_of_8():
+def test_copying_needs_16_tokens_and_four_fifths_in_runs_of_8():
     source = " ".join(words(40))
 
     def copied(*parts: Sequence[str]) -> bool:
@@ -313,11 +313,11 @@ def test_a_copy_has_16_tokens_and_four_fifths_of_them_in_runs_of_8():
 
 
 @pytest.mark.parametrize("text", ["", " ", "?", "。"])
-def test_silence_is_no_copy(text: str):
+def test_copying_does_not_count_empty_outputs(text: str):
     assert not is_copying(sample(text, source=text))
 
 
-def test_without_inputs_copying_cannot_be_told():
+def test_copying_is_not_measured_without_inputs():
     assert "copying" not in health(sample("nine", "nine"))
     assert health(sample("nine", "nine"), sample("six", "nine", source="six"))["copying"] == 100
 
@@ -326,7 +326,7 @@ def test_without_inputs_copying_cannot_be_told():
 
 
 @pytest.mark.parametrize(("text", "language"), [(text, language) for language, text in PARAGRAPHS.items()])
-def test_paragraphs_are_identified(text: str, language: str):
+def test_identify_returns_the_language_of_paragraphs(text: str, language: str):
     assert identify(text) == language
 
 
@@ -334,7 +334,7 @@ def test_paragraphs_are_identified(text: str, language: str):
     "text",
     ["", " ", "Paris", "OK", "12345", "yes", "Nein", "Levi's Stadium", "Angela Merkel", "GPT-4", "1943 年", "?!", "🙂"],
 )
-def test_names_numbers_and_single_words_are_not_identified(text: str):
+def test_identify_returns_none_for_names_numbers_and_single_words(text: str):
     assert identify(text) is None
     for language in PARAGRAPHS:
         assert health(sample(text, "nine", language=language))["wrong_language"] == 0
@@ -342,7 +342,7 @@ def test_names_numbers_and_single_words_are_not_identified(text: str):
 
 @pytest.mark.parametrize("written", PARAGRAPHS)
 @pytest.mark.parametrize("wanted", PARAGRAPHS)
-def test_an_output_in_another_language_than_the_references_is_wrong(written: str, wanted: str):
+def test_wrong_language_counts_outputs_in_another_language(written: str, wanted: str):
     whole = PARAGRAPHS[written]
     for text in (whole, whole[: len(whole) // 2], whole[len(whole) // 2 :]):
         expected = 100 if written != wanted else 0
@@ -350,31 +350,31 @@ def test_an_output_in_another_language_than_the_references_is_wrong(written: str
 
 
 @pytest.mark.parametrize("text", [SUMMARIES["zh"], "渡轮九点离开港口。"])
-def test_a_chinese_sentence_is_wrong_where_english_is_wanted(text: str):
+def test_wrong_language_counts_a_chinese_sentence_for_english(text: str):
     assert identify(text) == "zh"
     assert health(sample(text, SUMMARIES["en"], language="en"))["wrong_language"] == 100
 
 
-def test_the_language_that_is_wanted_may_be_read_from_the_references():
+def test_wrong_language_uses_the_language_of_references():
     assert health(sample(PARAGRAPHS["en"], SUMMARIES["zh"]))["wrong_language"] == 100
     assert health(sample(PARAGRAPHS["zh"], SUMMARIES["zh"]))["wrong_language"] == 0
 
 
 @pytest.mark.parametrize("language", ["zh-Hant-TW", "zho_Hans", "yue", "cmn"])
-def test_all_of_chinese_is_one_language(language: str):
+def test_wrong_language_treats_all_chinese_as_one(language: str):
     assert health(sample(PARAGRAPHS["zh"], "九点", language=language))["wrong_language"] == 0
     assert health(sample(PARAGRAPHS["en"], "九点", language=language))["wrong_language"] == 100
 
 
 @pytest.mark.parametrize("language", ["no", "nb", "nn-NO"])
-def test_both_norwegians_are_one_language(language: str):
+def test_wrong_language_treats_both_norwegians_as_one(language: str):
     text = "Ferga går fra havna hver morgen klokka ni, og kapteinen har vært om bord i mer enn tretti år nå."
     assert health(sample(text, "ni", language=language))["wrong_language"] == 0
     assert health(sample(PARAGRAPHS["en"], "ni", language=language))["wrong_language"] == 100
 
 
 @pytest.mark.parametrize("language", ["x-klingon", "und-Latn", "tlh"])
-def test_a_language_that_cannot_be_identified_is_not_missed(language: str):
+def test_wrong_language_is_not_measured_for_unknown_languages(language: str):
     unknown = sample(PARAGRAPHS["en"], "nine", language=language)
     assert "wrong_language" not in health(unknown)
     german = sample(PARAGRAPHS["en"], "neun", language="de")
@@ -384,24 +384,24 @@ def test_a_language_that_cannot_be_identified_is_not_missed(language: str):
 # Length
 
 
-def test_length_is_counted_in_tokens_of_all_outputs_and_of_references_on_average():
+def test_length_ratio_compares_tokens_with_the_mean_of_references():
     # 3 + 1 tokens where 2 and (1 + 5) / 2 were wanted.
     samples = [sample("one two, three.", "one two"), sample("六", "九", "渡轮九点离")]
     assert health(*samples)["length_ratio"] == pytest.approx(4 / 5)
 
 
-def test_length_is_left_out_without_references():
+def test_length_ratio_is_left_out_without_references():
     assert "length_ratio" not in health(sample("one two"))
     assert health(sample("one two three four"), sample("one", "one two", language="en"))["length_ratio"] == 0.5
 
 
 @pytest.mark.parametrize("references", [("",), ("?",)])
-def test_a_length_that_nothing_was_wanted_of_is_left_out(references: tuple[str, ...]):
+def test_length_ratio_is_left_out_for_blank_references(references: tuple[str, ...]):
     assert "length_ratio" not in health(sample("one two", *references, language="en"))
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_the_interval_of_a_length_is_of_numbers():
+def test_length_ratio_interval_has_finite_bounds():
     samples = [sample("one two", "", language="en"), sample("one two", "one two three", language="en", index=1)]
     ratio = {score.name: score for score in score_outputs(samples, resamples=100)}["length_ratio"]
     assert math.isfinite(ratio.low)
@@ -411,26 +411,26 @@ def test_the_interval_of_a_length_is_of_numbers():
 # All of them together
 
 
-def test_no_outputs_have_no_health():
+def test_output_checks_have_no_result_without_outputs():
     assert score_outputs([]) == []
     assert score_outputs([sample("", "nine", finish_reason="skipped")]) == []
 
 
-def test_skipped_samples_are_no_outputs():
-    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish_reason="skipped"))
+def test_output_checks_ignore_skipped_samples():
+    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish="skipped"))
     assert found["empty"] == 0
     assert found["length_ratio"] == 1
 
 
-def test_outputs_in_all_languages_and_without_references_are_counted_together():
+def test_output_checks_count_all_languages_together():
     samples = [sample("", "nine", language="en"), sample("九点", "九点"), sample("nine"), sample("neun", language="de")]
     numbered = [replace(each, index=index, id=str(index)) for index, each in enumerate(samples)]
     found = {score.name: score for score in score_outputs(numbered)}
     assert (found["empty"].value, found["empty"].n) == (25, 4)
 
 
-def test_any_two_runs_measure_the_same_so_that_they_can_be_paired():
-    bare = [sample("nine", finish_reason="unknown"), sample("six", finish_reason="unknown", index=1)]
+def test_output_checks_of_any_two_runs_can_be_paired():
+    bare = [sample("nine", finish="unknown"), sample("six", finish="unknown", index=1)]
     full = [sample("nine", "nine", source="9", language="en"), sample("six", "six", source="6", language="en", index=1)]
     first, second = (measure_outputs(samples)[0].measurement for samples in (bare, full))
     assert [kind.name for kind in first.specs] == [kind.name for kind in second.specs]
@@ -438,7 +438,7 @@ def test_any_two_runs_measure_the_same_so_that_they_can_be_paired():
     assert len(score_outputs(bare)) < len(score_outputs(full)) == len(KINDS)
 
 
-def test_n_counts_the_outputs_that_a_thing_can_be_told_of():
+def test_output_checks_n_counts_the_measured_outputs():
     samples = [
         sample("nine", "nine", source="9", language="en"),
         sample("six", index=1, finish_reason="unknown"),
@@ -463,7 +463,7 @@ def test_n_counts_the_outputs_that_a_thing_can_be_told_of():
         max_size=5,
     )
 )
-def test_health_survives_any_text(rows: list[tuple[str, list[str], str]]):
+def test_output_checks_accept_any_text(rows: list[tuple[str, list[str], str]]):
     found = health(*(sample(text, *references, source=source) for text, references, source in rows))
     for name, value in found.items():
         assert not math.isnan(value)
@@ -473,7 +473,7 @@ def test_health_survives_any_text(rows: list[tuple[str, list[str], str]]):
     assert found["empty"] == pytest.approx(100 * np.mean(empty))
 
 
-def test_an_answer_from_a_text_is_no_copy_where_the_right_one_is_a_copy_too():
+def test_copying_does_not_count_an_answer_copied_like_the_reference():
     text = "渡轮每天早上九点离开港口，晚上六点返回，船长已经在船上工作了三十多年，从来没有迟到过一次。"
     wanted = text[14:40]
     extracted = sample(wanted[1:], wanted, source=text, language="zh")
