@@ -282,7 +282,7 @@ def test_an_adapter_that_was_never_trained_is_told(tmp_path, tiny_folder, caplog
     idle = make_adapter(tiny_folder, tmp_path / "idle", scale=0)
     assert load(tiny_folder).attach(find_adapter(idle)) == 0
     lmtasks.run(make_task(), ON_CPU, model=tiny_folder, adapter=idle, output_dir=tmp_path)
-    assert f"{idle} changes nothing of what {tiny_folder} says" in caplog.text
+    assert f"{idle} does not change the output of {tiny_folder}" in caplog.text
 
 
 # Refused
@@ -525,7 +525,7 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
     ("task", "changes", "told"),
     [
         ({"name": "other"}, {}, 'was trained for task "echo", not for "other"'),
-        ({}, {"prompt": "second"}, 'with the prompt "first", and is asked with "second": see --prompt'),
+        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see --prompt'),
         ({"prompts": {"first": "Tell $text"}}, {}, 'the prompt "first" of task "echo" is no longer the one'),
     ],
     ids=["task", "prompt", "wording"],

@@ -306,7 +306,7 @@ def test_measuring_cuts_no_prompt_that_fits_without_it(tmp_path):
         Example(id="b", inputs={"text": "x"}, references=("y" * 60,)),
     ]
     task = make_task(examples, fields={"text": lmtasks.Field(cut=True)})
-    options = {"output_dir": tmp_path, "on_overlong": "cut"}
+    options = {"output_dir": tmp_path, "on_overlong": "truncate"}
     models = [FakeModel(lambda prompt: "x", context_length=90) for _ in range(2)]
     lmtasks.run(task, model=models[0], **options)
     lmtasks.run(task, model=models[1], loglikelihood=True, **options)

@@ -437,17 +437,17 @@ def test_no_text_adds_control_tokens_or_changes_on_its_way(make_tokenizer, docum
 CUTTABLE = {"document": Field(cut=True), "question": Field()}
 
 
-def render_within(task: Task, example: Example, room: int, on_overlong="cut", *, tokenizer=None, fewshot=()):
+def render_within(task: Task, example: Example, room: int, on_overlong="truncate", *, tokenizer=None, fewshot=()):
     return Renderer(task, tokenizer or CharacterTokenizer(), fewshot=fewshot).render_within(
         example, room, on_overlong=on_overlong
     )
 
 
-@pytest.mark.parametrize("on_overlong", ["error", "skip", "cut"])
+@pytest.mark.parametrize("on_overlong", ["error", "skip", "truncate"])
 def test_prompt_that_fits_exactly_is_not_touched(on_overlong):
     task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="d" * 10), 13, on_overlong)
-    assert (read(rendered), rendered.cut) == ("d" * 10 + "?\n:", {})
+    assert (read(rendered), rendered.truncated) == ("d" * 10 + "?\n:", {})
 
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip"])
@@ -467,7 +467,7 @@ def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
         task, whole, room, tokenizer=tokenizer, fewshot=[one("s", "x", document="shown", question="q")]
     )
     assert len(rendered.token_ids) == room
-    assert rendered.cut == {"document": 30}
+    assert rendered.truncated == {"document": 30}
     assert read(rendered) == read(full).replace(document, document[:-30])
 
 
@@ -475,7 +475,7 @@ def test_cut_goes_back_to_the_end_of_a_word_that_is_near_and_counts_every_charac
     task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="word " * 19 + "words"), 60)
     assert read(rendered) == "word " * 10 + "word\n:"
-    assert rendered.cut == {"document": 100 - 54}
+    assert rendered.truncated == {"document": 100 - 54}
 
 
 def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
@@ -483,11 +483,11 @@ def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
     task = make_task(Prompt(user="$short|$long|$kept", answer_prefix=":"), fields=fields)
     example = one(short="s" * 20, long="l" * 40, kept="k" * 100)
     rendered = render_within(task, example, 20 + 40 + 100 + 4 - 15)
-    assert rendered.cut == {"long": 15}
+    assert rendered.truncated == {"long": 15}
     assert read(rendered) == "s" * 20 + "|" + "l" * 25 + "|" + "k" * 100 + "\n:"
     rendered = render_within(task, example, 100 + 4 + 10)
     assert len(rendered.token_ids) <= 114
-    assert sum(rendered.cut.values()) == 50
+    assert sum(rendered.truncated.values()) == 50
     assert read(rendered).endswith("|" + "k" * 100 + "\n:")
 
 
@@ -500,7 +500,7 @@ def test_cut_does_not_reach_the_examples_that_are_shown():
 
 def test_prompt_too_long_without_all_that_may_be_cut_is_refused():
     task = make_task(Prompt(user="$document\n$question", answer_prefix=":"), fields=CUTTABLE)
-    with pytest.raises(OverlongPromptError, match='example "e7".*even with all that may be cut'):
+    with pytest.raises(OverlongPromptError, match='example "e7".*even with all truncatable text removed'):
         render_within(task, one("e7", document="d" * 50, question="q" * 50), 40)
     with pytest.raises(OverlongPromptError, match='example "e7"'):
         render_within(make_task("$document"), one("e7", document="d" * 50), 40)
@@ -520,7 +520,7 @@ def test_cut_with_a_real_tokenizer_fits_and_keeps_the_beginning_of_the_text(docu
     assert room / 2 < len(rendered.token_ids) <= room
     kept = FRAME.fullmatch(tokenizer.decode(rendered.token_ids))[1]
     assert document.startswith(kept)
-    assert rendered.cut == {"document": len(document) - len(kept)}
+    assert rendered.truncated == {"document": len(document) - len(kept)}
     assert control_tokens(tokenizer, rendered) == ONE_TURN
 
 
@@ -551,7 +551,7 @@ def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
         .removesuffix("\nEnd<|im_end|>\n<|im_start|>assistant\n")
     )
     assert document.startswith(kept)
-    assert rendered.cut.get("document", 0) == len(document) - len(kept)
+    assert rendered.truncated.get("document", 0) == len(document) - len(kept)
 
 
 # The hash
@@ -559,6 +559,6 @@ def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
 
 def test_hash_is_of_the_token_ids_alone():
     rendered = RenderedPrompt(token_ids=array("i", [1, 23]))
-    assert rendered.sha256 == RenderedPrompt(token_ids=array("i", [1, 23]), cut={"document": 3}).sha256
+    assert rendered.sha256 == RenderedPrompt(token_ids=array("i", [1, 23]), truncated={"document": 3}).sha256
     others = [(12, 3), (1, 2, 3), (123,), (23, 1), (1, 23, 0), ()]
     assert len({rendered.sha256, *(RenderedPrompt(token_ids=array("i", ids)).sha256 for ids in others)}) == 7

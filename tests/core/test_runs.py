@@ -139,7 +139,7 @@ def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
         {"max_new_tokens": 7},
         {"limit": 5},
         {"temperature": 0.5},
-        {"on_overlong": "cut"},
+        {"on_overlong": "truncate"},
     ],
 )
 def test_other_settings_never_continue_a_run(tmp_path, changes):
@@ -223,7 +223,7 @@ def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
 
 def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp_path):
     model = FakeModel(answer, context_length=40)
-    with pytest.raises(PromptError, match=r"6 of 6 prompts are too long.*e0.*--on-overlong cut"):
+    with pytest.raises(PromptError, match=r"6 of 6 prompts are too long.*e0.*--on-overlong truncate"):
         lmtasks.run(
             make_task(prompts={"plain": "Say very loudly $text"}),
             model=model,
@@ -239,7 +239,7 @@ def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
     task = make_task(datasets={"demo": lambda split: iter([*EXAMPLES, long])})
     options = RunOptions(max_new_tokens=20, output_dir=tmp_path)
     model = FakeModel(lambda prompt: "x", context_length=60)
-    cut = lmtasks.run(task, options, model=model, on_overlong="cut")
+    cut = lmtasks.run(task, options, model=model, on_overlong="truncate")
     assert cut.record["counts"]["cut"] == 1
     assert cut.samples[-1].prompt_tokens <= 40
     assert cut.samples[-1].cut["text"] == len("word " * 50) - len(model.prompts[-1].removeprefix("Say ").rstrip("\n"))
@@ -291,7 +291,7 @@ def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
     task = make_task(datasets={"demo": lambda split: iter(chinese)})
     lmtasks.run(task, model=FakeModel(["?"], languages=("en",)), output_dir=tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        "fake writes en; of 1 examples looked at, 1 in zh: expect nonsense there"
+        "fake writes en; of 1 examples sampled, 1 in zh: expect poor output there"
     ]
 
 
@@ -552,4 +552,4 @@ def test_template_that_leaves_the_data_out_is_remarked_once(tmp_path, caplog):
     model = FakeModel(["x"] * 6)
     model.tokenizer = CharacterTokenizer("{{ messages|length }} messages")
     lmtasks.run(make_task(), model=model, output_dir=tmp_path)
-    assert caplog.text.count("leaves out or changes what the user says") == 1
+    assert caplog.text.count("leaves out or changes the user message") == 1

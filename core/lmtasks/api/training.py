@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.api.running import plan_run, run_planned
+from lmtasks.api.running import run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.models import DEFAULT
@@ -23,6 +23,7 @@ from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.options import with_changes
+from lmtasks.runs.plan import plan_run
 from lmtasks.runs.run_json import data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, TrainOptions, plan_training

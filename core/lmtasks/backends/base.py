@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from lmtasks.models.adapter_files import Adapter
@@ -29,6 +29,8 @@ class Request:
     """The `id` of an attached adapter that answers; None: the base model does."""
     reasoning: ReasoningParser = ReasoningParser()
     """Divides what is written into reasoning and answer; stop strings end the answer alone."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,14 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from lmtasks.errors import PromptError, UsageError
+from lmtasks.reasoning import MARKERS
 
 THINKING_OFF: Mapping[str, object] = {"enable_thinking": False, "thinking": False}
 """Switches of chat templates that are off unless asked for: a task wants an answer, and few tokens are for it."""
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"})
 """Variables of chat templates that transformers or lmtasks itself fills."""
+_PROBE_ANSWER = "lmtasks"
+"""An answer by which the text that a chat template writes around answers is found."""
 _DIRECTIVES = tuple(f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ")
 """Directives of strftime but "%%"; "-" leaves leading zeros out, where the system supports it."""
 
@@ -125,6 +128,22 @@ def chat_template_of(
     values = {name: value for name, value in {**THINKING_OFF, **defaults}.items() if name in known}
     dated = "strftime_now" in (source or "")
     return ChatTemplate(source=source, kwargs=values | given, day=(day or date.today()) if dated else None)
+
+
+def answer_start(tokenizer: Tokenizer, template: ChatTemplate | None) -> str:
+    """Return the reasoning markers that a chat template writes before an answer and not in the prompt, or ""."""
+    if template is None:
+        return ""
+    asked = [{"role": "user", "content": "?"}]
+    answered = [*asked, {"role": "assistant", "content": _PROBE_ANSWER}]
+    try:
+        prompt = template.render(tokenizer, asked, add_generation_prompt=True)
+        conversation = template.render(tokenizer, answered, add_generation_prompt=False)
+    except PromptError:
+        return ""  # the template refuses this conversation; the prompts of the task may be fine
+    before = conversation.partition(_PROBE_ANSWER)[0]
+    start = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    return start if any(marker in start for marker in MARKERS) else ""
 
 
 def _clock_of(day: date) -> str:

@@ -36,11 +36,11 @@ class ControlTokens:
         longest_first = sorted({string for string in strings if len(string) > 1}, key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
-    def broken(self, text: str, marker: str) -> str:
-        """Put the marker into everything in a text that spells a control token, behind its first character.
+    def insert_marker(self, text: str, marker: str) -> str:
+        """Return a text with the marker after the first character of everything that spells a control token.
 
         Raises:
-            PromptError: a control token is a single character, which cannot be broken.
+            PromptError: a control token is a single character, which cannot be split.
         """
         pieces, start, search = [], 0, 0
         while self._pattern and (match := self._pattern.search(text, search)):

@@ -241,7 +241,9 @@ def _refuse_other_data(first: Run, ours: Sequence[Sample], second: Run, theirs: 
                 )
         if (a.finish == "skipped") != (b.finish == "skipped"):
             skipping = first if a.finish == "skipped" else second
-            raise RunError(f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use --on-overlong cut')
+            raise RunError(
+                f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use --on-overlong truncate'
+            )
 
 
 def _short(value: object) -> str:

@@ -10,7 +10,7 @@ from lmtasks.errors import RunError
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line
-from lmtasks.runs.samples import new_sample, with_prediction
+from lmtasks.runs.samples import new_sample, with_predictions
 from lmtasks.task import Sample
 
 WAYS_OUT = (
@@ -45,7 +45,7 @@ def take_over(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) 
                 f" {sample.index} of the data, so the file was edited; {WAYS_OUT}"
             )
     samples = [sample for _, sample in lines]
-    ours = [_read_again(plan, sample) for sample in samples]
+    ours = _parsed_again(plan, samples)
     if ours != samples:
         rewrite_samples(path, ours)
     return {sample.id for sample in samples}
@@ -62,15 +62,19 @@ def _foreign_field(plan: Plan, prompt: RenderedPrompt | None, sample: Sample) ->
         "finish": sample.finish in (("stop", "length") if prompt else ("skipped",)),
         "prompt_sha256": sample.prompt_sha256 == (prompt.sha256 if prompt else ""),
         "prompt_tokens": sample.prompt_tokens == (len(prompt.token_ids) if prompt else 0),
-        "cut": dict(sample.cut) == (dict(prompt.cut) if prompt else {}),
+        "cut": dict(sample.cut) == (dict(prompt.truncated) if prompt else {}),
         "loglikelihoods": len(sample.loglikelihoods) == measured,
     }
     return next((name for name, same in expected.items() if not same), None)
 
 
-def _read_again(plan: Plan, sample: Sample) -> Sample:
-    """Return a sample as its task reads it now."""
-    fresh = new_sample(plan.task, sample.index, plan.dataset.examples[sample.index])
-    if sample.finish == "skipped":
-        return fresh
-    return with_prediction(plan.task, replace(sample, language=fresh.language, meta=fresh.meta))
+def _parsed_again(plan: Plan, samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples as their task reads them now."""
+    fresh = [new_sample(plan.task, sample.index, plan.dataset.examples[sample.index]) for sample in samples]
+    answered = [
+        replace(sample, language=new.language, meta=new.meta)
+        for sample, new in zip(samples, fresh, strict=True)
+        if sample.finish != "skipped"
+    ]
+    parsed = iter(with_predictions(plan.task, answered))
+    return [new if sample.finish == "skipped" else next(parsed) for sample, new in zip(samples, fresh, strict=True)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lmtasks.backends import Completion
 from lmtasks.errors import PluginError
-from lmtasks.isolation import guarded_call
+from lmtasks.isolation import Guard, guarded_batch
 from lmtasks.languages import states_language
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.task import Example, LogLikelihood, Sample, Task
@@ -31,46 +32,55 @@ def new_sample(task: Task, index: int, example: Example) -> Sample:
 
 
 def with_completion(
-    task: Task,
     sample: Sample,
     prompt: RenderedPrompt,
     completion: Completion,
     loglikelihoods: tuple[LogLikelihood, ...],
 ) -> Sample:
-    """Return a sample with what the model wrote, and what its task reads from that."""
-    return with_prediction(
-        task,
-        replace(
-            sample,
-            prompt_sha256=prompt.sha256,
-            prompt_tokens=len(prompt.token_ids),
-            cut=prompt.cut,
-            completion=completion.text,
-            finish=completion.finish,
-            completion_tokens=completion.tokens,
-            reasoning=completion.reasoning,
-            reasoning_tokens=completion.reasoning_tokens,
-            loglikelihoods=loglikelihoods,
-        ),
+    """Return a sample with what the model wrote; `with_predictions` adds what its task reads from that."""
+    return replace(
+        sample,
+        prompt_sha256=prompt.sha256,
+        prompt_tokens=len(prompt.token_ids),
+        cut=prompt.truncated,
+        completion=completion.text,
+        finish=completion.finish,
+        completion_tokens=completion.tokens,
+        reasoning=completion.reasoning,
+        reasoning_tokens=completion.reasoning_tokens,
+        loglikelihoods=loglikelihoods,
     )
 
 
-def with_prediction(task: Task, sample: Sample) -> Sample:
-    """Return a sample with what its task reads from the completion; a parser that fails costs this one alone."""
-    try:
-        return replace(sample, prediction=parse_completion(task, sample.completion, sample.id), error=None)
-    except PluginError as error:
-        log.debug("%s", error, exc_info=error)
-        return replace(sample, prediction="", error=str(error))
+def with_predictions(task: Task, samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples with the predictions that their task reads from the completions.
+
+    The parser is guarded once for all samples; where it fails, only the failing sample has an error.
+    """
+    parsed = []
+    with guarded_batch() as guard:
+        for sample in samples:
+            try:
+                prediction = _parse(task, sample.completion, sample.id, guard)
+                parsed.append(replace(sample, prediction=prediction, error=None))
+            except PluginError as error:
+                log.debug("%s", error, exc_info=error)
+                parsed.append(replace(sample, prediction="", error=str(error)))
+    return parsed
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
     """Return the prediction that a task reads from a completion.
 
     Raises:
-        PluginError: the task's parser failed or returned something else than text.
+        PluginError: the task's parser failed or returned something other than text.
     """
-    with guarded_call(f'{task.label}: its parser failed on example "{example_id}"'):
+    with guarded_batch() as guard:
+        return _parse(task, completion, example_id, guard)
+
+
+def _parse(task: Task, completion: str, example_id: str, guard: Guard) -> str:
+    with guard.call(f'{task.label}: its parser failed on example "{example_id}"'):
         prediction = task.parse(completion)
     if not isinstance(prediction, str):
         raise PluginError(

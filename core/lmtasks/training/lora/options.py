@@ -100,8 +100,8 @@ class TrainOptions:
     """End after this many validations in a row without a better one."""
     max_length: int = 2048
     """Tokens of prompt and answer at most, or the model's context if that is shorter."""
-    on_overlong: OnOverlong = "cut"
-    """What to do with an example that is longer; its answer is never cut."""
+    on_overlong: OnOverlong = "truncate"
+    """What to do with an example that is longer; its answer is never truncated."""
 
     seed: int = 0
     """Of what is held out, of the first weights, the order of examples and dropout."""
@@ -202,7 +202,7 @@ class TrainOptions:
             chat_template_date=self.chat_template_date,
             metrics=self.metrics,
             max_new_tokens=self.max_new_tokens,
-            on_overlong="cut" if self.on_overlong == "skip" else self.on_overlong,
+            on_overlong="truncate" if self.on_overlong == "skip" else self.on_overlong,
             seed=self.seed,
             device=self.device,
             dtype=self.dtype,
