@@ -42,7 +42,7 @@ def lines(run: Run) -> list[dict]:
     return [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
 
 
-def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
+def test_run_scores_outputs_and_records_settings(tmp_path):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     assert run.status == "finished"
     assert [sample.prediction for sample in run.samples] == [f"answer {number}" for number in range(6)]
@@ -67,14 +67,14 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     assert record["model"]["name"] == "fake"
 
 
-def test_a_run_read_again_is_the_same(tmp_path):
+def test_run_reads_back_equal(tmp_path):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     again = Run(run.path)
     assert again.scores == run.scores
     assert again.samples == run.samples
 
 
-def test_the_report_quotes_scores_signatures_and_samples(tmp_path):
+def test_report_contains_scores_signatures_and_samples(tmp_path):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     report = (run.path / "report.md").read_text()
     for score in run.scores:
@@ -84,7 +84,7 @@ def test_the_report_quotes_scores_signatures_and_samples(tmp_path):
     assert run.record["data"]["sha256"] in report
 
 
-def test_markup_of_data_stays_text_in_the_report(tmp_path):
+def test_report_escapes_markup_of_data(tmp_path):
     nasty = Example(id="<b>`x`", inputs={"text": "# Title\n<script>alert(1)</script>"}, references=("| a |",))
     task = make_task(datasets={"demo": lambda split: iter([nasty])})
     run = lmtasks.run(task, model=FakeModel(["```"]), output_dir=tmp_path)
@@ -93,7 +93,7 @@ def test_markup_of_data_stays_text_in_the_report(tmp_path):
             assert line.startswith("    ")
 
 
-def test_a_finished_run_is_never_touched_again(tmp_path):
+def test_finished_run_is_never_changed(tmp_path):
     first = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     before = (first.path / "samples.jsonl").read_bytes()
     second = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
@@ -114,7 +114,7 @@ def interrupted(after: int):
     return say
 
 
-def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
+def test_interrupted_run_resumes_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
@@ -142,7 +142,7 @@ def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
         {"on_overlong": "truncate"},
     ],
 )
-def test_other_settings_never_continue_a_run(tmp_path, changes):
+def test_run_with_other_settings_does_not_resume(tmp_path, changes):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, **changes)
@@ -150,14 +150,14 @@ def test_other_settings_never_continue_a_run(tmp_path, changes):
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"prompts": {"plain": "Say: $text"}}])
-def test_another_version_or_wording_of_the_task_never_continues_a_run(tmp_path, change):
+def test_run_of_another_task_version_or_wording_does_not_resume(tmp_path, change):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
     run = lmtasks.run(make_task(**change), model=FakeModel(answer), output_dir=tmp_path)
     assert run.record["counts"]["reused"] == 0
 
 
-def test_a_killed_run_is_continued(tmp_path):
+def test_killed_run_resumes(tmp_path):
     code = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -186,7 +186,7 @@ lmtasks.run(test_runs.make_task(), model=FakeModel(slow), output_dir=Path({str(t
     assert (run.status, run.record["counts"]["reused"]) == ("finished", 3)
 
 
-def test_a_run_in_progress_is_left_to_its_process(tmp_path):
+def test_run_in_progress_is_not_resumed_by_another_process(tmp_path):
     other: list[Run] = []
 
     def start_another(prompt: str) -> str:
@@ -199,7 +199,7 @@ def test_a_run_in_progress_is_left_to_its_process(tmp_path):
     assert len(run.samples) == len(other[0].samples) == 6
 
 
-def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
+def test_parser_error_names_task_and_costs_one_example(tmp_path):
     def parse(completion: str) -> str:
         if "3" in completion:
             raise ValueError("no three, please")
@@ -221,7 +221,7 @@ def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
     assert run.scores[0].value == pytest.approx(100 * 5 / 6)
 
 
-def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp_path):
+def test_run_refuses_overlong_prompts_before_generation(tmp_path):
     model = FakeModel(answer, context_length=40)
     with pytest.raises(PromptError, match=r"6 of 6 prompts are too long.*e0.*--on-overlong truncate"):
         lmtasks.run(
@@ -234,7 +234,7 @@ def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
+def test_run_truncates_or_skips_overlong_prompts_and_counts_them(tmp_path):
     long = Example(id="long", inputs={"text": "word " * 50}, references=("x",))
     task = make_task(datasets={"demo": lambda split: iter([*EXAMPLES, long])})
     options = RunOptions(max_new_tokens=20, output_dir=tmp_path)
@@ -249,12 +249,12 @@ def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
     assert skipped.scores[0].n == 6
 
 
-def test_no_room_for_a_prompt_at_all_is_said(tmp_path):
+def test_run_refuses_max_new_tokens_that_fill_the_context(tmp_path):
     with pytest.raises(PromptError, match="max_new_tokens 128 leaves no room"):
         lmtasks.run(make_task(), model=FakeModel(answer, context_length=100), output_dir=tmp_path)
 
 
-def test_data_without_references_runs_and_has_no_scores(tmp_path):
+def test_run_without_references_has_no_scores(tmp_path):
     bare = [Example(id="a", inputs={"text": "hello"})]
     run = lmtasks.run(
         make_task(datasets={"demo": lambda split: iter(bare)}), model=FakeModel(["hi"]), output_dir=tmp_path
@@ -264,7 +264,7 @@ def test_data_without_references_runs_and_has_no_scores(tmp_path):
     assert "No scores" in (run.path / "report.md").read_text()
 
 
-def test_few_shot_examples_are_shown_and_recorded(tmp_path):
+def test_run_shows_and_records_fewshot_examples(tmp_path):
     pool = [Example(id=f"p{n}", inputs={"text": f"pool {n}"}, references=(f"shown {n}",)) for n in range(5)]
     task = make_task(datasets={"demo": lambda split: iter(EXAMPLES if split == "test" else pool)})
     model = FakeModel(answer)
@@ -280,13 +280,13 @@ def test_few_shot_examples_are_shown_and_recorded(tmp_path):
     )
 
 
-def test_chat_models_get_their_template_once(tmp_path):
+def test_run_applies_the_chat_template_once(tmp_path):
     model = FakeModel(answer, chat=True)
     lmtasks.run(make_task(), model=model, output_dir=tmp_path, limit=1)
     assert model.prompts == ["<|im_start|>user\nSay number 0<|im_end|>\n<|im_start|>assistant\n"]
 
 
-def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
+def test_run_warns_of_languages_that_the_model_lacks(tmp_path, caplog):
     chinese = [Example(id="a", inputs={"text": "你好"}, references=("您好",))]
     task = make_task(datasets={"demo": lambda split: iter(chinese)})
     lmtasks.run(task, model=FakeModel(["?"], languages=("en",)), output_dir=tmp_path)
@@ -295,7 +295,7 @@ def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
     ]
 
 
-def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+def test_run_refuses_unknown_names_before_loading_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     for settings, error in (
         ({"prompt": "plane"}, UnknownNameError),
@@ -316,7 +316,7 @@ def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
+def test_run_folder_without_record_or_of_another_schema_is_refused(tmp_path):
     with pytest.raises(RunError, match="no run folder"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99}')
@@ -327,7 +327,7 @@ def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
         Run(tmp_path)
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_run_refuses_output_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="--output-dir"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "file")
@@ -339,7 +339,7 @@ def test_progress_counts_finished_examples(tmp_path):
     assert heard == [("running echo", done, 6) for done in range(7)]
 
 
-def test_ask_streams_what_the_task_parses(tmp_path):
+def test_ask_streams_the_parsed_answer(tmp_path):
     heard = []
     task = make_task(generation=Generation(max_new_tokens=50))
     said = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=heard.append)
@@ -348,14 +348,14 @@ def test_ask_streams_what_the_task_parses(tmp_path):
     assert all(said.startswith(text) for text in heard)
 
 
-def test_ask_names_the_input_that_lacks():
+def test_ask_names_the_missing_input():
     with pytest.raises(UsageError, match='needs the input "text"'):
         lmtasks.ask(make_task(), {"text": " "}, model=FakeModel(answer))
     with pytest.raises(UnknownNameError, match="Did you mean text"):
         lmtasks.ask(make_task(), {"texd": "a"}, model=FakeModel(answer))
 
 
-def test_time_is_measured(tmp_path):
+def test_run_records_timings(tmp_path):
     def slow(prompt: str) -> str:
         time.sleep(0.02)
         return answer(prompt)
@@ -364,7 +364,7 @@ def test_time_is_measured(tmp_path):
     assert run.record["timings"]["total_seconds"] >= run.record["timings"]["generate_seconds"] >= 0.1
 
 
-def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
+def test_resumed_run_parses_earlier_samples_again(tmp_path):
     def parse(completion: str) -> str:
         if "3" in completion:
             raise ValueError("no three, please")
@@ -378,7 +378,7 @@ def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
     assert [sample.prediction for sample in Run(run.path).samples] == [f"answer {number}" for number in range(6)]
 
 
-def test_totals_of_a_continued_run_are_those_of_all_sessions(tmp_path):
+def test_resumed_run_totals_cover_all_sessions(tmp_path):
     whole = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path / "parts")
@@ -387,7 +387,7 @@ def test_totals_of_a_continued_run_are_those_of_all_sessions(tmp_path):
     assert run.record["counts"] == whole.record["counts"] | {"reused": 4}
 
 
-def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
+def test_failed_run_has_a_report_with_the_reason(tmp_path):
     def parse(completion: str) -> str:
         raise ValueError("broken today")
 
@@ -399,7 +399,7 @@ def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
     assert "broken today" in report
 
 
-def test_settings_are_taken_as_python_callers_write_them(tmp_path):
+def test_run_options_accept_single_values_and_integers(tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text('{"text": "hello", "reference": "The"}\n')
     run = lmtasks.run(
@@ -412,26 +412,26 @@ def test_settings_are_taken_as_python_callers_write_them(tmp_path):
     assert isinstance(run.record["generation"]["temperature"], float)
 
 
-def test_single_names_are_no_letters():
+def test_run_options_do_not_split_single_names_into_letters():
     task = make_task(references="summary", metrics="rouge", fields={"text": Field(columns="body")})
     assert (task.references, task.metrics, task.fields["text"].columns) == (("summary",), ("rouge",), ("body",))
     assert Generation(stop="END").stop == ("END",)
 
 
-def test_greedy_can_be_asked_of_a_task_that_samples(tmp_path):
+def test_run_options_make_a_sampling_task_greedy(tmp_path):
     task = make_task(generation=Generation(temperature=1.0, top_p=0.9))
     run = lmtasks.run(task, model=FakeModel(answer), output_dir=tmp_path, temperature=0)
     assert run.record["generation"]["top_p"] == 1.0
 
 
-def test_a_language_column_that_states_none_leaves_it_to_the_task(tmp_path):
+def test_run_uses_task_language_where_the_column_states_none(tmp_path):
     odd = [Example(id="a", inputs={"text": "x"}, references=("Größe",), language="German")]
     task = make_task(language="de", datasets={"demo": lambda split: iter(odd)})
     run = lmtasks.run(task, model=FakeModel(["Größe"]), output_dir=tmp_path)
     assert {score.language for score in run.scores} == {"de"}
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+def test_run_reports_a_full_disk_in_one_line(tmp_path, monkeypatch):
     from lmtasks import files
 
     def full(*_: object, **__: object) -> None:
@@ -442,18 +442,18 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
 
 
-def test_a_run_that_skipped_everything_says_so(tmp_path):
+def test_run_warns_if_everything_was_skipped(tmp_path):
     model = FakeModel(answer, context_length=30)
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, max_new_tokens=28, on_overlong="skip")
     assert (run.scores, run.record["counts"]["skipped"]) == ([], 6)
     assert "every example was skipped" in (run.path / "report.md").read_text()
 
 
-def test_ask_takes_a_plain_text_for_the_first_field():
+def test_ask_uses_plain_text_for_the_first_field():
     assert lmtasks.ask(make_task(), "hello 7", model=FakeModel(answer)) == "answer 7"
 
 
-def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
+def test_run_records_commit_and_its_state(tmp_path, monkeypatch):
     def git(*words: str) -> str:
         names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         return subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
@@ -469,7 +469,7 @@ def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a", "a=b"])
-def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_names(tmp_path, monkeypatch, name):
+def test_run_records_git_state_without_starting_configured_programs(tmp_path, monkeypatch, name):
     def git(*words: str) -> None:
         names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
@@ -496,7 +496,7 @@ def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_name
     assert trace.exists()  # as git alone would have it
 
 
-def test_filter_whose_name_is_not_utf8_is_not_started(tmp_path, monkeypatch):
+def test_run_does_not_start_git_filter_with_non_utf8_name(tmp_path, monkeypatch):
     trace = tmp_path / "trace"
     for words in (
         ["init", "-q"],
@@ -517,7 +517,7 @@ def test_filter_whose_name_is_not_utf8_is_not_started(tmp_path, monkeypatch):
     assert run.record["environment"]["git"]["dirty"]
 
 
-def test_checkout_with_a_name_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
+def test_run_records_checkout_with_non_utf8_name(tmp_path, monkeypatch):
     for words in (
         ["init", "-q"],
         ["config", "core.quotePath", "false"],
@@ -534,7 +534,7 @@ HUGE = 10**30
 
 
 @pytest.mark.parametrize("setting", ["seed", "limit", "batch_size", "num_fewshot", "max_new_tokens", "top_k"])
-def test_number_that_no_record_can_hold_is_refused_before_anything_is_asked(setting, tmp_path):
+def test_run_refuses_numbers_that_no_record_can_hold(setting, tmp_path):
     model = FakeModel(answer)
     with pytest.raises(UsageError, match=setting):
         lmtasks.run(make_task(), model=model, output_dir=tmp_path, temperature=1.0, **{setting: HUGE})
@@ -543,12 +543,12 @@ def test_number_that_no_record_can_hold_is_refused_before_anything_is_asked(sett
 
 
 @pytest.mark.parametrize("memory", [float("inf"), float("nan"), 0, -1, "1"])
-def test_memory_that_is_no_amount_is_refused(memory):
+def test_run_options_refuse_invalid_memory(memory):
     with pytest.raises(UsageError, match="memory must be a number of GiB above 0"):
         RunOptions(memory=memory)
 
 
-def test_template_that_leaves_the_data_out_is_remarked_once(tmp_path, caplog):
+def test_run_warns_once_of_template_that_drops_the_data(tmp_path, caplog):
     model = FakeModel(["x"] * 6)
     model.tokenizer = CharacterTokenizer("{{ messages|length }} messages")
     lmtasks.run(make_task(), model=model, output_dir=tmp_path)
