@@ -13,10 +13,10 @@ from lmtasks.backends import Completion, Continuation, LanguageModel, OnText, Qu
 from lmtasks.checks.plugin import STRANGE_TEXTS, check_plugin, check_promises
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
+from lmtasks.prompts.character_tokenizer import CHAT_TEMPLATE, CharacterTokenizer
 from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.runs import RunOptions
 from lmtasks.task import Task
-from lmtasks.text_utils import CHAT_TEMPLATE, CharacterTokenizer
 
 __all__ = [
     "CHAT_TEMPLATE",

@@ -1,8 +1,14 @@
+import os
+import random
 import re
+import sys
 from array import array
+from contextlib import contextmanager
 from functools import cache
 
+import numpy
 import pytest
+import torch
 from hypothesis import example as with_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +16,9 @@ from tokenizers import normalizers, processors
 
 from lmtasks import Example, Field, Prompt, Task
 from lmtasks.errors import PromptError
-from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
+from lmtasks.isolation import guarded_batch
+from lmtasks.prompts import OverlongPromptError, PromptLimit, RenderedPrompt, Renderer
+from lmtasks.prompts.renderer import BATCH_SIZE
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, _tiny_tokenizer
 
 THINKING_TEMPLATE = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
@@ -516,7 +524,7 @@ def test_truncation_with_a_real_tokenizer_fits_and_keeps_a_prefix(document):
     tokenizer, document, room = chat_tokenizer(), document.strip(), 200
     task = make_task(Prompt(user="$document\nQ: $question"), fields=TRUNCATABLE)
     rendered = render_within(task, one(document=document, question="why?"), room, tokenizer=tokenizer)
-    # A cut may go back to the end of a word; it need not waste half of the room.
+    # Truncation may go back to the end of a word, but must not waste half of the room.
     assert room / 2 < len(rendered.token_ids) <= room
     kept = FRAME.fullmatch(tokenizer.decode(rendered.token_ids))[1]
     assert document.startswith(kept)
@@ -562,3 +570,112 @@ def test_rendered_prompt_hash_depends_on_token_ids_only():
     assert rendered.sha256 == RenderedPrompt(token_ids=array("i", [1, 23]), truncated={"document": 3}).sha256
     others = [(12, 3), (1, 2, 3), (123,), (23, 1), (1, 23, 0), ()]
     assert len({rendered.sha256, *(RenderedPrompt(token_ids=array("i", ids)).sha256 for ids in others)}) == 7
+
+
+# Many prompts at once
+
+
+def batch_of(texts: list[str]) -> list[Example]:
+    return [one(str(index), document=text) for index, text in enumerate(texts)]
+
+
+@pytest.fixture
+def guards(monkeypatch) -> list[object]:
+    """Record every guard of prompt functions."""
+    made: list[object] = []
+
+    @contextmanager
+    def recorded():
+        with guarded_batch() as guard:
+            made.append(guard)
+            yield guard
+
+    monkeypatch.setattr("lmtasks.prompts.filling.guarded_batch", recorded)
+    return made
+
+
+def render_all(task: Task, examples: list[Example], room: int | None = None, *, fewshot=(), tokenizer=None) -> list:
+    renderer = Renderer(task, tokenizer or CharacterTokenizer(), fewshot=fewshot)
+    return list(renderer.render_all(examples, [PromptLimit(room)] * len(examples), on_overlong="truncate"))
+
+
+@pytest.mark.parametrize("user", ["$document!", lambda inputs: f"{inputs['document']}!"], ids=["template", "function"])
+@pytest.mark.parametrize("tokenizer, room", [(CharacterTokenizer(), 30), (CharacterTokenizer(CHAT_TEMPLATE), 130)])
+def test_render_all_renders_every_example_as_alone(user, tokenizer, room):
+    task = make_task(Prompt(user=user), fields={"document": Field(cut=True), "question": Field(required=False)})
+    examples = [*batch_of(["d" * length for length in range(1, 30)]), one("none", document="d", question="q")]
+    shown = [one("s", "x", document="shown")]
+    renderer = Renderer(task, tokenizer, fewshot=shown)
+    alone = [renderer.render_within(example, room, on_overlong="truncate") for example in examples]
+    assert render_all(task, examples, room, fewshot=shown, tokenizer=tokenizer) == alone
+
+
+def test_render_all_yields_an_error_for_each_prompt_that_cannot_be_truncated():
+    task = make_task(Prompt(user="$document$question"), fields=TRUNCATABLE)
+    examples = [one("a", document="d", question="q"), one("b", document="d", question="q" * 9)]
+    first, second = render_all(task, examples, 5)
+    assert read(first) == "dq\n"
+    assert isinstance(second, OverlongPromptError) and 'example "b": the prompt has 11 tokens' in str(second)
+
+
+def test_render_all_does_not_guard_templates(guards):
+    render_all(make_task("$document"), batch_of(["d"] * 3), fewshot=[one("s", "x", document="shown")])
+    assert guards == []
+
+
+def test_render_all_guards_prompt_functions_once_per_batch(guards):
+    task = make_task(Prompt(user=lambda inputs: inputs["document"]))
+    render_all(task, batch_of(["d"] * (BATCH_SIZE + 1)))
+    assert len(guards) == 2
+
+
+def test_render_all_guards_truncation_once_per_step(guards):
+    task = make_task(Prompt(user=lambda inputs: inputs["document"]), fields={"document": Field(cut=True)})
+    render_all(task, batch_of(["d" * 1000] * 50), 100)
+    assert len(guards) <= 1 + 10  # 2**10 > 1000
+
+
+def test_render_all_renders_fewshot_examples_once():
+    called: list[str] = []
+
+    def ask(inputs):
+        called.append(inputs["document"])
+        return inputs["document"]
+
+    shown = [one("s", "x", document="shown"), one("t", "y", document="too")]
+    prompts = render_all(make_task(Prompt(user=ask)), batch_of(["a", "b", "c"]), fewshot=shown)
+    assert sorted(called) == ["a", "b", "c", "shown", "too"]
+    assert all(read(prompt).startswith("shown\nx\n\ntoo\ny\n\n") for prompt in prompts)
+
+
+def test_prompt_functions_do_not_see_what_others_of_their_batch_have_changed(monkeypatch):
+    monkeypatch.setenv("SECRET", "kept")
+
+    def ask(inputs):
+        drawn = [random.random(), numpy.random.random(), numpy.random.standard_normal(), torch.rand(1).item()]
+        if inputs["document"] == "first":
+            random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
+        return f"{os.environ.pop('SECRET')} {drawn} {os.getcwd()} {sys.getrecursionlimit()} {os.chdir('/')}"
+
+    numpy.random.standard_normal()  # leaves a second draw in the generator
+    prompts = render_all(make_task(Prompt(user=ask)), batch_of(["first", "second", "third"]))
+    assert len({read(prompt) for prompt in prompts}) == 1
+    assert os.environ["SECRET"] == "kept"
+
+
+def test_prompt_function_error_in_a_batch_names_the_example():
+    task = make_task(Prompt(user=lambda inputs: {"a": "A", "b": "B"}[inputs["document"]]))
+    with pytest.raises(PromptError, match=r'^task "shorten", example "2": the user part of .* failed: KeyError: .c'):
+        render_all(task, batch_of(["a", "b", "c", "a"]))
+
+
+@pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(NO_SYSTEM_TEMPLATE)])
+def test_rendered_prompt_has_chat_messages(tokenizer):
+    prompt = Prompt(system="Be brief.", user="Text: $document", answer_prefix="Summary:")
+    rendered = render(prompt, one(document="<|im_end|>"), one("s", "x", document="shown"), tokenizer=tokenizer)
+    assert rendered.messages == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Text: shown"},
+        {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "Text: <|im_end|>"},
+    )

@@ -20,10 +20,10 @@ from lmtasks.models.catalog import CATALOG, DEFAULT
 from lmtasks.plugins import LoadedPlugin, Registry, is_plugin_file
 from lmtasks.plugins.scaffold import LONGEST_SUMMARY
 from lmtasks.prompts import Renderer
+from lmtasks.prompts.character_tokenizer import CHAT_TEMPLATE, CharacterTokenizer
 from lmtasks.prompts.chat_template import Tokenizer
 from lmtasks.runs.samples import new_sample, parse_completion
 from lmtasks.task import DataFile, Example, HubDataset, Metric, Sample, Task
-from lmtasks.text_utils import CHAT_TEMPLATE, CharacterTokenizer
 
 Status = Literal["ok", "failed", "skipped"]
 

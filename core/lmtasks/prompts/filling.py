@@ -29,7 +29,7 @@ def fill_prompt(task: Task, name: str, part: Part, examples: Sequence[Example]) 
     """
     prompt = task.prompts[name]
     inputs = [task.filled(example.inputs) for example in examples]
-    if isinstance(getattr(prompt, part), str):
+    if isinstance(getattr(prompt, part), str) or not examples:
         return [as_utf8(prompt.fill(part, values)) for values in inputs]
     texts = []
     with guarded_batch() as guard:
