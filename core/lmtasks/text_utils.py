@@ -9,8 +9,8 @@ _DEFAULT_IGNORABLE = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""Unicode's Default_Ignorable_Code_Point, unchanged since Unicode 5.1 except for U+180F: zero-width and bidi marks, soft
-hyphens, variation selectors, Hangul fillers, tags."""
+"""Unicode's Default_Ignorable_Code_Point, unchanged since Unicode 5.1 except for U+180F: zero-width and bidi marks,
+soft hyphens, variation selectors, Hangul fillers, tags."""
 # Also invisible: control characters, blank braille, the null notehead, marks of annotations and hieroglyphs.
 _HIDDEN = rf"\x00-\x1f\x7f-\x9f\u2800\ufff9-\ufffb\U00013430-\U0001343f\U0001d159{_DEFAULT_IGNORABLE}"
 _VISIBLE = re.compile(rf"[^\s{_HIDDEN}]")

@@ -1,4 +1,4 @@
-"""What a run is to do, checked before a model is loaded: task, prompt, data, metrics, settings and adapter."""
+"""Plans of runs and questions: everything that can be checked before a model is loaded."""
 
 from __future__ import annotations
 
