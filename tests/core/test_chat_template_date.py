@@ -116,7 +116,7 @@ def test_transformers_renders_the_date(on_day):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "expected"),
     [
         ("strftime_now('%Y-%m-%d')", "2026-11-28"),
         ('strftime_now ("%-d %B %Y")', "28 November 2026"),
@@ -127,7 +127,7 @@ def test_transformers_renders_the_date(on_day):
         ("(strftime_now('%d') | int) + 1", "29"),
     ],
 )
-def test_chat_template_renders_the_date_for_any_call_of_strftime_now(call, told, on_day):
+def test_chat_template_renders_the_date_for_any_call_of_strftime_now(call, expected, on_day):
     on_day(2026, 11, 28)
     tokenizer = _tiny_tokenizer(chat=True)
     sources = [
@@ -137,7 +137,7 @@ def test_chat_template_renders_the_date_for_any_call_of_strftime_now(call, told,
     for source in [*sources, f"{{% macro m() %}}{{{{ {call} }}}}{{% endmacro %}}{{{{ m() }}}}"]:
         tokenizer.chat_template = source
         prompt = Renderer(make_task(), tokenizer).render(Example(id="1", inputs={"text": "t"}))
-        assert tokenizer.decode(list(prompt.token_ids)) == told
+        assert tokenizer.decode(list(prompt.token_ids)) == expected
 
 
 def test_run_warns_of_date_that_the_template_does_not_use(tmp_path, caplog):

@@ -215,8 +215,10 @@ def test_fewshot_examples_show_target_rather_than_first_reference():
 
 @pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)])
 def test_prompt_does_not_contain_the_answer(tokenizer):
-    told, untold = one("a", "the secret", document="d"), one("a", document="d")
-    assert render("$document", told, tokenizer=tokenizer) == render("$document", untold, tokenizer=tokenizer)
+    with_answer, without_answer = one("a", "the secret", document="d"), one("a", document="d")
+    assert render("$document", with_answer, tokenizer=tokenizer) == render(
+        "$document", without_answer, tokenizer=tokenizer
+    )
 
 
 @pytest.mark.parametrize(("example_separator", "stop"), [("\n\n", "\n\n"), ("\n", "\n"), ("\n###\n", "\n###")])

@@ -28,7 +28,9 @@ HARMONY = CHAT_TEMPLATE.replace("assistant\n", "assistant")
 
 
 def make_task(*answers: str, **changes) -> Task:
-    examples = [Example(id=str(at), inputs={"text": f"t{at}"}, references=(text,)) for at, text in enumerate(answers)]
+    examples = [
+        Example(id=str(index), inputs={"text": f"t{index}"}, references=(text,)) for index, text in enumerate(answers)
+    ]
     settings = {
         "name": "echo",
         "version": 1,
@@ -132,10 +134,10 @@ def test_resumed_run_parses_the_same_answers(tmp_path):
 
 
 def test_ask_returns_the_answer_without_reasoning():
-    heard: list[str] = []
+    streamed_texts: list[str] = []
     model = model_with(CHAT_TEMPLATE, "<think>Hm.</think>one")
-    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=heard.append) == "one"
-    assert heard[0] == "o"
+    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=streamed_texts.append) == "one"
+    assert streamed_texts[0] == "o"
 
 
 def test_run_disables_thinking_by_default(tmp_path):
@@ -321,7 +323,7 @@ def test_generate_keeps_special_tokens_that_mark_reasoning(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("text", "heard"),
+    ("text", "streamed_texts"),
     [
         ("<", ""),
         ("<thi", ""),
@@ -333,5 +335,5 @@ def test_generate_keeps_special_tokens_that_mark_reasoning(tokenizer):
         ("<think>a</think>\n<think>b</think>c", "c"),
     ],
 )
-def test_stream_has_the_answer_only(text, heard):
-    assert streamed(text, (), ReasoningParser()) == heard
+def test_stream_has_the_answer_only(text, streamed_texts):
+    assert streamed(text, (), ReasoningParser()) == streamed_texts

@@ -103,12 +103,12 @@ def test_finished_run_is_never_changed(tmp_path):
 
 def interrupted(after: int):
     """Return answers that break off, as Ctrl-C does."""
-    said = []
+    answered = []
 
     def say(prompt: str) -> str:
-        if len(said) == after:
+        if len(answered) == after:
             raise KeyboardInterrupt
-        said.append(prompt)
+        answered.append(prompt)
         return answer(prompt)
 
     return say
@@ -164,10 +164,10 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runs, lmtasks
 from pathlib import Path
 from lmtasks.testing import CharacterTokenizer, FakeModel
-said = []
+answered = []
 def slow(prompt):
-    said.append(prompt)
-    if len(said) > 3:
+    answered.append(prompt)
+    if len(answered) > 3:
         print("busy", flush=True)
         time.sleep(60)
     return test_runs.answer(prompt)
@@ -334,18 +334,18 @@ def test_run_refuses_output_folder_that_cannot_be_created(tmp_path):
 
 
 def test_progress_counts_finished_examples(tmp_path):
-    heard = []
-    lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, on_progress=lambda *what: heard.append(what))
-    assert heard == [("running echo", done, 6) for done in range(7)]
+    calls = []
+    lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, on_progress=lambda *what: calls.append(what))
+    assert calls == [("running echo", done, 6) for done in range(7)]
 
 
 def test_ask_streams_the_parsed_answer(tmp_path):
-    heard = []
+    streamed = []
     task = make_task(generation=Generation(max_new_tokens=50))
-    said = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=heard.append)
-    assert said == "answer 7"
-    assert heard[-1] == said
-    assert all(said.startswith(text) for text in heard)
+    parsed = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=streamed.append)
+    assert parsed == "answer 7"
+    assert streamed[-1] == parsed
+    assert all(parsed.startswith(text) for text in streamed)
 
 
 def test_ask_names_the_missing_input():

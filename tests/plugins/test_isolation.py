@@ -89,7 +89,7 @@ def run_bad(tmp_path: Path, **options: object) -> Run:
     return lmtasks.run("bad", model=FakeModel(["one", "two", "three"]), output_dir=tmp_path / "runs", **options)
 
 
-# While it is loaded
+# While a plugin is loaded
 
 AT_IMPORT = {
     "fails to import": ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named"),
@@ -172,8 +172,8 @@ def test_plugin_with_the_name_of_a_first_party_plugin_is_ignored(install, tmp_pa
     install("qa", bad().replace('name="bad"', 'name="qa"'))
     registry = Registry()
     assert registry.task("qa")[1].found.distribution == "lmtasks"
-    [(found, error)] = registry.refused
-    assert found.distribution == "lmtasks-qa"
+    [(plugin, error)] = registry.refused
+    assert plugin.distribution == "lmtasks-qa"
     assert "has the name of one that lmtasks brings, and is left out" in str(error)
 
 
@@ -261,7 +261,7 @@ def test_import_path_added_by_a_plugin_hides_no_other_module(install, tmp_path):
     sys.modules.pop("of_the_plugin")
 
 
-# While it runs
+# While a plugin runs
 
 
 def test_reader_error_fails_its_run_with_one_line(install, tmp_path):
@@ -288,7 +288,7 @@ def test_reader_error_names_the_broken_example(example, install, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken, told",
+    "broken, expected",
     [
         ("id=3, inputs={'text': 'x'}, references=()", "id must be text"),
         ("id='a', inputs={'text': 'x'}, references='title'", "references must be a tuple of texts"),
@@ -300,9 +300,9 @@ def test_reader_error_names_the_broken_example(example, install, tmp_path):
         ("id='a', inputs=None, references=()", "inputs must be text by name"),
     ],
 )
-def test_examples_are_fully_checked_before_generation(broken, told, install, tmp_path):
+def test_examples_are_fully_checked_before_generation(broken, expected, install, tmp_path):
     install("bad", bad(read=f"yield Example({broken})"))
-    with pytest.raises(DataError, match=f'^task "bad" .*, data set "demo", example .*: {told}$'):
+    with pytest.raises(DataError, match=f'^task "bad" .*, data set "demo", example .*: {expected}$'):
         run_bad(tmp_path)
     assert not (tmp_path / "runs").exists()
 
@@ -421,8 +421,8 @@ def test_run_resumes_with_a_fixed_parser_without_generating(install, tmp_path):
 
 def test_metric_error_fails_its_score_and_no_other(install, tmp_path):
     install("bad", bad(measure=FAIL))
-    told = r'^metric "share" of task "bad" \(lmtasks-bad 1.0\) failed: KeyError: .gone. .*lmtasks_bad.py, line'
-    with pytest.raises(PluginError, match=told) as caught:
+    expected = r'^metric "share" of task "bad" \(lmtasks-bad 1.0\) failed: KeyError: .gone. .*lmtasks_bad.py, line'
+    with pytest.raises(PluginError, match=expected) as caught:
         run_bad(tmp_path)
     run = only_run(tmp_path)
     assert str(run.path) in str(caught.value)
@@ -432,7 +432,7 @@ def test_metric_error_fails_its_score_and_no_other(install, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "returned, told",
+    "returned, expected",
     [
         ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no kinds"),
         (
@@ -462,11 +462,11 @@ def test_metric_error_fails_its_score_and_no_other(install, tmp_path):
         "a failing sum",
     ],
 )
-def test_metric_with_invalid_result_fails_only_its_score(returned, told, install, tmp_path):
+def test_metric_with_invalid_result_fails_only_its_score(returned, expected, install, tmp_path):
     install("bad", bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"return {returned}"))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
 
 
@@ -522,8 +522,8 @@ def test_command_line_prints_other_results_and_the_failure(install, tiny_folder,
     first, second = json.loads(done.stdout)
     assert (first["status"], second["status"]) == ("failed", "finished")
     assert second["scores"]
-    told = [line for line in done.stderr.splitlines() if line.startswith("lmtasks: task")]
-    assert len(told) == 1 and 'its parser failed on example "one": KeyError' in told[0]
+    expected = [line for line in done.stderr.splitlines() if line.startswith("lmtasks: task")]
+    assert len(expected) == 1 and 'its parser failed on example "one": KeyError' in expected[0]
     verbose = subprocess.run([*command, "-v"], capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback (most recent call last)" in verbose.stderr
 
@@ -541,7 +541,7 @@ def test_output_of_compiled_code_and_child_processes_never_reaches_stdout(tiny_f
 
 
 @pytest.mark.parametrize(
-    "error, told",
+    "error, expected",
     [
         ("type('Odd', (BaseException,), {})('odd')", "Odd: odd"),
         ("type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()", "Mute: its own message could not be read"),
@@ -552,12 +552,12 @@ def test_output_of_compiled_code_and_child_processes_never_reaches_stdout(tiny_f
     ],
     ids=["no Exception", "a message that raises", "lines and colours", "a long message", "memory", "recursion"],
 )
-def test_any_raised_error_is_reported_in_one_line(error, told, install, tmp_path):
+def test_any_raised_error_is_reported_in_one_line(error, expected, install, tmp_path):
     install("bad", bad(parse=f"raise {error}"))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
     line = str(caught.value)
-    assert told in line and "\n" not in line and "\x1b" not in line and len(line) < 1500
+    assert expected in line and "\n" not in line and "\x1b" not in line and len(line) < 1500
     assert "lmtasks_bad.py, line 13)" in line
     others_work(tmp_path)
 
