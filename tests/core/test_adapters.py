@@ -525,7 +525,7 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
     ("task", "changes", "told"),
     [
         ({"name": "other"}, {}, 'was trained for task "echo", not for "other"'),
-        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see --prompt'),
+        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see the option prompt'),
         ({"prompts": {"first": "Tell $text"}}, {}, 'the prompt "first" of task "echo" is no longer the one'),
     ],
     ids=["task", "prompt", "wording"],
@@ -687,7 +687,7 @@ def test_an_adapter_that_a_task_brings_and_that_is_not_there_is_said(tmp_path, m
     task = make_task(adapter=str(tmp_path / "nowhere"))
     with pytest.raises(AdapterError) as error:
         lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path)
-    one_line(error, 'task "echo" brings an adapter', "nowhere", "--adapter none runs without it")
+    one_line(error, 'task "echo" brings an adapter', "nowhere", 'adapter="none" runs without it')
 
 
 def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp_path, tiny_folder, own):

@@ -142,7 +142,7 @@ def test_chat_template_renders_the_date_for_any_call_of_strftime_now(call, expec
 
 def test_run_warns_of_date_that_the_template_does_not_use(tmp_path, caplog):
     lmtasks.run(make_task(), model=FakeModel(whole), output_dir=tmp_path, chat_template_date="2020-02-29")
-    assert "--template-date has no effect" in caplog.text
+    assert "chat_template_date has no effect" in caplog.text
 
 
 def test_adapter_keeps_its_date(tmp_path, on_day, caplog):

@@ -49,7 +49,7 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
     if len(candidates) < count:
         raise DataError(
             f"{pool.name}: {len(candidates)} different examples to show (not scored, with an answer), but"
-            f" {count} were asked for; lower --num-fewshot or name a larger set with --fewshot-data"
+            f" {count} were asked for; lower num_fewshot or name a larger set with fewshot_data"
         )
     return FewShot(pool, tuple(random.Random(seed).sample(candidates, count)))  # noqa: S311 - reproducible, not secret
 
@@ -68,4 +68,4 @@ def _fewshot_pool(task: Task, dataset: Dataset, data: str | Path | None) -> Data
                 continue
     if data:
         return load_dataset(task, DataRequest(data=data, columns=dataset.columns, ignore_unknown_columns=True))
-    raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with --fewshot-data")
+    raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with fewshot_data")

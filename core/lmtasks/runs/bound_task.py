@@ -116,10 +116,10 @@ class BoundTask:
                     note += " (loglikelihood)"
                 overlong.append(f"{prompt}{note}")
         if overlong and on_overlong != "skip":
-            values = "skip" if on_overlong == "truncate" else "truncate or --on-overlong skip"
+            values = '"skip"' if on_overlong == "truncate" else '"truncate" or "skip"'
             raise PromptError(
-                f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use --on-overlong"
-                f" {values}, fewer few-shot examples, or a model with a longer context"
+                f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Set on_overlong to"
+                f" {values}, or use fewer few-shot examples, or a model with a longer context"
             )
         return prompts
 
@@ -278,7 +278,7 @@ def make_renderer(
         template_date=stated_date(options, choice, model),
     )
     if options.chat_template_date and not (renderer.template and renderer.template.day):
-        log.warning("the model's chat template uses no date, so --template-date has no effect")
+        log.warning("the model's chat template uses no date, so chat_template_date has no effect")
     return renderer
 
 

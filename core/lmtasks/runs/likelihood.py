@@ -60,7 +60,7 @@ def measure_likelihoods(
                 example, _ = rendered[pairs[number][0]]
                 raise ModelError(
                     f'{model.info.name} gives no number for the likelihood of a reference of example "{example.id}":'
-                    f" computing in {model.info.dtype} overflowed; try --dtype float32"
+                    f" computing in {model.info.dtype} overflowed; try dtype float32"
                 )
             measured[pairs[number]] = logprob
     return [

@@ -151,7 +151,7 @@ def _find_metrics(task: Task, options: RunOptions, registry: Registry) -> tuple[
     names = [*(options.metrics or task.metrics), *(LIKELIHOOD_METRICS if options.loglikelihood else ())]
     metrics = find_metrics(names, registry.metric)
     if not options.loglikelihood and any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
-        raise UsageError(f"{' and '.join(LIKELIHOOD_METRICS)} are measured only by a run with --loglikelihood")
+        raise UsageError(f"{' and '.join(LIKELIHOOD_METRICS)} are measured only by a run with loglikelihood")
     return metrics
 
 
