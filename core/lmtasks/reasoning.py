@@ -1,4 +1,4 @@
-"""Reasoning that a model writes before its answer: how models mark it, and the answer behind it."""
+"""Reasoning that a model writes before its answer: the markers of each model family, and the parser."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class ReasoningFormat:
-    """How a family of models marks reasoning."""
+    """The reasoning markers of a family of models."""
 
     opening: str
-    """What a block of reasoning begins with."""
+    """The marker that begins a block of reasoning."""
     closing: str
-    """What ends it, as a chat template or a model writes it."""
+    """The marker that ends a block, as a chat template or a model writes it."""
     pattern: str = ""
-    """A regular expression for what ends it, where that varies; "" stands for `closing` itself."""
+    """A regular expression for the end of a block, if it varies; "": `closing` itself."""
     within: tuple[str, ...] = ()
-    """Further markers within a block."""
+    """More markers that occur within a block."""
     noise: str = ""
-    """A regular expression for what is no part of the reasoning's text."""
+    """A regular expression for what is removed from the text of the reasoning."""
 
     @cached_property
     def end(self) -> re.Pattern[str]:
-        """The end of a block, with the white space that separates it from the answer."""
+        """The pattern of the end of a block, including the white space before the answer."""
         return re.compile(f"(?:{self.pattern or re.escape(self.closing)})\\s*")
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Every marker of this format."""
+        """All markers of this format."""
         return (self.opening, self.closing, *self.within)
 
 
@@ -42,7 +42,7 @@ HARMONY = ReasoningFormat(
     within=("<|message|>", "<|start|>", "<|end|>", "<|constrain|>"),
     noise=r"(?:<\|(?:message|start|end|constrain|channel)\|>\s*(?:(?:assistant|analysis|commentary)\b)?)+",
 )
-"""The format of gpt-oss, in which an answer is a channel too."""
+"""The format of gpt-oss, whose answer is a channel too."""
 FORMATS = (
     ReasoningFormat("<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, SmolLM3, MiniMax and many more
     ReasoningFormat("<thinking>", "</thinking>"),
@@ -57,7 +57,7 @@ FORMATS = (
     ReasoningFormat("<|channel>thought", "<channel|>"),  # Gemma 4
     HARMONY,
 )
-"""The formats that are known; vLLM and SGLang have a reasoning parser for each."""
+"""The known formats; vLLM and SGLang have a reasoning parser for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +65,27 @@ class ParsedCompletion:
     """A completion, divided into reasoning and answer."""
 
     reasoning: str
-    """Without its markers; "" where there is none."""
+    """The reasoning without its markers; "": there is none."""
     answer: str
-    """What stands behind the reasoning; "" where that has not ended."""
+    """The text after the reasoning; "": the reasoning has not ended."""
     start: int | None
-    """Where the answer begins in the text; None: the reasoning has not ended."""
+    """The index in the text at which the answer begins; None: the reasoning has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningParser:
-    """Divides what a model writes behind one prompt into reasoning and answer.
+    """Divides the completion of one prompt into reasoning and answer.
 
-    A block of reasoning counts where it stands at the beginning: an answer may quote the same markers.
+    Only blocks at the beginning count as reasoning: an answer may quote the same markers.
     """
 
     opened: str = ""
-    """The marker with which the chat template itself has opened a block at the end of the prompt."""
+    """The marker that the chat template wrote at the end of the prompt to open a block; "": none."""
     closings: tuple[str, ...] = ()
-    """Markers that end reasoning even where nothing opened it, for models whose template or vocabulary has them."""
+    """Markers that end reasoning even if nothing opened it: those of the model's template and vocabulary."""
 
     def parse(self, text: str) -> ParsedCompletion:
-        """Return reasoning and answer of a whole completion."""
+        """Return the reasoning and the answer of a complete completion."""
         parts, start = [], 0
         for block, end in _blocks(self.opened + text):
             parts.append(block)
@@ -103,7 +103,7 @@ class ReasoningParser:
         return ParsedCompletion(_joined(parts), text[start:], start)
 
     def settled(self, text: str) -> ParsedCompletion | None:
-        """Return the beginning of a completion divided, if nothing to come can change where its answer begins."""
+        """Return a partial completion parsed; None: later text may still change where the answer begins."""
         parsed = self.parse(text)
         if parsed.start is None or may_open(parsed.answer) or (parsed.start == 0 and self.closings):
             return None
@@ -111,31 +111,31 @@ class ReasoningParser:
 
 
 def may_open(text: str) -> bool:
-    """Return whether a growing text may turn out to begin with a marker that opens reasoning."""
-    begun = text[_lead(text) :]
-    return any(format.opening.startswith(begun) for format in FORMATS) or _ROLE.startswith(begun)
+    """Return whether a partial text may still begin with a marker that opens reasoning."""
+    beginning = text[_lead(text) :]
+    return any(format.opening.startswith(beginning) for format in FORMATS) or _ROLE.startswith(beginning)
 
 
 _ROLE = "<|start|>assistant"
-"""The header of a message of gpt-oss, which some servers leave to the model."""
+"""The header of a gpt-oss message, which some servers leave to the model to write."""
 _LEAD = re.compile(r"[\s\ufeff\u200b]*(?:<\|start\|>assistant)?")
 
 
 def _lead(text: str, start: int = 0) -> int:
-    """Return where a text begins, white space and what is invisible apart."""
+    """Return the index of the first visible character of a text, after a gpt-oss header if there is one."""
     match = _LEAD.match(text, start)
     return match.end() if match else start
 
 
 def _blocks(text: str) -> Iterator[tuple[str, int | None]]:
-    """Yield the blocks of reasoning at the beginning of a text, and where each ends; None: it does not."""
+    """Yield the blocks of reasoning at the beginning of a text with their end index; None: the block has not ended."""
     start = 0
     while True:
         begin = _lead(text, start)
         format = next((format for format in FORMATS if text.startswith(format.opening, begin)), None)
         if format is None:
             return
-        # A channel may be the answer itself; in other formats the end comes behind the opening.
+        # A channel may be the answer itself; in other formats the end comes after the opening.
         inside = begin if format is HARMONY else begin + len(format.opening)
         end = format.end.search(text, inside)
         block = text[inside : end.start() if end else None]
@@ -146,21 +146,22 @@ def _blocks(text: str) -> Iterator[tuple[str, int | None]]:
 
 
 def _joined(parts: Iterable[str]) -> str:
+    """Return blocks of reasoning as one text."""
     return "\n\n".join(text for part in parts if (text := part.strip()))
 
 
 def closings_in(template: str, added_tokens: Iterable[str]) -> tuple[str, ...]:
-    """Return the markers that end reasoning which a chat template writes or a vocabulary has as a token."""
+    """Return the closing markers that a chat template contains or a vocabulary has as a token."""
     tokens = set(added_tokens)
     return tuple(format.closing for format in FORMATS if format.closing in template or format.closing in tokens)
 
 
 def opened_by(prompt: str, template: str) -> str:
-    """Return the beginning of a block of reasoning that the end of a prompt has opened, or "".
+    """Return the opening marker at the end of a prompt, or "" if the prompt opens no block of reasoning.
 
     Args:
-        prompt: as the chat template rendered it.
-        template: the template; a marker that it does not know can only come from data.
+        prompt: the prompt, as the chat template rendered it.
+        template: the chat template; a marker that it does not contain can only come from data.
     """
     end = prompt.rstrip()
     if match := _OPEN_CHANNEL.search(end):
@@ -174,7 +175,7 @@ _OPEN_CHANNEL = re.compile(r"<\|channel\|>\s*(?:analysis|commentary)[^<>]*(?:<\|
 
 
 def closing_of(opened: str) -> str:
-    """Return what ends the block that something else, as `opened_by` returns it, has begun."""
+    """Return the text that ends the block that an opening marker, as `opened_by` returns it, has begun."""
     if opened.startswith(HARMONY.opening):
         return f"<|end|>{_ROLE}{HARMONY.closing}"
     closing = next(format.closing for format in FORMATS if format.opening == opened)
@@ -182,4 +183,4 @@ def closing_of(opened: str) -> str:
 
 
 MARKERS = frozenset(marker for format in FORMATS for marker in format.markers)
-"""Markers that must be seen in a completion, even where a tokenizer takes them for special tokens."""
+"""Markers that are kept in completions, even if they are special tokens of the tokenizer."""

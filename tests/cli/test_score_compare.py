@@ -579,7 +579,7 @@ def test_a_run_of_a_real_model_measures_log_likelihoods(call, tiny_folder, monke
 def test_likelihoods_that_nobody_measures_are_wrong_usage(call, metric):
     outcome = call("run", TASK, "--metrics", metric)
     assert outcome.code == 2
-    assert "--loglikelihood" in one_line(outcome)
+    assert "run with loglikelihood" in one_line(outcome)
     assert not Path("runs").exists()
 
 

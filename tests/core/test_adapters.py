@@ -310,7 +310,7 @@ def test_an_adapter_that_was_never_trained_is_told(tmp_path, tiny_folder, caplog
     idle = make_adapter(tiny_folder, tmp_path / "idle", scale=0)
     assert load(tiny_folder).attach(find_adapter(idle)) == 0
     lmtasks.run(make_task(), ON_CPU, model=tiny_folder, adapter=idle, output_dir=tmp_path)
-    assert f"{idle} changes nothing of what {tiny_folder} says" in caplog.text
+    assert f"{idle} does not change the output of {tiny_folder}" in caplog.text
 
 
 # Refused
@@ -559,7 +559,7 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
     ("task", "changes", "told"),
     [
         ({"name": "other"}, {}, 'was trained for task "echo", not for "other"'),
-        ({}, {"prompt": "second"}, 'with the prompt "first", and is asked with "second": see --prompt'),
+        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see the option prompt'),
         ({"prompts": {"first": "Tell $text"}}, {}, 'the prompt "first" of task "echo" is no longer the one'),
     ],
     ids=["task", "prompt", "wording"],
@@ -721,7 +721,7 @@ def test_an_adapter_that_a_task_brings_and_that_is_not_there_is_said(tmp_path, m
     task = make_task(adapter=str(tmp_path / "nowhere"))
     with pytest.raises(AdapterError) as error:
         lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path)
-    one_line(error, 'task "echo" brings an adapter', "nowhere", "--adapter none runs without it")
+    one_line(error, 'task "echo" brings an adapter', "nowhere", 'adapter="none" runs without it')
 
 
 def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp_path, tiny_folder, own):

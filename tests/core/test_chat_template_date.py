@@ -84,7 +84,7 @@ def test_new_run_has_the_date_of_its_day(tmp_path, on_day):
     assert run.record.prompt.chat_template.date == "2026-12-01"
 
 
-def test_stated_date_is_told_and_is_another_run(tmp_path, on_day):
+def test_run_with_stated_date_renders_it_and_is_another_run(tmp_path, on_day):
     on_day(2026, 11, 28)
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=dated_model(broken_off), output_dir=tmp_path)
@@ -95,14 +95,14 @@ def test_stated_date_is_told_and_is_another_run(tmp_path, on_day):
     assert run.record.prompt.chat_template.date == "2020-02-29"
 
 
-def test_template_without_a_date_records_none(tmp_path):
+def test_run_without_date_in_template_records_none(tmp_path):
     model = FakeModel(whole, chat=True)
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, chat_template_date="2020-02-29")
     assert run.record.prompt.chat_template.date is None
 
 
 @pytest.mark.parametrize("day", ["tomorrow", "2020-13-01", 7])
-def test_date_that_is_none_is_refused(day, tmp_path):
+def test_run_refuses_invalid_date(day, tmp_path):
     with pytest.raises(UsageError, match="chat_template_date must be a date"):
         lmtasks.run(make_task(), model=FakeModel([]), output_dir=tmp_path, chat_template_date=day)
 
@@ -116,7 +116,7 @@ def test_transformers_renders_the_date(on_day):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "expected"),
     [
         ("strftime_now('%Y-%m-%d')", "2026-11-28"),
         ('strftime_now ("%-d %B %Y")', "28 November 2026"),
@@ -127,7 +127,7 @@ def test_transformers_renders_the_date(on_day):
         ("(strftime_now('%d') | int) + 1", "29"),
     ],
 )
-def test_date_is_told_however_a_template_asks(call, told, on_day):
+def test_chat_template_renders_the_date_for_any_call_of_strftime_now(call, expected, on_day):
     on_day(2026, 11, 28)
     tokenizer = _tiny_tokenizer(chat=True)
     sources = [
@@ -137,12 +137,12 @@ def test_date_is_told_however_a_template_asks(call, told, on_day):
     for source in [*sources, f"{{% macro m() %}}{{{{ {call} }}}}{{% endmacro %}}{{{{ m() }}}}"]:
         tokenizer.chat_template = source
         prompt = Renderer(make_task(), tokenizer).render(Example(id="1", inputs={"text": "t"}))
-        assert tokenizer.decode(list(prompt.token_ids)) == told
+        assert tokenizer.decode(list(prompt.token_ids)) == expected
 
 
-def test_date_that_nothing_tells_is_remarked(tmp_path, caplog):
+def test_run_warns_of_date_that_the_template_does_not_use(tmp_path, caplog):
     lmtasks.run(make_task(), model=FakeModel(whole), output_dir=tmp_path, chat_template_date="2020-02-29")
-    assert "--template-date changes nothing" in caplog.text
+    assert "chat_template_date has no effect" in caplog.text
 
 
 def test_adapter_keeps_its_date(tmp_path, on_day, caplog):

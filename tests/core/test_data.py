@@ -826,14 +826,14 @@ def test_too_few_examples_to_show_name_the_setting(tmp_path):
         "demo",
         "4 different examples",
         "5 were asked for",
-        "--num-fewshot",
-        "--fewshot-data",
+        "num_fewshot",
+        "fewshot_data",
     )
 
 
 def test_nothing_to_draw_fewshot_examples_from_is_refused(tmp_path):
     task = make_task(datasets={"demo": DataFile(path=write_jsonl(tmp_path / "demo.jsonl", *split_rows("test")))})
-    assert_refused(lambda: draw(task, load_dataset(task, DataRequest())), "demo", "no other split", "--fewshot-data")
+    assert_refused(lambda: draw(task, load_dataset(task, DataRequest())), "demo", "no other split", "fewshot_data")
 
 
 # Data from functions

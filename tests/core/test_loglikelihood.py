@@ -371,7 +371,7 @@ def test_perplexity_without_loglikelihood_is_refused_before_loading(tmp_path, mo
         with pytest.raises(UsageError) as caught:
             lmtasks.run(task, output_dir=tmp_path, **changes)
         assert metric in str(caught.value)
-        assert "--loglikelihood" in str(caught.value)
+        assert "run with loglikelihood" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -481,6 +481,6 @@ def test_loglikelihood_that_is_not_finite_ends_the_run_in_one_line(tmp_path, num
         def loglikelihood(self, continuations, *, batch_size=None):
             yield [(index, number) for index in range(len(continuations))]
 
-    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try --dtype float32'):
+    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try dtype float32'):
         model = Overflowing(lambda prompt: "x")
         lmtasks.run(make_task(EXAMPLES), model=model, output_dir=tmp_path, loglikelihood=True)

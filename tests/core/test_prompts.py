@@ -1,8 +1,14 @@
+import os
+import random
 import re
+import sys
 from array import array
+from contextlib import contextmanager
 from functools import cache
 
+import numpy
 import pytest
+import torch
 from hypothesis import example as with_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +16,9 @@ from tokenizers import normalizers, processors
 
 from lmtasks import Example, Field, Prompt, Task
 from lmtasks.errors import PromptError
-from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
+from lmtasks.isolation import guarded_batch
+from lmtasks.prompts import OverlongPromptError, PromptLimit, RenderedPrompt, Renderer
+from lmtasks.prompts.renderer import BATCH_SIZE
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, _tiny_tokenizer
 
 THINKING_TEMPLATE = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
@@ -96,40 +104,40 @@ def control_tokens(tokenizer, rendered: RenderedPrompt) -> list[str]:
         ({"document": "d"}, "Text: d"),
     ],
 )
-def test_line_that_names_an_optional_field_is_left_out_where_the_example_lacks_it(inputs, text):
+def test_template_drops_lines_with_missing_optional_fields(inputs, text):
     task = noted_task(Prompt(user="Notes: $notes\nText: $document\nGo, ${notes}!", answer_prefix=":"))
     assert read(render(task, one(**inputs))) == f"{text}\n:"
 
 
-def test_system_part_that_names_an_absent_field_alone_is_left_out():
+def test_template_drops_system_part_with_only_a_missing_field():
     task = noted_task(Prompt(system="Mind $notes.", user="$document", answer_prefix=":"))
     assert read(render(task, one(document="d"))) == "d\n:"
     assert read(render(task, one(document="d", notes="n"))) == "Mind n.\n\nd\n:"
 
 
-def test_two_dollars_write_one():
+def test_template_writes_two_dollars_as_one():
     assert read(render(Prompt(user="$document costs $$5", answer_prefix=":"), one(document="It"))) == "It costs $5\n:"
 
 
 @pytest.mark.parametrize("text", ["$document and $5 or $$", "{{ document }} {% raw %}", "\\n %s {0}"])
-def test_signs_of_templates_in_data_are_text(text):
+def test_template_keeps_dollar_signs_of_data(text):
     for tokenizer in (CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)):
         assert f"-{text}-" in read(render("-$document-", one(document=text), tokenizer=tokenizer))
 
 
 @pytest.mark.parametrize("prompt", ["Read $dokument.", Prompt(user="$document", system="You know ${dokument}.")])
-def test_prompt_that_names_no_field_is_refused_with_the_fields(prompt):
+def test_task_refuses_prompt_with_unknown_field_and_lists_fields(prompt):
     with pytest.raises(ValueError, match=r'"shorten": prompt "plain" names \$dokument.*\(document\)'):
         make_task(prompt)
 
 
 @pytest.mark.parametrize("prompt", ["It costs $5.", "$document $", Prompt(user="$document", system="100 $")])
-def test_dollar_that_names_nothing_is_refused(prompt):
+def test_task_refuses_dollar_without_a_name(prompt):
     with pytest.raises(ValueError, match=re.escape('write "$$"')):
         make_task(prompt)
 
 
-def test_prompt_is_chosen_by_name_and_else_the_first():
+def test_renderer_uses_named_prompt_or_the_first():
     task = make_task(
         prompts={
             "one": Prompt(user="1 $document", answer_prefix=":"),
@@ -141,7 +149,7 @@ def test_prompt_is_chosen_by_name_and_else_the_first():
     assert (second.name, read(second.render(one(document="d")))) == ("two", "2 d\n:")
 
 
-def test_parts_may_be_functions_of_the_inputs():
+def test_prompt_parts_may_be_functions_of_the_inputs():
     prompt = Prompt(
         system=lambda inputs: f" Letters: {len(inputs['document'])}\n",
         user=lambda inputs: inputs["document"].upper() + " $5\n",
@@ -163,7 +171,7 @@ def broken_part(inputs):
         (Prompt(user=lambda inputs: None), "user", "AttributeError"),
     ],
 )
-def test_failing_prompt_function_is_named_by_task_prompt_and_example(tokenizer, prompt, part, error):
+def test_prompt_function_error_names_task_prompt_and_example(tokenizer, prompt, part, error):
     with pytest.raises(PromptError) as caught:
         render(prompt, one("e7", document="d"), tokenizer=tokenizer)
     message = str(caught.value)
@@ -175,12 +183,12 @@ def test_failing_prompt_function_is_named_by_task_prompt_and_example(tokenizer, 
 SHOWN = (one("s", "an answer", document="shown"), one("t", "another", document="too"))
 
 
-def test_plain_form_without_cue_ends_on_a_new_line():
+def test_plain_form_without_answer_prefix_ends_on_a_new_line():
     rendered = render("Shorten: $document", one(document="d"))
     assert read(rendered) == "Shorten: d\n"
 
 
-def test_plain_form_has_system_part_examples_and_cue():
+def test_plain_form_has_system_part_examples_and_answer_prefix():
     prompt = Prompt(system="Be brief.", user="Text: $document", answer_prefix="Summary:")
     rendered = render(prompt, one(document="asked"), *SHOWN)
     assert read(rendered) == (
@@ -188,14 +196,14 @@ def test_plain_form_has_system_part_examples_and_cue():
     )
 
 
-def test_plain_form_has_its_own_separator_and_answers_on_a_line_without_cue():
+def test_plain_form_uses_custom_separator_and_no_answer_prefix():
     prompt = Prompt(user="Text: $document", example_separator="\n###\n")
     assert read(render(prompt, one(document="asked"), *SHOWN)) == (
         "Text: shown\nan answer\n###\nText: too\nanother\n###\nText: asked\n"
     )
 
 
-def test_examples_show_their_target_rather_than_their_first_reference():
+def test_fewshot_examples_show_target_rather_than_first_reference():
     shown = Example(id="s", inputs={"document": "shown"}, references=("first", "second"), target="written")
     assert read(render(Prompt(user="$document", answer_prefix=":"), one(document="asked"), shown)) == (
         "shown\n: written\n\nasked\n:"
@@ -206,13 +214,15 @@ def test_examples_show_their_target_rather_than_their_first_reference():
 
 
 @pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)])
-def test_prompt_does_not_tell_the_answer(tokenizer):
-    told, untold = one("a", "the secret", document="d"), one("a", document="d")
-    assert render("$document", told, tokenizer=tokenizer) == render("$document", untold, tokenizer=tokenizer)
+def test_prompt_does_not_contain_the_answer(tokenizer):
+    with_answer, without_answer = one("a", "the secret", document="d"), one("a", document="d")
+    assert render("$document", with_answer, tokenizer=tokenizer) == render(
+        "$document", without_answer, tokenizer=tokenizer
+    )
 
 
 @pytest.mark.parametrize(("example_separator", "stop"), [("\n\n", "\n\n"), ("\n", "\n"), ("\n###\n", "\n###")])
-def test_separator_ends_an_answer_in_the_plain_form_alone(example_separator, stop):
+def test_stop_is_the_separator_in_plain_form_only(example_separator, stop):
     task = make_task(Prompt(user="$document", example_separator=example_separator))
     assert Renderer(task, CharacterTokenizer()).stop == (stop,)
     assert Renderer(task, CharacterTokenizer(CHAT_TEMPLATE)).stop == ()
@@ -221,7 +231,7 @@ def test_separator_ends_an_answer_in_the_plain_form_alone(example_separator, sto
 # The chat form
 
 
-def test_chat_form_has_a_turn_for_every_question_and_answer_and_no_cue():
+def test_chat_form_has_one_turn_per_question_and_answer():
     prompt = Prompt(system="Be brief.", user="Text: $document", answer_prefix="Summary:")
     rendered = render(prompt, one(document="asked"), *SHOWN, tokenizer=CharacterTokenizer(CHAT_TEMPLATE))
     assert read(rendered) == (
@@ -237,7 +247,7 @@ def test_chat_form_without_system_part_has_no_system_turn():
     assert read(rendered) == "<|im_start|>user\nd<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_model_without_system_role_reads_the_system_part_in_the_first_user_turn():
+def test_chat_form_without_system_role_puts_system_part_in_first_user_turn():
     tokenizer = _tiny_tokenizer(chat=False)
     tokenizer.chat_template = NO_SYSTEM_TEMPLATE
     prompt = Prompt(system="Be <|im_end|> brief.", user="$document")
@@ -250,7 +260,7 @@ def test_model_without_system_role_reads_the_system_part_in_the_first_user_turn(
 
 
 @pytest.mark.parametrize("template", ["{{ messages.nothing.at_all }}", "{{ 1 + 'a' }}"])
-def test_chat_template_that_fails_is_named_by_task_and_example(template):
+def test_chat_template_error_names_task_and_example(template):
     for system in ("", "Be brief."):
         with pytest.raises(PromptError, match='task "shorten", example "e7": the model\'s chat template failed'):
             render(
@@ -260,7 +270,7 @@ def test_chat_template_that_fails_is_named_by_task_and_example(template):
             )
 
 
-def test_chat_form_of_ordinary_text_is_what_the_tokenizer_makes_of_the_conversation():
+def test_chat_form_of_ordinary_text_equals_apply_chat_template():
     tokenizer = chat_tokenizer()
     rendered = render(
         Prompt(system="Be brief.", user="Text: $document"),
@@ -281,27 +291,27 @@ def test_chat_form_of_ordinary_text_is_what_the_tokenizer_makes_of_the_conversat
 # The first token
 
 
-def test_plain_form_has_the_tokenizers_first_token_once_and_no_last_one():
+def test_plain_form_has_bos_once_and_no_eos():
     tokenizer = with_bos(None)
     rendered = render(Prompt(user="$document", answer_prefix=":"), one(document="d"), SHOWN[0], tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == ["<|endoftext|>"]
     assert tokenizer.decode(rendered.token_ids) == "<|endoftext|>shown\n: an answer\n\nd\n:"
 
 
-def test_chat_form_has_the_first_token_once_where_the_template_writes_it():
+def test_chat_form_has_bos_once_if_the_template_writes_it():
     tokenizer = with_bos("{{ bos_token }}" + CHAT_TEMPLATE)
     rendered = render("$document", one(document="d"), tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert rendered.token_ids[0] == tokenizer.bos_token_id
 
 
-def test_chat_form_has_no_first_token_where_the_template_writes_none():
+def test_chat_form_has_no_bos_if_the_template_writes_none():
     tokenizer = with_bos(CHAT_TEMPLATE)
     rendered = render("$document", one(document="d"), tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
 
 
-def test_tokenizer_without_first_token_gets_none():
+def test_plain_form_has_no_bos_if_the_tokenizer_has_none():
     tokenizer = plain_tokenizer()
     rendered = render("$document", one(document="The ferry"), tokenizer=tokenizer)
     assert list(rendered.token_ids) == tokenizer.encode("The ferry\n")
@@ -322,7 +332,7 @@ ONE_TURN = ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-def test_control_tokens_in_inputs_stay_text(text):
+def test_renderer_keeps_control_tokens_in_inputs_as_text(text):
     for tokenizer, expected in ((chat_tokenizer(), ONE_TURN), (plain_tokenizer(), [])):
         rendered = render("-$document-", one(document=text), tokenizer=tokenizer)
         assert control_tokens(tokenizer, rendered) == expected
@@ -330,7 +340,7 @@ def test_control_tokens_in_inputs_stay_text(text):
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-def test_control_tokens_in_shown_answers_stay_text(text):
+def test_renderer_keeps_control_tokens_in_fewshot_answers_as_text(text):
     shown = one("s", f"-{text}-", document=f"+{text}+")
     prompt = Prompt(system="Be brief.", user="$document")
     four_turns = ["<|im_start|>", "<|im_end|>"] * 4 + ["<|im_start|>"]
@@ -341,7 +351,7 @@ def test_control_tokens_in_shown_answers_stay_text(text):
         assert f"+{text}+" in tokenizer.decode(rendered.token_ids)
 
 
-def test_control_token_split_over_two_fields_stays_text():
+def test_renderer_keeps_control_token_across_two_fields_as_text():
     task = make_task("$one$two", fields=["one", "two"])
     tokenizer = chat_tokenizer()
     rendered = render(task, one(one="<|im_", two="end|>"), tokenizer=tokenizer)
@@ -349,20 +359,20 @@ def test_control_token_split_over_two_fields_stays_text():
     assert "<|im_end|><|im_end|>" in tokenizer.decode(rendered.token_ids)
 
 
-def test_added_tokens_that_the_chat_template_writes_stay_text_in_data():
+def test_renderer_keeps_added_tokens_of_the_template_as_text():
     tokenizer = thinking_tokenizer()
     rendered = render("$document", one(document="a <think> b"), tokenizer=tokenizer)
     assert control_tokens(tokenizer, rendered) == [*ONE_TURN, "<think>"]
 
 
-def test_added_tokens_that_the_chat_template_does_not_write_stay_vocabulary():
+def test_renderer_keeps_other_added_tokens_as_vocabulary():
     tokenizer = thinking_tokenizer()
     rendered = render("$document", one(document="a <b> c </think>"), tokenizer=tokenizer)
     start, end, answer = ONE_TURN
     assert control_tokens(tokenizer, rendered) == [start, "<b>", "</think>", end, answer, "<think>"]
 
 
-def test_added_token_that_one_of_several_chat_templates_writes_stays_text_in_data():
+def test_renderer_keeps_added_tokens_of_any_template_as_text():
     tokenizer = _tiny_tokenizer(chat=False)
     tokenizer.chat_template = {"default": THINKING_TEMPLATE}
     tokenizer.add_tokens(["<think>"])
@@ -378,7 +388,7 @@ def test_added_token_that_one_of_several_chat_templates_writes_stays_text_in_dat
         (["<|a|>", "<|a|><|b|>", "<|b|>"], "<|a|><|b|>"),
     ],
 )
-def test_control_tokens_that_hold_or_overlap_each_other_stay_text(tokens, text):
+def test_renderer_keeps_overlapping_control_tokens_as_text(tokens, text):
     tokenizer = _tiny_tokenizer(chat=False)
     tokenizer.add_special_tokens({"additional_special_tokens": tokens})
     rendered = render("-$document-", one(document=text), tokenizer=tokenizer)
@@ -386,7 +396,7 @@ def test_control_tokens_that_hold_or_overlap_each_other_stay_text(tokens, text):
     assert tokenizer.decode(rendered.token_ids) == f"-{text}-\n"
 
 
-def test_added_token_spelled_in_other_characters_that_the_tokenizer_takes_for_it_stays_text():
+def test_renderer_keeps_normalized_spellings_of_added_tokens_as_text():
     tokenizer = _tiny_tokenizer(chat=True)
     tokenizer.chat_template = THINKING_TEMPLATE
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
@@ -395,7 +405,7 @@ def test_added_token_spelled_in_other_characters_that_the_tokenizer_takes_for_it
     assert control_tokens(tokenizer, rendered) == [*ONE_TURN, "<think>"]
 
 
-def test_text_with_all_noncharacters_but_one_is_rendered_and_with_all_refused():
+def test_renderer_refuses_text_with_all_noncharacters():
     text = "".join(NONCHARACTERS[:-1]) + "<|im_end|>"
     tokenizer = chat_tokenizer()
     rendered = render("$document", one(document=text), tokenizer=tokenizer)
@@ -416,7 +426,7 @@ HOSTILE = st.lists(st.sampled_from([*PIECES, *NONCHARACTERS[:3], "system\n", "\n
 @with_example(document="<|im_", answer="end|>")
 @with_example(document="\ufdd0<\ufdd1|im_end|>", answer="<|im_\ufdd0end|>")
 @given(document=HOSTILE, answer=HOSTILE)
-def test_no_text_adds_control_tokens_or_changes_on_its_way(make_tokenizer, document, answer):
+def test_renderer_preserves_any_text_without_control_tokens(make_tokenizer, document, answer):
     tokenizer = make_tokenizer()
     # What the chat template itself does not write is vocabulary there, and no control token.
     vocabulary = {"<b>", "</think>"}
@@ -434,32 +444,32 @@ def test_no_text_adds_control_tokens_or_changes_on_its_way(make_tokenizer, docum
 
 # Prompts too long for the model
 
-CUTTABLE = {"document": Field(truncatable=True), "question": Field()}
+TRUNCATABLE = {"document": Field(cut=True), "question": Field()}
 
 
-def render_within(task: Task, example: Example, room: int, on_overlong="cut", *, tokenizer=None, fewshot=()):
+def render_within(task: Task, example: Example, room: int, on_overlong="truncate", *, tokenizer=None, fewshot=()):
     return Renderer(task, tokenizer or CharacterTokenizer(), fewshot=fewshot).render_within(
         example, room, on_overlong=on_overlong
     )
 
 
-@pytest.mark.parametrize("on_overlong", ["error", "skip", "cut"])
-def test_prompt_that_fits_exactly_is_not_touched(on_overlong):
-    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
+@pytest.mark.parametrize("on_overlong", ["error", "skip", "truncate"])
+def test_render_within_keeps_prompt_that_fits_exactly(on_overlong):
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="d" * 10), 13, on_overlong)
-    assert (read(rendered), rendered.cut) == ("d" * 10 + "?\n:", {})
+    assert (read(rendered), rendered.truncated) == ("d" * 10 + "?\n:", {})
 
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip"])
-def test_overlong_prompt_is_refused_with_both_lengths_unless_it_may_be_cut(on_overlong):
-    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
+def test_render_within_refuses_overlong_prompt_with_both_lengths(on_overlong):
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
     with pytest.raises(OverlongPromptError, match='task "shorten", example "e7".* 13 tokens.* room for 12'):
         render_within(task, one("e7", document="d" * 10), 12, on_overlong)
 
 
 @pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(CHAT_TEMPLATE)])
-def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
-    task = make_task(Prompt(system="Be brief.", user="$document\nQ: $question", answer_prefix=":"), fields=CUTTABLE)
+def test_truncation_removes_the_end_of_the_field_only(tokenizer):
+    task = make_task(Prompt(system="Be brief.", user="$document\nQ: $question", answer_prefix=":"), fields=TRUNCATABLE)
     document, whole = "abcdefghij" * 10, one(document="abcdefghij" * 10, question="why?")
     full = Renderer(task, tokenizer, fewshot=[one("s", "x", document="shown", question="q")]).render(whole)
     room = len(full.token_ids) - 30
@@ -467,40 +477,40 @@ def test_cut_takes_the_end_of_the_field_and_leaves_the_rest(tokenizer):
         task, whole, room, tokenizer=tokenizer, fewshot=[one("s", "x", document="shown", question="q")]
     )
     assert len(rendered.token_ids) == room
-    assert rendered.cut == {"document": 30}
+    assert rendered.truncated == {"document": 30}
     assert read(rendered) == read(full).replace(document, document[:-30])
 
 
-def test_cut_goes_back_to_the_end_of_a_word_that_is_near_and_counts_every_character():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
+def test_truncation_ends_at_a_near_word_end_and_counts_characters():
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="word " * 19 + "words"), 60)
     assert read(rendered) == "word " * 10 + "word\n:"
-    assert rendered.cut == {"document": 100 - 54}
+    assert rendered.truncated == {"document": 100 - 54}
 
 
-def test_cut_takes_the_longest_field_first_and_only_those_that_may_be_cut():
-    fields = {"short": Field(truncatable=True), "long": Field(truncatable=True), "kept": Field()}
+def test_truncation_takes_the_longest_truncatable_field_first():
+    fields = {"short": Field(cut=True), "long": Field(cut=True), "kept": Field()}
     task = make_task(Prompt(user="$short|$long|$kept", answer_prefix=":"), fields=fields)
     example = one(short="s" * 20, long="l" * 40, kept="k" * 100)
     rendered = render_within(task, example, 20 + 40 + 100 + 4 - 15)
-    assert rendered.cut == {"long": 15}
+    assert rendered.truncated == {"long": 15}
     assert read(rendered) == "s" * 20 + "|" + "l" * 25 + "|" + "k" * 100 + "\n:"
     rendered = render_within(task, example, 100 + 4 + 10)
     assert len(rendered.token_ids) <= 114
-    assert sum(rendered.cut.values()) == 50
+    assert sum(rendered.truncated.values()) == 50
     assert read(rendered).endswith("|" + "k" * 100 + "\n:")
 
 
-def test_cut_does_not_reach_the_examples_that_are_shown():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
+def test_truncation_does_not_touch_fewshot_examples():
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     shown = one("s", "x", document="s" * 50)
     rendered = render_within(task, one(document="d" * 50), 80, fewshot=[shown])
     assert read(rendered) == "s" * 50 + "\n: x\n\n" + "d" * 22 + "\n:"
 
 
-def test_prompt_too_long_without_all_that_may_be_cut_is_refused():
-    task = make_task(Prompt(user="$document\n$question", answer_prefix=":"), fields=CUTTABLE)
-    with pytest.raises(OverlongPromptError, match='example "e7".*even with all that may be cut'):
+def test_truncation_fails_if_fixed_text_alone_is_too_long():
+    task = make_task(Prompt(user="$document\n$question", answer_prefix=":"), fields=TRUNCATABLE)
+    with pytest.raises(OverlongPromptError, match='example "e7".*even with all truncatable text removed'):
         render_within(task, one("e7", document="d" * 50, question="q" * 50), 40)
     with pytest.raises(OverlongPromptError, match='example "e7"'):
         render_within(make_task("$document"), one("e7", document="d" * 50), 40)
@@ -512,15 +522,15 @@ FRAME = re.compile(r"<\|im_start\|>user\n(.*)\nQ: why\?<\|im_end\|>\n<\|im_start
 @pytest.mark.parametrize(
     "document", ["The ferry leaves 渡轮九点离开 <b>🙂 " * 30, "<|im_end|> The ferry leaves. " * 30]
 )
-def test_cut_with_a_real_tokenizer_fits_and_keeps_the_beginning_of_the_text(document):
+def test_truncation_with_a_real_tokenizer_fits_and_keeps_a_prefix(document):
     tokenizer, document, room = chat_tokenizer(), document.strip(), 200
-    task = make_task(Prompt(user="$document\nQ: $question"), fields=CUTTABLE)
+    task = make_task(Prompt(user="$document\nQ: $question"), fields=TRUNCATABLE)
     rendered = render_within(task, one(document=document, question="why?"), room, tokenizer=tokenizer)
-    # A cut may go back to the end of a word; it need not waste half of the room.
+    # Truncation may go back to the end of a word, but must not waste half of the room.
     assert room / 2 < len(rendered.token_ids) <= room
     kept = FRAME.fullmatch(tokenizer.decode(rendered.token_ids))[1]
     assert document.startswith(kept)
-    assert rendered.cut == {"document": len(document) - len(kept)}
+    assert rendered.truncated == {"document": len(document) - len(kept)}
     assert control_tokens(tokenizer, rendered) == ONE_TURN
 
 
@@ -531,15 +541,15 @@ class RunTokenizer(CharacterTokenizer):
         return [ord(run[0]) for run in re.findall(r"-{1,100}|[^-]", text)]
 
 
-def test_cut_fits_where_the_end_of_the_text_has_far_fewer_tokens_than_its_beginning():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
+def test_truncation_fits_text_with_uneven_token_density():
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
     rendered = render_within(task, one(document="x" * 10_000 + "-" * 10_000), 10_050, tokenizer=RunTokenizer())
     assert len(rendered.token_ids) <= 10_050
 
 
 @settings(max_examples=40, deadline=None, database=None)
 @given(document=HOSTILE.filter(str.strip), room=st.integers(40, 80))
-def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
+def test_truncation_of_any_text_fits_and_keeps_a_prefix(document, room):
     tokenizer = chat_tokenizer()
     task = make_task(Prompt(user="Text: $document\nEnd"), fields={"document": Field(truncatable=True)})
     document = (document * 20).strip()
@@ -551,14 +561,123 @@ def test_whatever_is_cut_fits_and_is_the_beginning_of_the_text(document, room):
         .removesuffix("\nEnd<|im_end|>\n<|im_start|>assistant\n")
     )
     assert document.startswith(kept)
-    assert rendered.cut.get("document", 0) == len(document) - len(kept)
+    assert rendered.truncated.get("document", 0) == len(document) - len(kept)
 
 
 # The hash
 
 
-def test_hash_is_of_the_token_ids_alone():
+def test_rendered_prompt_hash_depends_on_token_ids_only():
     rendered = RenderedPrompt(token_ids=array("i", [1, 23]))
-    assert rendered.sha256 == RenderedPrompt(token_ids=array("i", [1, 23]), cut={"document": 3}).sha256
+    assert rendered.sha256 == RenderedPrompt(token_ids=array("i", [1, 23]), truncated={"document": 3}).sha256
     others = [(12, 3), (1, 2, 3), (123,), (23, 1), (1, 23, 0), ()]
     assert len({rendered.sha256, *(RenderedPrompt(token_ids=array("i", ids)).sha256 for ids in others)}) == 7
+
+
+# Many prompts at once
+
+
+def batch_of(texts: list[str]) -> list[Example]:
+    return [one(str(index), document=text) for index, text in enumerate(texts)]
+
+
+@pytest.fixture
+def guards(monkeypatch) -> list[object]:
+    """Record every guard of prompt functions."""
+    made: list[object] = []
+
+    @contextmanager
+    def recorded():
+        with guarded_batch() as guard:
+            made.append(guard)
+            yield guard
+
+    monkeypatch.setattr("lmtasks.prompts.filling.guarded_batch", recorded)
+    return made
+
+
+def render_all(task: Task, examples: list[Example], room: int | None = None, *, fewshot=(), tokenizer=None) -> list:
+    renderer = Renderer(task, tokenizer or CharacterTokenizer(), fewshot=fewshot)
+    return list(renderer.render_all(examples, [PromptLimit(room)] * len(examples), on_overlong="truncate"))
+
+
+@pytest.mark.parametrize("user", ["$document!", lambda inputs: f"{inputs['document']}!"], ids=["template", "function"])
+@pytest.mark.parametrize("tokenizer, room", [(CharacterTokenizer(), 30), (CharacterTokenizer(CHAT_TEMPLATE), 130)])
+def test_render_all_renders_every_example_as_alone(user, tokenizer, room):
+    task = make_task(Prompt(user=user), fields={"document": Field(cut=True), "question": Field(required=False)})
+    examples = [*batch_of(["d" * length for length in range(1, 30)]), one("none", document="d", question="q")]
+    shown = [one("s", "x", document="shown")]
+    renderer = Renderer(task, tokenizer, fewshot=shown)
+    alone = [renderer.render_within(example, room, on_overlong="truncate") for example in examples]
+    assert render_all(task, examples, room, fewshot=shown, tokenizer=tokenizer) == alone
+
+
+def test_render_all_yields_an_error_for_each_prompt_that_cannot_be_truncated():
+    task = make_task(Prompt(user="$document$question"), fields=TRUNCATABLE)
+    examples = [one("a", document="d", question="q"), one("b", document="d", question="q" * 9)]
+    first, second = render_all(task, examples, 5)
+    assert read(first) == "dq\n"
+    assert isinstance(second, OverlongPromptError) and 'example "b": the prompt has 11 tokens' in str(second)
+
+
+def test_render_all_does_not_guard_templates(guards):
+    render_all(make_task("$document"), batch_of(["d"] * 3), fewshot=[one("s", "x", document="shown")])
+    assert guards == []
+
+
+def test_render_all_guards_prompt_functions_once_per_batch(guards):
+    task = make_task(Prompt(user=lambda inputs: inputs["document"]))
+    render_all(task, batch_of(["d"] * (BATCH_SIZE + 1)))
+    assert len(guards) == 2
+
+
+def test_render_all_guards_truncation_once_per_step(guards):
+    task = make_task(Prompt(user=lambda inputs: inputs["document"]), fields={"document": Field(cut=True)})
+    render_all(task, batch_of(["d" * 1000] * 50), 100)
+    assert len(guards) <= 1 + 10  # 2**10 > 1000
+
+
+def test_render_all_renders_fewshot_examples_once():
+    called: list[str] = []
+
+    def ask(inputs):
+        called.append(inputs["document"])
+        return inputs["document"]
+
+    shown = [one("s", "x", document="shown"), one("t", "y", document="too")]
+    prompts = render_all(make_task(Prompt(user=ask)), batch_of(["a", "b", "c"]), fewshot=shown)
+    assert sorted(called) == ["a", "b", "c", "shown", "too"]
+    assert all(read(prompt).startswith("shown\nx\n\ntoo\ny\n\n") for prompt in prompts)
+
+
+def test_prompt_functions_do_not_see_what_others_of_their_batch_have_changed(monkeypatch):
+    monkeypatch.setenv("SECRET", "kept")
+
+    def ask(inputs):
+        drawn = [random.random(), numpy.random.random(), numpy.random.standard_normal(), torch.rand(1).item()]
+        if inputs["document"] == "first":
+            random.seed(0), numpy.random.seed(0), torch.manual_seed(0)
+        return f"{os.environ.pop('SECRET')} {drawn} {os.getcwd()} {sys.getrecursionlimit()} {os.chdir('/')}"
+
+    numpy.random.standard_normal()  # leaves a second draw in the generator
+    prompts = render_all(make_task(Prompt(user=ask)), batch_of(["first", "second", "third"]))
+    assert len({read(prompt) for prompt in prompts}) == 1
+    assert os.environ["SECRET"] == "kept"
+
+
+def test_prompt_function_error_in_a_batch_names_the_example():
+    task = make_task(Prompt(user=lambda inputs: {"a": "A", "b": "B"}[inputs["document"]]))
+    with pytest.raises(PromptError, match=r'^task "shorten", example "2": the user part of .* failed: KeyError: .c'):
+        render_all(task, batch_of(["a", "b", "c", "a"]))
+
+
+@pytest.mark.parametrize("tokenizer", [CharacterTokenizer(), CharacterTokenizer(NO_SYSTEM_TEMPLATE)])
+def test_rendered_prompt_has_chat_messages(tokenizer):
+    prompt = Prompt(system="Be brief.", user="Text: $document", answer_prefix="Summary:")
+    rendered = render(prompt, one(document="<|im_end|>"), one("s", "x", document="shown"), tokenizer=tokenizer)
+    assert rendered.messages == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Text: shown"},
+        {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "Text: <|im_end|>"},
+    )

@@ -29,7 +29,9 @@ HARMONY = CHAT_TEMPLATE.replace("assistant\n", "assistant")
 
 
 def make_task(*answers: str, **changes) -> Task:
-    examples = [Example(id=str(at), inputs={"text": f"t{at}"}, references=(text,)) for at, text in enumerate(answers)]
+    examples = [
+        Example(id=str(index), inputs={"text": f"t{index}"}, references=(text,)) for index, text in enumerate(answers)
+    ]
     settings = {
         "name": "echo",
         "version": 1,
@@ -76,27 +78,27 @@ def model_with(template: str | None, *answers: str) -> FakeModel:
         ("<|channel|>analysis<|message|>It is", "It is", ""),
     ],
 )
-def test_parse_divides_reasoning_from_the_answer(text, reasoning, answer):
+def test_parse_separates_reasoning_from_the_answer(text, reasoning, answer):
     parsed = ReasoningParser().parse(text)
     assert (parsed.reasoning, parsed.answer) == (reasoning, answer)
     assert (parsed.start is None) == (answer == "")
 
 
-def test_parse_knows_a_block_that_the_template_opened():
+def test_parse_recognizes_a_block_opened_by_the_template():
     parser = ReasoningParser(opened="<think>")
     assert parser.parse("a</think>\n\nb").answer == "b"
     assert parser.parse("a").start is None
     assert parser.parse("</think>b").answer == "b"
 
 
-def test_parse_knows_a_closing_marker_of_the_model_alone():
+def test_parse_recognizes_a_closing_marker_without_opening():
     parser = ReasoningParser(closings=("</think>",))
     assert parser.parse("a</think>b").answer == "b"
     assert parser.parse("a").answer == "a"
 
 
 @pytest.mark.parametrize("template", [None, CHAT_TEMPLATE, SWITCH])
-def test_run_scores_the_answer_behind_the_reasoning(template, tmp_path):
+def test_run_scores_the_answer_after_the_reasoning(template, tmp_path):
     answers = ["The ferry leaves at nine o'clock.", "It returns at six in the evening."]
     task = make_task(*answers, output=Generate(stop=("\n",)))
     model = model_with(template, *(f"<think>\nHm.\n</think>\n\n{answer}\nMore." for answer in answers))
@@ -121,7 +123,7 @@ def test_run_counts_unfinished_reasoning_as_an_empty_answer(tmp_path):
     assert "1 of 3 outputs are reasoning without an answer" in (run.path / "report.md").read_text()
 
 
-def test_resumed_run_reads_the_same_answers(tmp_path):
+def test_resumed_run_parses_the_same_answers(tmp_path):
     def parse(text):
         raise RuntimeError
 
@@ -134,14 +136,14 @@ def test_resumed_run_reads_the_same_answers(tmp_path):
     assert [sample.prediction for sample in run.samples] == ["one", "two"]
 
 
-def test_ask_answers_without_the_reasoning():
-    heard: list[str] = []
+def test_ask_returns_the_answer_without_reasoning():
+    streamed_texts: list[str] = []
     model = model_with(CHAT_TEMPLATE, "<think>Hm.</think>one")
-    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=heard.append) == "one"
-    assert heard[0] == "o"
+    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=streamed_texts.append) == "one"
+    assert streamed_texts[0] == "o"
 
 
-def test_thinking_is_off_unless_asked_for(tmp_path):
+def test_run_disables_thinking_by_default(tmp_path):
     task = make_task("one")
     off, on = model_with(SWITCH, "one"), model_with(SWITCH, "<think>a</think>one")
     first = lmtasks.run(task, model=off, output_dir=tmp_path)
@@ -157,13 +159,13 @@ def test_thinking_is_off_unless_asked_for(tmp_path):
     assert "chat template: enable_thinking True" in (second.path / "report.md").read_text()
 
 
-def test_marker_in_an_answer_is_text_where_the_template_has_ended_the_reasoning(tmp_path):
+def test_run_keeps_marker_in_answer_if_template_ended_the_reasoning(tmp_path):
     run = lmtasks.run(make_task("a </think> b"), model=model_with(SWITCH, "a </think> b"), output_dir=tmp_path)
     assert run.samples[0].prediction == "a </think> b"
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, None])
-def test_unknown_setting_of_a_chat_template_is_refused(template, tmp_path):
+def test_run_refuses_unknown_chat_template_variable(template, tmp_path):
     with pytest.raises(UsageError, match="chat template"):
         lmtasks.run(
             make_task("one"), model=model_with(template), output_dir=tmp_path, chat_template_kwargs={"thinking": True}
@@ -171,7 +173,7 @@ def test_unknown_setting_of_a_chat_template_is_refused(template, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_flags_set_the_chat_template(tmp_path):
+def test_flags_set_chat_template_variables(tmp_path):
     save_tiny_model(tmp_path / "model")
     config = tmp_path / "model" / "tokenizer_config.json"
     (tmp_path / "model" / "chat_template.jinja").write_text(SWITCH)
@@ -191,14 +193,14 @@ def test_flags_set_the_chat_template(tmp_path):
 @pytest.mark.parametrize(
     ("template", "start"), [(CHAT_TEMPLATE, ""), (SWITCH, ""), (OPENING, "</think>\n\n"), (None, "")]
 )
-def test_learned_answers_stand_behind_the_reasoning(template, start):
+def test_render_pair_puts_the_answer_after_reasoning_markers(template, start):
     tokenizer = CharacterTokenizer(template)
     example = Example(id="1", inputs={"text": "t"}, references=("one",))
     pair = Renderer(make_task("one"), tokenizer).render_pair(example, None, 0, on_overlong="error")
     assert tokenizer.decode(list(pair.answer_ids)) == f"{start}one\0"
 
 
-def test_data_cannot_spell_a_marker_of_reasoning():
+def test_renderer_keeps_reasoning_markers_in_data_as_text():
     """A template cuts what stands before the marker out of earlier answers: Qwen3's does so with `split`."""
     template = SWITCH.replace("message['content'] }}", "message['content'].split('</think>')[-1] }}")
     shown = Example(id="s", inputs={"text": "t"}, references=("keep </think> this",))
@@ -216,7 +218,7 @@ def tokenizer():
     return tokenizer
 
 
-def test_stop_string_within_reasoning_ends_nothing(tokenizer):
+def test_stop_string_within_reasoning_is_ignored(tokenizer):
     text = "<think>\nfirst\nsecond\n</think>\n\nanswer\nmore"
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
@@ -228,7 +230,7 @@ def test_stop_string_within_reasoning_ends_nothing(tokenizer):
     assert made.tokens == stopped
 
 
-def test_stop_string_behind_two_blocks_of_reasoning_ends_the_answer(tokenizer):
+def test_stop_string_after_two_reasoning_blocks_ends_the_answer(tokenizer):
     text = "<think>a</think>\n<think>b\nc</think>\nhello\nworld"
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
@@ -239,8 +241,8 @@ def test_stop_string_behind_two_blocks_of_reasoning_ends_the_answer(tokenizer):
     assert made.reasoning_tokens == len(thought)
 
 
-def test_answer_of_a_model_that_may_still_end_reasoning_is_not_streamed():
-    assert streamable_answer("I think so", (), ReasoningParser(closings=("</think>",))) == ""
+def test_ask_does_not_stream_while_reasoning_may_still_end():
+    assert streamed("I think so", (), ReasoningParser(closings=("</think>",))) == ""
 
 
 @pytest.mark.parametrize(
@@ -252,13 +254,13 @@ def test_answer_of_a_model_that_may_still_end_reasoning_is_not_streamed():
         "{% if messages|length < 2 %}{{ raise_exception('two') }}{% endif %}" + OPENING,
     ],
 )
-def test_block_that_the_template_opens_for_the_prompt_at_hand_is_known(template, tmp_path):
+def test_run_recognizes_block_opened_for_one_prompt(template, tmp_path):
     task = make_task("1931", prompts={"plain": Prompt(user="Say $text", system="Be brief.")})
     run = lmtasks.run(task, model=model_with(template, "hm</think>1931"), output_dir=tmp_path)
     assert (run.samples[0].prediction, run.samples[0].reasoning) == ("1931", "hm")
 
 
-def test_channel_that_the_template_opens_is_known(tmp_path):
+def test_run_recognizes_channel_opened_by_the_template(tmp_path):
     template = HARMONY.replace("assistant{%", "assistant<|channel|>analysis<|message|>{%")
     answer = "hm<|end|><|start|>assistant<|channel|>final<|message|>1931"
     model = model_with(template, answer)
@@ -270,7 +272,7 @@ def test_channel_that_the_template_opens_is_known(tmp_path):
     assert learned == "<|end|><|start|>assistant<|channel|>final<|message|>one\0"
 
 
-def test_data_cannot_open_a_block(tmp_path):
+def test_run_does_not_let_data_open_a_block(tmp_path):
     """A template that writes nothing behind the user's text ends in data."""
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     examples = [Example(id="1", inputs={"text": "<think>"}, references=("one",))]
@@ -280,7 +282,7 @@ def test_data_cannot_open_a_block(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "read"), [("False", False), ("true", True), ("off", UsageError), ("1", UsageError)])
-def test_switch_for_thinking_takes_true_or_false(value, read, tmp_path):
+def test_thinking_switch_accepts_true_or_false_only(value, read, tmp_path):
     save_tiny_model(tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text(SWITCH)
     arguments = ["show", "summarization", "--model", str(tmp_path / "model"), "--template-set"]
@@ -292,30 +294,30 @@ def test_switch_for_thinking_takes_true_or_false(value, read, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [1], {"a": 1}])
-def test_setting_of_a_chat_template_that_json_cannot_hold_is_refused(value):
+def test_run_refuses_chat_template_value_that_json_cannot_hold(value):
     with pytest.raises(UsageError, match="chat_template_kwargs"):
         RunOptions(chat_template_kwargs={"style": value})
 
 
-def test_outputs_made_elsewhere_that_hold_reasoning_are_remarked(tmp_path, caplog):
+def test_score_warns_of_predictions_with_reasoning(tmp_path, caplog):
     (tmp_path / "data.jsonl").write_text('{"id": "1", "text": "t", "references": "one"}\n' * 1)
     (tmp_path / "outputs.txt").write_text("a</think>one\n")
     lmtasks.score(make_task("one"), data=tmp_path / "data.jsonl", predictions=tmp_path / "outputs.txt")
     assert "1 of 1 outputs hold reasoning" in caplog.text
 
 
-def test_answer_that_shows_nothing_is_empty(tmp_path):
+def test_run_counts_invisible_answer_as_empty(tmp_path):
     run = lmtasks.run(make_task("one"), model=model_with(None, "\u200b"), output_dir=tmp_path)
     assert run.samples[0].prediction == ""
 
 
-def test_unfinished_reasoning_is_all_reasoning(tokenizer):
+def test_generate_counts_unfinished_reasoning_as_reasoning(tokenizer):
     ids = tokenizer.encode("<think>\nfirst\n", add_special_tokens=False)
     made = finish_completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
     assert (made.text, made.finish_reason, made.reasoning_tokens) == ("", "length", len(ids))
 
 
-def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
+def test_generate_keeps_special_tokens_that_mark_reasoning(tokenizer):
     tokenizer = _tiny_tokenizer(chat=True)
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|im_end|>"]})
     ids = tokenizer.encode("[THINK]a[/THINK]b<|im_end|>c", add_special_tokens=False)
@@ -324,7 +326,7 @@ def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("text", "heard"),
+    ("text", "streamed_texts"),
     [
         ("<", ""),
         ("<thi", ""),
@@ -336,5 +338,5 @@ def test_special_tokens_that_mark_reasoning_are_seen(tokenizer):
         ("<think>a</think>\n<think>b</think>c", "c"),
     ],
 )
-def test_streamed_text_is_the_answer_alone(text, heard):
-    assert streamable_answer(text, (), ReasoningParser()) == heard
+def test_stream_has_the_answer_only(text, streamed_texts):
+    assert streamed(text, (), ReasoningParser()) == streamed_texts

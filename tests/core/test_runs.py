@@ -42,7 +42,7 @@ def lines(run: Run) -> list[dict]:
     return [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
 
 
-def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
+def test_run_scores_outputs_and_records_settings(tmp_path):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     assert run.status == "finished"
     assert [sample.prediction for sample in run.samples] == [f"answer {number}" for number in range(6)]
@@ -68,14 +68,14 @@ def test_a_run_scores_what_the_model_said_and_records_how(tmp_path):
     assert record["model"]["name"] == "fake"
 
 
-def test_a_run_read_again_is_the_same(tmp_path):
+def test_run_reads_back_equal(tmp_path):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     again = Run(run.path)
     assert again.scores == run.scores
     assert again.samples == run.samples
 
 
-def test_the_report_quotes_scores_signatures_and_samples(tmp_path):
+def test_report_contains_scores_signatures_and_samples(tmp_path):
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     report = (run.path / "report.md").read_text()
     for score in run.scores:
@@ -85,7 +85,7 @@ def test_the_report_quotes_scores_signatures_and_samples(tmp_path):
     assert run.record.data.sha256 in report
 
 
-def test_markup_of_data_stays_text_in_the_report(tmp_path):
+def test_report_escapes_markup_of_data(tmp_path):
     nasty = Example(id="<b>`x`", inputs={"text": "# Title\n<script>alert(1)</script>"}, references=("| a |",))
     task = make_task(datasets={"demo": lambda split: iter([nasty])})
     run = lmtasks.run(task, model=FakeModel(["```"]), output_dir=tmp_path)
@@ -94,7 +94,7 @@ def test_markup_of_data_stays_text_in_the_report(tmp_path):
             assert line.startswith("    ")
 
 
-def test_a_finished_run_is_never_touched_again(tmp_path):
+def test_finished_run_is_never_changed(tmp_path):
     first = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
     before = (first.path / "samples.jsonl").read_bytes()
     second = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
@@ -104,18 +104,18 @@ def test_a_finished_run_is_never_touched_again(tmp_path):
 
 def interrupted(after: int):
     """Return answers that break off, as Ctrl-C does."""
-    said = []
+    answered = []
 
     def say(prompt: str) -> str:
-        if len(said) == after:
+        if len(answered) == after:
             raise KeyboardInterrupt
-        said.append(prompt)
+        answered.append(prompt)
         return answer(prompt)
 
     return say
 
 
-def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
+def test_interrupted_run_resumes_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
@@ -140,10 +140,10 @@ def test_an_interrupted_run_is_continued_where_it_stopped(tmp_path):
         {"max_new_tokens": 7},
         {"limit": 5},
         {"temperature": 0.5},
-        {"on_overlong": "cut"},
+        {"on_overlong": "truncate"},
     ],
 )
-def test_other_settings_never_continue_a_run(tmp_path, changes):
+def test_run_with_other_settings_does_not_resume(tmp_path, changes):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
     run = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, **changes)
@@ -151,25 +151,24 @@ def test_other_settings_never_continue_a_run(tmp_path, changes):
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"prompts": {"plain": "Say: $text"}}])
-def test_another_version_or_wording_of_the_task_never_continues_a_run(tmp_path, change):
+def test_run_of_another_task_version_or_wording_does_not_resume(tmp_path, change):
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(2)), output_dir=tmp_path)
     run = lmtasks.run(make_task(**change), model=FakeModel(answer), output_dir=tmp_path)
     assert run.record.counts.reused == 0
 
 
-def test_a_killed_run_is_continued(tmp_path):
+def test_killed_run_resumes(tmp_path):
     code = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_runs, lmtasks
 from pathlib import Path
 from lmtasks.testing import CharacterTokenizer, FakeModel
-from lmtasks.task import SamplingParams
-said = []
+answered = []
 def slow(prompt):
-    said.append(prompt)
-    if len(said) > 3:
+    answered.append(prompt)
+    if len(answered) > 3:
         print("busy", flush=True)
         time.sleep(60)
     return test_runs.answer(prompt)
@@ -188,7 +187,7 @@ lmtasks.run(test_runs.make_task(), model=FakeModel(slow), output_dir=Path({str(t
     assert (run.status, run.record.counts.reused) == ("finished", 3)
 
 
-def test_a_run_in_progress_is_left_to_its_process(tmp_path):
+def test_run_in_progress_is_not_resumed_by_another_process(tmp_path):
     other: list[Run] = []
 
     def start_another(prompt: str) -> str:
@@ -201,7 +200,7 @@ def test_a_run_in_progress_is_left_to_its_process(tmp_path):
     assert len(run.samples) == len(other[0].samples) == 6
 
 
-def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
+def test_parser_error_names_task_and_costs_one_example(tmp_path):
     def parse(completion: str) -> str:
         if "3" in completion:
             raise ValueError("no three, please")
@@ -223,9 +222,9 @@ def test_a_failing_parser_is_named_and_costs_its_example_alone(tmp_path):
     assert run.scores[0].value == pytest.approx(100 * 5 / 6)
 
 
-def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp_path):
+def test_run_refuses_overlong_prompts_before_generation(tmp_path):
     model = FakeModel(answer, context_length=40)
-    with pytest.raises(PromptError, match=r"6 of 6 prompts are too long.*e0.*--on-overlong cut"):
+    with pytest.raises(PromptError, match=r'6 of 6 prompts are too long.*e0.*Set on_overlong to "truncate"'):
         lmtasks.run(
             make_task(prompts={"plain": "Say very loudly $text"}),
             model=model,
@@ -236,13 +235,13 @@ def test_prompts_that_are_too_long_stop_the_run_before_anything_is_generated(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
+def test_run_truncates_or_skips_overlong_prompts_and_counts_them(tmp_path):
     long = Example(id="long", inputs={"text": "word " * 50}, references=("x",))
     task = make_task(datasets={"demo": lambda split: iter([*EXAMPLES, long])})
     options = RunOptions(max_new_tokens=20, output_dir=tmp_path)
     model = FakeModel(lambda prompt: "x", context_length=60)
-    cut = lmtasks.run(task, options, model=model, on_overlong="cut")
-    assert cut.record.counts.truncated_prompts == 1
+    cut = lmtasks.run(task, options, model=model, on_overlong="truncate")
+    assert cut.record["counts"]["cut"] == 1
     assert cut.samples[-1].prompt_tokens <= 40
     assert cut.samples[-1].truncated["text"] == len("word " * 50) - len(
         model.prompts[-1].removeprefix("Say ").rstrip("\n")
@@ -253,12 +252,12 @@ def test_overlong_prompts_are_cut_or_skipped_and_counted(tmp_path):
     assert skipped.scores[0].n == 6
 
 
-def test_no_room_for_a_prompt_at_all_is_said(tmp_path):
+def test_run_refuses_max_new_tokens_that_fill_the_context(tmp_path):
     with pytest.raises(PromptError, match="max_new_tokens 128 leaves no room"):
         lmtasks.run(make_task(), model=FakeModel(answer, context_length=100), output_dir=tmp_path)
 
 
-def test_data_without_references_runs_and_has_no_scores(tmp_path):
+def test_run_without_references_has_no_scores(tmp_path):
     bare = [Example(id="a", inputs={"text": "hello"})]
     run = lmtasks.run(
         make_task(datasets={"demo": lambda split: iter(bare)}), model=FakeModel(["hi"]), output_dir=tmp_path
@@ -268,7 +267,7 @@ def test_data_without_references_runs_and_has_no_scores(tmp_path):
     assert "No scores" in (run.path / "report.md").read_text()
 
 
-def test_few_shot_examples_are_shown_and_recorded(tmp_path):
+def test_run_shows_and_records_fewshot_examples(tmp_path):
     pool = [Example(id=f"p{n}", inputs={"text": f"pool {n}"}, references=(f"shown {n}",)) for n in range(5)]
     task = make_task(datasets={"demo": lambda split: iter(EXAMPLES if split == "test" else pool)})
     model = FakeModel(answer)
@@ -281,22 +280,22 @@ def test_few_shot_examples_are_shown_and_recorded(tmp_path):
     assert lmtasks.run(task, model=model, output_dir=tmp_path, num_fewshot=2, seed=3).record.prompt.fewshot == fewshot
 
 
-def test_chat_models_get_their_template_once(tmp_path):
+def test_run_applies_the_chat_template_once(tmp_path):
     model = FakeModel(answer, chat=True)
     lmtasks.run(make_task(), model=model, output_dir=tmp_path, limit=1)
     assert model.prompts == ["<|im_start|>user\nSay number 0<|im_end|>\n<|im_start|>assistant\n"]
 
 
-def test_a_model_that_does_not_know_the_language_says_so(tmp_path, caplog):
+def test_run_warns_of_languages_that_the_model_lacks(tmp_path, caplog):
     chinese = [Example(id="a", inputs={"text": "你好"}, references=("您好",))]
     task = make_task(datasets={"demo": lambda split: iter(chinese)})
     lmtasks.run(task, model=FakeModel(["?"], languages=("en",)), output_dir=tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        "fake writes en; of 1 examples looked at, 1 in zh: expect nonsense there"
+        "fake writes en; of 1 examples sampled, 1 in zh: expect poor output there"
     ]
 
 
-def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+def test_run_refuses_unknown_names_before_loading_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr("lmtasks.api.running.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     for settings, error in (
         ({"prompt": "plane"}, UnknownNameError),
@@ -317,8 +316,8 @@ def test_unknown_names_and_settings_are_refused_before_the_model_is_loaded(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
-    with pytest.raises(RunError, match="not a run folder"):
+def test_run_folder_without_record_or_of_another_schema_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99}')
     with pytest.raises(RunError, match="schema 99"):
@@ -328,35 +327,35 @@ def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
         Run(tmp_path)
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_run_refuses_output_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="output_dir"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "file")
 
 
 def test_progress_counts_finished_examples(tmp_path):
-    heard = []
-    lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, on_progress=lambda *what: heard.append(what))
-    assert heard == [("running echo", done, 6) for done in range(7)]
+    calls = []
+    lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path, on_progress=lambda *what: calls.append(what))
+    assert calls == [("running echo", done, 6) for done in range(7)]
 
 
-def test_ask_streams_what_the_task_parses(tmp_path):
-    heard = []
-    task = make_task(output=Generate(max_new_tokens=50))
-    said = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=heard.append)
-    assert said == "answer 7"
-    assert heard[-1] == said
-    assert all(said.startswith(text) for text in heard)
+def test_ask_streams_the_parsed_answer(tmp_path):
+    streamed = []
+    task = make_task(generation=Generation(max_new_tokens=50))
+    parsed = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=streamed.append)
+    assert parsed == "answer 7"
+    assert streamed[-1] == parsed
+    assert all(parsed.startswith(text) for text in streamed)
 
 
-def test_ask_names_the_input_that_lacks():
+def test_ask_names_the_missing_input():
     with pytest.raises(UsageError, match='needs the input "text"'):
         lmtasks.ask(make_task(), {"text": " "}, model=FakeModel(answer))
     with pytest.raises(UnknownNameError, match="Did you mean text"):
         lmtasks.ask(make_task(), {"texd": "a"}, model=FakeModel(answer))
 
 
-def test_time_is_measured(tmp_path):
+def test_run_records_timings(tmp_path):
     def slow(prompt: str) -> str:
         time.sleep(0.02)
         return answer(prompt)
@@ -365,7 +364,7 @@ def test_time_is_measured(tmp_path):
     assert run.record.timings.total_seconds >= run.record.timings.generate_seconds >= 0.1
 
 
-def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
+def test_resumed_run_parses_earlier_samples_again(tmp_path):
     def parse(completion: str) -> str:
         if "3" in completion:
             raise ValueError("no three, please")
@@ -379,7 +378,7 @@ def test_a_mended_parser_counts_for_the_samples_of_before(tmp_path):
     assert [sample.prediction for sample in Run(run.path).samples] == [f"answer {number}" for number in range(6)]
 
 
-def test_totals_of_a_continued_run_are_those_of_all_sessions(tmp_path):
+def test_resumed_run_totals_cover_all_sessions(tmp_path):
     whole = lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         lmtasks.run(make_task(), model=FakeModel(interrupted(4)), output_dir=tmp_path / "parts")
@@ -388,7 +387,7 @@ def test_totals_of_a_continued_run_are_those_of_all_sessions(tmp_path):
     assert run.record.counts == whole.record.counts.model_copy(update={"reused": 4})
 
 
-def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
+def test_failed_run_has_a_report_with_the_reason(tmp_path):
     def parse(completion: str) -> str:
         raise ValueError("broken today")
 
@@ -400,7 +399,7 @@ def test_a_run_that_failed_has_a_report_that_says_why(tmp_path):
     assert "broken today" in report
 
 
-def test_settings_are_taken_as_python_callers_write_them(tmp_path):
+def test_run_options_accept_single_values_and_integers(tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text('{"text": "hello", "reference": "The"}\n')
     run = lmtasks.run(
@@ -413,26 +412,26 @@ def test_settings_are_taken_as_python_callers_write_them(tmp_path):
     assert isinstance(run.record.generation.temperature, float)
 
 
-def test_single_names_are_no_letters():
+def test_run_options_do_not_split_single_names_into_letters():
     task = make_task(references="summary", metrics="rouge", fields={"text": Field(columns="body")})
     assert (task.references, task.metrics, task.fields["text"].columns) == (("summary",), ("rouge",), ("body",))
     assert Generate(stop="END").stop == ("END",)
 
 
-def test_greedy_can_be_asked_of_a_task_that_samples(tmp_path):
-    task = make_task(output=Generate(temperature=1.0, top_p=0.9))
+def test_run_options_make_a_sampling_task_greedy(tmp_path):
+    task = make_task(generation=Generation(temperature=1.0, top_p=0.9))
     run = lmtasks.run(task, model=FakeModel(answer), output_dir=tmp_path, temperature=0)
     assert run.record.generation.top_p == 1.0
 
 
-def test_a_language_column_that_states_none_leaves_it_to_the_task(tmp_path):
+def test_run_uses_task_language_where_the_column_states_none(tmp_path):
     odd = [Example(id="a", inputs={"text": "x"}, references=("Größe",), language="German")]
     task = make_task(language="de", datasets={"demo": lambda split: iter(odd)})
     run = lmtasks.run(task, model=FakeModel(["Größe"]), output_dir=tmp_path)
     assert {score.language for score in run.scores} == {"de"}
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+def test_run_reports_a_full_disk_in_one_line(tmp_path, monkeypatch):
     from lmtasks import files
 
     def full(*_: object, **__: object) -> None:
@@ -443,18 +442,18 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path)
 
 
-def test_a_run_that_skipped_everything_says_so(tmp_path):
+def test_run_warns_if_everything_was_skipped(tmp_path):
     model = FakeModel(answer, context_length=30)
     run = lmtasks.run(make_task(), model=model, output_dir=tmp_path, max_new_tokens=28, on_overlong="skip")
     assert (run.scores, run.record.counts.skipped) == ([], 6)
     assert "every example was skipped" in (run.path / "report.md").read_text()
 
 
-def test_ask_takes_a_plain_text_for_the_first_field():
+def test_ask_uses_plain_text_for_the_first_field():
     assert lmtasks.ask(make_task(), "hello 7", model=FakeModel(answer)) == "answer 7"
 
 
-def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
+def test_run_records_commit_and_its_state(tmp_path, monkeypatch):
     def git(*words: str) -> str:
         names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         return subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
@@ -470,7 +469,7 @@ def test_the_commit_and_its_state_are_recorded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a", "a=b"])
-def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_names(tmp_path, monkeypatch, name):
+def test_run_records_git_state_without_starting_configured_programs(tmp_path, monkeypatch, name):
     def git(*words: str) -> None:
         names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
@@ -497,7 +496,7 @@ def test_the_state_of_a_repository_is_recorded_without_the_programs_that_it_name
     assert trace.exists()  # as git alone would have it
 
 
-def test_filter_whose_name_is_not_utf8_is_not_started(tmp_path, monkeypatch):
+def test_run_does_not_start_git_filter_with_non_utf8_name(tmp_path, monkeypatch):
     trace = tmp_path / "trace"
     for words in (
         ["init", "-q"],
@@ -518,7 +517,7 @@ def test_filter_whose_name_is_not_utf8_is_not_started(tmp_path, monkeypatch):
     assert run.record.environment.git.dirty
 
 
-def test_checkout_with_a_name_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
+def test_run_records_checkout_with_non_utf8_name(tmp_path, monkeypatch):
     for words in (
         ["init", "-q"],
         ["config", "core.quotePath", "false"],
@@ -535,7 +534,7 @@ HUGE = 10**30
 
 
 @pytest.mark.parametrize("setting", ["seed", "limit", "batch_size", "num_fewshot", "max_new_tokens", "top_k"])
-def test_number_that_no_record_can_hold_is_refused_before_anything_is_asked(setting, tmp_path):
+def test_run_refuses_numbers_that_no_record_can_hold(setting, tmp_path):
     model = FakeModel(answer)
     with pytest.raises(UsageError, match=setting):
         lmtasks.run(make_task(), model=model, output_dir=tmp_path, temperature=1.0, **{setting: HUGE})
@@ -544,13 +543,13 @@ def test_number_that_no_record_can_hold_is_refused_before_anything_is_asked(sett
 
 
 @pytest.mark.parametrize("memory", [float("inf"), float("nan"), 0, -1, "1"])
-def test_memory_that_is_no_amount_is_refused(memory):
+def test_run_options_refuse_invalid_memory(memory):
     with pytest.raises(UsageError, match="memory must be a number of GiB above 0"):
         RunOptions(memory=memory)
 
 
-def test_template_that_leaves_the_data_out_is_remarked_once(tmp_path, caplog):
+def test_run_warns_once_of_template_that_drops_the_data(tmp_path, caplog):
     model = FakeModel(["x"] * 6)
     model.tokenizer = CharacterTokenizer("{{ messages|length }} messages")
     lmtasks.run(make_task(), model=model, output_dir=tmp_path)
-    assert caplog.text.count("leaves out or changes what the user says") == 1
+    assert caplog.text.count("leaves out or changes the user message") == 1

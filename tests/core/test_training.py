@@ -205,7 +205,7 @@ def test_what_is_too_long_is_skipped_or_refused_if_that_is_asked_for(tmp_path, t
     assert (len(train.items), train.skipped, train.cut) == (3, 1, 0)
     with pytest.raises(PromptError, match=r'1 of 4 examples are too long.*"long"') as error:
         ready(tiny_folder, files, max_length=200, on_overlong="error")
-    assert "--on-overlong skip or cut" in one_line(error)
+    assert "--on-overlong skip or truncate" in one_line(error)
 
 
 def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path, tiny_folder, data):

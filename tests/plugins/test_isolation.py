@@ -90,7 +90,7 @@ def run_bad(tmp_path: Path, **options: object) -> Run:
     return lmtasks.run("bad", model=FakeModel(["one", "two", "three"]), output_dir=tmp_path / "runs", **options)
 
 
-# While it is loaded
+# While a plugin is loaded
 
 AT_IMPORT = {
     "fails to import": ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named"),
@@ -108,7 +108,7 @@ AT_IMPORT = {
 
 
 @pytest.mark.parametrize("code, cause", AT_IMPORT.values(), ids=AT_IMPORT)
-def test_what_goes_wrong_while_it_is_loaded(code: str, cause: str, install, tmp_path):
+def test_plugin_that_fails_to_load_is_named_with_its_cause(code: str, cause: str, install, tmp_path):
     install("bad", code, version="2.5")
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
@@ -119,21 +119,21 @@ def test_what_goes_wrong_while_it_is_loaded(code: str, cause: str, install, tmp_
     others_work(tmp_path)
 
 
-def test_a_plugin_for_a_newer_lmtasks_says_which(install, tmp_path):
+def test_plugin_for_a_newer_lmtasks_names_the_required_version(install, tmp_path):
     install("bad", "raise ImportError('of a name that came later')", requires="lmtasks>=99,<100")
     with pytest.raises(PluginError, match=r'"bad" \(lmtasks-bad 1.0\) needs lmtasks<100,>=99, and this is '):
         run_bad(tmp_path)
     others_work(tmp_path)
 
 
-def test_a_requirement_is_known_in_any_spelling(install, tmp_path):
+def test_requirement_is_recognized_in_any_spelling(install, tmp_path):
     install("bad", bad(), requires="LmTasks>=99")
     with pytest.raises(PluginError, match="needs lmtasks>=99"):
         run_bad(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["top", "register"])
-def test_an_error_of_lmtasks_that_it_raises_is_its_own(part, install, tmp_path):
+def test_plugin_that_raises_lmtasks_error_is_named(part, install, tmp_path):
     install("bad", bad(**{part: "import lmtasks; raise lmtasks.LmtasksError('no such folder')"}))
     loaded, broken = Registry().load_all()
     assert "titles" in {plugin.discovered.name for plugin in loaded}
@@ -145,20 +145,20 @@ def test_an_error_of_lmtasks_that_it_raises_is_its_own(part, install, tmp_path):
     "metric",
     ["name = []", "name = ''", "name = property(lambda self: 1 / 0)", "__getattr__ = lambda self, name: 1 / 0"],
 )
-def test_a_metric_without_a_sound_name_costs_its_plugin_alone(metric, install):
-    code = f"class Odd(Metric):\n    {metric}\n    def measure(self, samples, language): ...\n"
+def test_metric_without_a_valid_name_fails_only_its_plugin(metric, install):
+    code = f"class Odd:\n    {metric}\n    def measure(self, samples, language): ...\n"
     install("bad", bad(top=code) + "\n@hookimpl\ndef register_metrics():\n    return [Odd()]\n")
     loaded, broken = Registry().load_all()
     assert "titles" in {plugin.discovered.name for plugin in loaded}
     assert str(broken["bad"]).startswith('plugin "bad" (lmtasks-bad 1.0): ')
 
 
-def test_a_module_that_cannot_be_looked_through_costs_its_plugin_alone(install):
+def test_module_without_readable_dir_fails_only_its_plugin(install):
     install("bad", bad() + "\ndef __dir__():\n    raise KeyError('gone')\n")
     assert "cannot be searched for hooks: KeyError: 'gone'" in str(Registry().load_all()[1]["bad"])
 
 
-def test_damaged_metadata_of_another_package_costs_no_plugin(install, tmp_path, monkeypatch, caplog):
+def test_damaged_metadata_of_another_package_fails_no_plugin(install, tmp_path, monkeypatch, caplog):
     install("bad", bad())
     info = tmp_path / "odd-1.0.dist-info"
     info.mkdir()
@@ -169,22 +169,22 @@ def test_damaged_metadata_of_another_package_costs_no_plugin(install, tmp_path, 
     assert f"{info}: entry_points.txt cannot be read" in caplog.text
 
 
-def test_who_takes_the_name_of_a_plugin_of_lmtasks_is_left_out(install, tmp_path):
+def test_plugin_with_the_name_of_a_first_party_plugin_is_ignored(install, tmp_path):
     install("qa", bad().replace('name="bad"', 'name="qa"'))
     registry = Registry()
-    assert registry.task("qa")[1].discovered.distribution == "lmtasks"
-    [(found, error)] = registry.shadowed
-    assert found.distribution == "lmtasks-qa"
+    assert registry.task("qa")[1].found.distribution == "lmtasks"
+    [(plugin, error)] = registry.refused
+    assert plugin.distribution == "lmtasks-qa"
     assert "has the name of one that lmtasks brings, and is left out" in str(error)
 
 
 @pytest.mark.parametrize("needed", ["lmtasks>=0.0.1", "lmtasks>=99; extra == 'later'", "other>=99", "no requirement!"])
-def test_a_requirement_that_holds_or_is_of_something_else_stops_nothing(needed, install, tmp_path):
+def test_requirement_that_holds_or_is_unrelated_is_ignored(needed, install, tmp_path):
     install("bad", bad(), requires=needed)
     assert run_bad(tmp_path).status == "finished"
 
 
-def test_a_name_that_exists_is_refused_to_both_and_costs_the_others_nothing(install, tmp_path):
+def test_duplicate_plugin_name_fails_both_and_no_other(install, tmp_path):
     install("bad", bad(), version="1.0")
     install("bad", bad(), version="2.0")
     # The path holds one distribution of a name: the second has another.
@@ -197,13 +197,13 @@ def test_a_name_that_exists_is_refused_to_both_and_costs_the_others_nothing(inst
     others_work(tmp_path)
 
 
-def test_a_plugin_that_is_slow_to_import_is_not_imported_for_others(install, tmp_path):
+def test_slow_plugin_is_not_imported_for_other_tasks(install, tmp_path):
     install("bad", "import time; time.sleep(10)")
     others_work(tmp_path)
     assert "lmtasks_bad" not in sys.modules
 
 
-def test_what_it_prints_never_reaches_stdout(install, tmp_path, capsys):
+def test_plugin_output_never_reaches_stdout(install, tmp_path, capsys):
     parts = {part: f'print("noise of {part}"); {GOOD[part]}' for part in ("read", "ask", "parse", "measure")}
     install("bad", bad(top='print("noise of top")', register='print("noise of register")', **parts))
     assert run_bad(tmp_path).status == "finished"
@@ -214,7 +214,7 @@ def test_what_it_prints_never_reaches_stdout(install, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("part", ["top", "register", "read", "ask", "parse", "measure"])
-def test_what_it_changes_of_the_process_is_put_back(part, install, tmp_path):
+def test_process_state_is_restored_after_plugin_code(part, install, tmp_path):
     code = STATE if part != "top" else STATE.replace("\n    ", "\n")
     code = code.replace("\n    ", "\n        ") if part == "measure" else code
     install("bad", bad(**{part: code + GOOD[part]}))
@@ -225,7 +225,7 @@ def test_what_it_changes_of_the_process_is_put_back(part, install, tmp_path):
     sys.path.remove("/folder-of-the-plugin")
 
 
-def test_what_it_changes_is_put_back_even_where_it_is_the_first_to_import_torch(tmp_path):
+def test_process_state_is_restored_if_a_plugin_imports_torch_first(tmp_path):
     (tmp_path / "bad.py").write_text(bad(top=STATE.replace("\n    ", "\n")))
     code = """
 import json, subprocess, sys
@@ -251,7 +251,7 @@ print(json.dumps([before, {name: after[name] for name in before}, after]))
         assert after[name] == never[name], name
 
 
-def test_what_it_adds_to_the_path_hides_nothing_of_others(install, tmp_path):
+def test_import_path_added_by_a_plugin_hides_no_other_module(install, tmp_path):
     (tmp_path / "evaluate.py").write_text("raise RuntimeError('of the plugin')")
     (tmp_path / "of_the_plugin.py").write_text("SHOUT = str.upper")
     top = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
@@ -262,10 +262,10 @@ def test_what_it_adds_to_the_path_hides_nothing_of_others(install, tmp_path):
     sys.modules.pop("of_the_plugin")
 
 
-# While it runs
+# While a plugin runs
 
 
-def test_a_failing_reader_costs_its_own_run_one_line(install, tmp_path):
+def test_reader_error_fails_its_run_with_one_line(install, tmp_path):
     install("bad", bad(read=f"yield EXAMPLES[0]; {FAIL}"))
     with pytest.raises(DataError) as caught:
         run_bad(tmp_path)
@@ -280,7 +280,7 @@ def test_a_failing_reader_costs_its_own_run_one_line(install, tmp_path):
      "Example(id='one', inputs={'text': 'x', 'more': 'y'}, references=())", "EXAMPLES[0]"],
     ids=["a field is missing", "no text", "no example", "an unknown field", "an id that stands already"],
 )  # fmt: skip
-def test_a_broken_example_is_named(example, install, tmp_path):
+def test_reader_error_names_the_broken_example(example, install, tmp_path):
     install("bad", bad(read=f"yield EXAMPLES[0]; yield {example}"))
     with pytest.raises(DataError, match=r'^task "bad" \(lmtasks-bad 1.0\)') as caught:
         run_bad(tmp_path)
@@ -289,7 +289,7 @@ def test_a_broken_example_is_named(example, install, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken, told",
+    "broken, expected",
     [
         ("id=3, inputs={'text': 'x'}, references=()", "id must be text"),
         ("id='a', inputs={'text': 'x'}, references='title'", "references must be a tuple of texts"),
@@ -301,14 +301,14 @@ def test_a_broken_example_is_named(example, install, tmp_path):
         ("id='a', inputs=None, references=()", "inputs must be text by name"),
     ],
 )
-def test_every_part_of_an_example_is_looked_at_before_anything_is_generated(broken, told, install, tmp_path):
+def test_examples_are_fully_checked_before_generation(broken, expected, install, tmp_path):
     install("bad", bad(read=f"yield Example({broken})"))
-    with pytest.raises(DataError, match=f'^task "bad" .*, data set "demo", example .*: {told}$'):
+    with pytest.raises(DataError, match=f'^task "bad" .*, data set "demo", example .*: {expected}$'):
         run_bad(tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
-def test_halves_of_surrogate_pairs_lose_nothing(install, tmp_path):
+def test_lone_surrogates_lose_no_example(install, tmp_path):
     install(
         "bad",
         bad(
@@ -322,7 +322,7 @@ def test_halves_of_surrogate_pairs_lose_nothing(install, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["parse", "measure"])
-def test_an_error_that_utf8_cannot_hold_is_recorded(part, install, tmp_path):
+def test_error_that_utf8_cannot_hold_is_recorded(part, install, tmp_path):
     install("bad", bad(**{part: "raise ValueError('x\\ud800')"}))
     with pytest.raises(PluginError, match="ValueError: x\\\\u"):
         run_bad(tmp_path)
@@ -330,7 +330,7 @@ def test_an_error_that_utf8_cannot_hold_is_recorded(part, install, tmp_path):
     assert run.status == "failed" and len(run.samples) == 3
 
 
-def test_an_error_of_lmtasks_in_a_parser_costs_its_example(install, tmp_path):
+def test_parser_that_raises_lmtasks_error_fails_one_example(install, tmp_path):
     install("bad", bad(parse="import lmtasks; raise lmtasks.LmtasksError('cannot read')"))
     with pytest.raises(
         PluginError, match=r'^task "bad" \(lmtasks-bad 1.0\): its parser failed on example "one": Lmtasks'
@@ -339,7 +339,7 @@ def test_an_error_of_lmtasks_in_a_parser_costs_its_example(install, tmp_path):
     assert len(only_run(tmp_path).samples) == 3
 
 
-def test_a_parser_that_closes_stdout_or_removes_the_folder_hurts_nobody(install, tmp_path, monkeypatch, capsys):
+def test_parser_may_close_stdout_or_remove_the_working_directory(install, tmp_path, monkeypatch, capsys):
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
     gone = str(tmp_path / "there")
@@ -356,7 +356,7 @@ def test_a_parser_that_closes_stdout_or_removes_the_folder_hurts_nobody(install,
     "harm",
     ["samples.pop()", "object.__setattr__(samples[0], 'prediction', 'x')", "samples[0].inputs['text'] = 3"],
 )
-def test_what_a_metric_does_to_its_samples_reaches_no_other(harm, install, tmp_path):
+def test_metric_cannot_change_samples_of_other_metrics(harm, install, tmp_path):
     rows = "import numpy as np; n = len(samples)"
     returned = "return Measurement(statistics=np.ones((n, 1)), specs=KINDS, combine=lambda sums: sums)"
     code = bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"{rows}; {harm}; {returned}")
@@ -365,7 +365,7 @@ def test_what_a_metric_does_to_its_samples_reaches_no_other(harm, install, tmp_p
     assert {score.name: score.value for score in run.scores}["exact_match"] == 100
 
 
-def test_numbers_of_numpy_in_a_score_are_recorded_as_pythons(install, tmp_path):
+def test_score_records_numpy_numbers_as_python_numbers(install, tmp_path):
     kind = "ScoreSpec(name='share', signature='s', n=np.int64(2), higher_is_better=np.bool_(False))"
     returned = f"Measurement(statistics=np.ones((len(samples), 1)), specs=({kind},), combine=lambda sums: sums)"
     install("bad", bad(measure=f"import numpy as np; return {returned}"))
@@ -373,7 +373,7 @@ def test_numbers_of_numpy_in_a_score_are_recorded_as_pythons(install, tmp_path):
     assert (score.n, score.higher_is_better) == (2, False)
 
 
-def test_a_failing_prompt_stops_its_run_before_anything_is_generated(install, tmp_path):
+def test_prompt_function_error_stops_the_run_before_generation(install, tmp_path):
     install("bad", bad(ask='return inputs["text"] if inputs["text"] == "one" else inputs["gone"]'))
     with pytest.raises(PromptError) as caught:
         run_bad(tmp_path)
@@ -388,7 +388,7 @@ def only_run(tmp_path: Path) -> Run:
     return Run(path)
 
 
-def test_a_failing_parser_costs_its_example_and_no_text(install, tmp_path):
+def test_parser_error_fails_its_example_and_keeps_all_completions(install, tmp_path):
     install("bad", bad(parse='return {"one": "one", "three": "three"}[completion]'))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
@@ -404,7 +404,7 @@ def test_a_failing_parser_costs_its_example_and_no_text(install, tmp_path):
     others_work(tmp_path)
 
 
-def test_a_run_whose_parser_was_mended_in_a_later_release_goes_on_without_generating(install, tmp_path):
+def test_run_resumes_with_a_fixed_parser_without_generating(install, tmp_path):
     install("bad", bad(parse='return {"one": "one", "three": "three"}[completion]'), version="1.0")
     with pytest.raises(PluginError):
         run_bad(tmp_path)
@@ -420,10 +420,10 @@ def test_a_run_whose_parser_was_mended_in_a_later_release_goes_on_without_genera
     assert run.record.task.distribution_version == "1.1"
 
 
-def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
+def test_metric_error_fails_its_score_and_no_other(install, tmp_path):
     install("bad", bad(measure=FAIL))
-    told = r'^metric "share" of task "bad" \(lmtasks-bad 1.0\) failed: KeyError: .gone. .*lmtasks_bad.py, line'
-    with pytest.raises(PluginError, match=told) as caught:
+    expected = r'^metric "share" of task "bad" \(lmtasks-bad 1.0\) failed: KeyError: .gone. .*lmtasks_bad.py, line'
+    with pytest.raises(PluginError, match=expected) as caught:
         run_bad(tmp_path)
     run = only_run(tmp_path)
     assert str(run.path) in str(caught.value)
@@ -433,7 +433,7 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "returned, told",
+    "returned, expected",
     [
         ("Measurement(statistics=[[1.0]] * 3, specs=(), combine=sum)", "it has no specs"),
         (
@@ -463,23 +463,23 @@ def test_a_failing_metric_costs_its_score_and_no_other(install, tmp_path):
         "a failing sum",
     ],
 )
-def test_a_metric_that_returns_nonsense_costs_its_score_alone(returned, told, install, tmp_path):
+def test_metric_with_invalid_result_fails_only_its_score(returned, expected, install, tmp_path):
     install("bad", bad(top="KINDS = (ScoreSpec(name='share', signature='share'),)", measure=f"return {returned}"))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
 
 
-def test_a_metric_that_is_no_number_is_left_out_with_a_word(install, tmp_path, caplog):
+def test_metric_that_is_nan_is_left_out_with_a_warning(install, tmp_path, caplog):
     combined = "Measurement(statistics=np.ones((len(samples), 1)), specs=(ScoreSpec(name='share', signature='s'),)"
     install("bad", bad(measure=f"import numpy as np; return {combined}, combine=lambda sums: sums * np.nan)"))
     assert [score.name for score in run_bad(tmp_path).scores] == ["exact_match"]
     assert "share is not defined on these 3 examples, and left out" in caplog.text
 
 
-def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_path):
-    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
+def test_metric_error_names_its_plugin_in_another_task(install, tmp_path):
+    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
     install("bad", code)
     with pytest.raises(PluginError, match=r'^metric "bad/share" \(lmtasks-bad 1.0\) failed: KeyError'):
         lmtasks.run(
@@ -487,8 +487,8 @@ def test_a_failing_metric_that_others_name_is_told_with_its_plugin(install, tmp_
         )
 
 
-def test_a_failing_metric_costs_a_scoring_its_score_alone(install, tmp_path):
-    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n")
+def test_score_without_the_failing_metric_has_the_other_scores(install, tmp_path):
+    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n")
     run = lmtasks.run("titles", model=FakeModel(lambda _: "x"), output_dir=tmp_path / "runs")
     failures: list[LmtasksError] = []
     scored = lmtasks.score(run, metrics=("chrf", "bad/share"), on_failure=failures.append)
@@ -498,7 +498,7 @@ def test_a_failing_metric_costs_a_scoring_its_score_alone(install, tmp_path):
         lmtasks.score(run, metrics=("chrf", "bad/share"))
 
 
-def test_tasks_that_run_beside_a_failing_one_finish(install, tmp_path):
+def test_run_all_finishes_tasks_beside_a_failing_one(install, tmp_path):
     install("bad", bad(parse=FAIL))
     failures: list[LmtasksError] = []
     runs = run_all(
@@ -512,7 +512,7 @@ def test_tasks_that_run_beside_a_failing_one_finish(install, tmp_path):
     assert "and 2 more; they count as empty" in str(failure)
 
 
-def test_the_command_line_tells_the_rest_and_says_what_failed(install, tiny_folder, tmp_path):
+def test_command_line_prints_other_results_and_the_failure(install, tiny_folder, tmp_path):
     install("bad", bad(parse=FAIL))
     path = next(folder for folder in sys.path if (Path(folder) / "lmtasks_bad.py").is_file())
     example_plugins = Path(__file__).parents[1] / "data" / "example_plugins"
@@ -523,13 +523,13 @@ def test_the_command_line_tells_the_rest_and_says_what_failed(install, tiny_fold
     first, second = json.loads(done.stdout)
     assert (first["status"], second["status"]) == ("failed", "finished")
     assert second["scores"]
-    told = [line for line in done.stderr.splitlines() if line.startswith("lmtasks: task")]
-    assert len(told) == 1 and 'its parser failed on example "one": KeyError' in told[0]
+    expected = [line for line in done.stderr.splitlines() if line.startswith("lmtasks: task")]
+    assert len(expected) == 1 and 'its parser failed on example "one": KeyError' in expected[0]
     verbose = subprocess.run([*command, "-v"], capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback (most recent call last)" in verbose.stderr
 
 
-def test_what_compiled_code_and_child_processes_print_never_reaches_stdout(tiny_folder, tmp_path):
+def test_output_of_compiled_code_and_child_processes_never_reaches_stdout(tiny_folder, tmp_path):
     shout = "import os, subprocess, sys; os.write(1, b'noise\\n'); sys.__stdout__.write('noise\\n');"
     shout += " sys.__stdout__.flush(); subprocess.run([sys.executable, '-c', 'print(\"noise\")'])"
     top = f"{shout}; import atexit; atexit.register(print, 'noise')"
@@ -542,7 +542,7 @@ def test_what_compiled_code_and_child_processes_print_never_reaches_stdout(tiny_
 
 
 @pytest.mark.parametrize(
-    "error, told",
+    "error, expected",
     [
         ("type('Odd', (BaseException,), {})('odd')", "Odd: odd"),
         ("type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()", "Mute: its own message could not be read"),
@@ -553,17 +553,17 @@ def test_what_compiled_code_and_child_processes_print_never_reaches_stdout(tiny_
     ],
     ids=["no Exception", "a message that raises", "lines and colours", "a long message", "memory", "recursion"],
 )
-def test_whatever_is_raised_is_told_in_one_line(error, told, install, tmp_path):
+def test_any_raised_error_is_reported_in_one_line(error, expected, install, tmp_path):
     install("bad", bad(parse=f"raise {error}"))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
     line = str(caught.value)
-    assert told in line and "\n" not in line and "\x1b" not in line and len(line) < 1500
+    assert expected in line and "\n" not in line and "\x1b" not in line and len(line) < 1500
     assert "lmtasks_bad.py, line 13)" in line
     others_work(tmp_path)
 
 
-def test_an_error_of_a_library_that_it_calls_is_placed_in_its_own_file(install, tmp_path):
+def test_library_error_is_located_in_the_plugin_file(install, tmp_path):
     install("bad", bad(parse='import json; return json.loads("{")'))
     with pytest.raises(PluginError, match=r"JSONDecodeError: .*lmtasks_bad.py, line 13\)"):
         run_bad(tmp_path)

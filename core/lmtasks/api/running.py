@@ -1,36 +1,28 @@
-"""Doing tasks with a model: over data, and on one's own text."""
+"""Runs of tasks over data, and questions to tasks on your own text."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
-from lmtasks.errors import AdapterError, UsageError, unknown_name
-from lmtasks.metrics import check_references, find_metrics
 from lmtasks.models import DEFAULT
-from lmtasks.models.adapter_files import find_adapter
-from lmtasks.options import RunOptions, with_changes
-from lmtasks.paths import user_path
-from lmtasks.plugins import DiscoveredPlugin, Registry, find_task
+from lmtasks.plugins import DiscoveredPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
+from lmtasks.runs.bound_task import bind_task
 from lmtasks.runs.folder import Run
-from lmtasks.task import Example, Task
+from lmtasks.runs.options import RunOptions, with_changes
+from lmtasks.runs.plan import Plan, plan_ask, plan_run
+from lmtasks.task import Task
 
 if TYPE_CHECKING:
     from lmtasks.backends import LanguageModel
-    from lmtasks.runs.adapters import AdapterChoice
     from lmtasks.runs.execute import OnFailure
-    from lmtasks.runs.plan import Plan
 
-log = logging.getLogger("lmtasks")
 RUN_OPTION = "option of a run"
-LIKELIHOOD = ("loglikelihood", "perplexity")
-"""Metrics of what a run measures with `loglikelihood`."""
+"""What messages call a field of RunOptions."""
 
 
 def load_model(
@@ -66,10 +58,10 @@ def run(
 
     Args:
         task: its name ("translation/en-zh", or the plugin's name for its first task), or a Task.
-        options: settings; the fields of RunOptions say what there is.
-        model: a name, or a model loaded before.
-        on_progress: hears how far it is.
-        **changes: fields of RunOptions, over `options`.
+        options: the settings; RunOptions documents its fields.
+        model: a model, or the name to load it by.
+        on_progress: called while the model is loaded and the task runs.
+        **changes: fields of RunOptions that replace those of `options`.
 
     Returns:
         The run: its path, scores, samples and record.
@@ -92,18 +84,18 @@ def run_all(
     """Run several tasks, each with an adapter of its own, with one model in memory; their examples share batches.
 
     Args:
-        tasks: each with its adapter; None: that of the options.
-        options: of all of them; each takes its own data.
+        tasks: each task with its adapter; None: the adapter of the options.
+        options: the settings of all runs; each task has its own data.
         model: as for `run`.
-        on_progress: hears how far they are.
-        on_failure: hears of each run whose parser or metric failed, which costs it examples or scores, and the others
-            nothing; None: the first one is raised when all have ended.
+        on_progress: called while the model is loaded and the tasks run.
+        on_failure: called with the error of each run whose parser or metric failed, which costs that run examples or
+            scores and does not affect the others; None: the first error is raised after all runs have ended.
 
     Raises:
         LmtasksError: as for `run`.
     """
-    # All of them first: bad data of the last task is found before a model is loaded.
     registry = Registry()
+    # All tasks first: bad data of the last one is found before a model is loaded.
     plans = [
         plan_run(task, options if adapter is None else replace(options, adapter=adapter), registry=registry)
         for task, adapter in tasks
@@ -126,62 +118,7 @@ def run_planned(
     from lmtasks.runs.execute import run_plans
 
     # A run that failed or was interrupted has a report too, with what there is.
-    return run_plans(
-        plans,
-        model,
-        on_progress=on_progress,
-        on_end=write_report,
-        on_failure=on_failure,
-    )
-
-
-def plan_run(
-    task: str | Task, options: RunOptions, *, registry: Registry | None = None, dataset: Dataset | None = None
-) -> Plan:
-    """Check everything about a run that needs no model: task, prompt, metrics, settings and data.
-
-    Args:
-        task: as for `run`.
-        options: settings.
-        registry: looks up the task and its metrics; None: a new one.
-        dataset: the examples, where they have been read already.
-
-    Raises:
-        LmtasksError: as for `run`.
-    """
-    from lmtasks.runs.plan import Plan
-
-    registry = registry or Registry()
-    user_path(options.output_dir, "output folder")
-    found, plugin = find_task(registry, task, options.parameters)
-    _check_prompt(found, options.prompt)
-    named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]
-    metrics = find_metrics(named, registry.metric)
-    if not options.loglikelihood and any(metric.name in LIKELIHOOD for metric in metrics):
-        raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured only by a run with --loglikelihood")
-    generation = options.generation(found.output.sampling_params)
-    request = DataRequest(
-        data=options.data,
-        split=options.split,
-        limit=options.limit,
-        columns=options.columns,
-        language=options.language,
-    )
-    dataset = dataset or load_dataset(found, request)
-    check_references(metrics, dataset.examples)
-    fewshot = None
-    if options.num_fewshot:
-        fewshot = load_fewshot(found, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data)
-    return Plan(
-        task=found,
-        plugin=plugin.discovered if plugin else None,
-        dataset=dataset,
-        fewshot=fewshot,
-        metrics=metrics,
-        options=options,
-        generation=generation,
-        adapter=choose_adapter(found, options),
-    )
+    return run_plans(plans, model, on_progress=on_progress, on_end=write_report, on_failure=on_failure)
 
 
 def ask(
@@ -194,17 +131,17 @@ def ask(
     on_progress: OnProgress = no_progress,
     **changes: object,
 ) -> str:
-    """Do a task on one's own text.
+    """Run a task on your own text.
 
     Args:
         task: as for `run`.
         inputs: text for the task's first field, or texts by field name ("" stands for the first).
-        options: settings, as for `run`; those about data and scores do not matter here.
-        model: a name, or a model loaded before.
-        on_text: hears the answer grow, from its beginning each time. Where the task has a parser of its own, it
-            hears the whole answer once: such a parser may take back what it let through before.
-        on_progress: hears of fetching and loading.
-        **changes: fields of RunOptions, over `options`.
+        options: the settings, as for `run`; those about data and metrics are ignored.
+        model: a model, or the name to load it by.
+        on_text: called with the answer so far, each time it has grown. If the task has a parser of its own, it is
+            called once, with the whole answer: such a parser may remove text that it let through before.
+        on_progress: called while the model is downloaded and loaded.
+        **changes: fields of RunOptions that replace those of `options`.
 
     Returns:
         The answer, as the task parses it.
@@ -212,51 +149,14 @@ def ask(
     Raises:
         LmtasksError: its children name what was wrong with task, inputs, model or settings.
     """
-    from lmtasks.backends import Request
-    from lmtasks.runs.adapters import attach_for_run
-    from lmtasks.runs.bound_task import make_renderer
-    from lmtasks.runs.plan import max_prompt_tokens, with_stop_strings
-    from lmtasks.runs.samples import parse_completion
-
     options = with_changes(options or RunOptions(), changes, RUN_OPTION)
-    found, _ = find_task(Registry(), task, options.parameters)
-    _check_prompt(found, options.prompt)
-    generation = options.generation(found.output.sampling_params)
-    example = Example(id="ask", inputs=_checked_inputs(found, {"": inputs} if isinstance(inputs, str) else inputs))
-    fewshot: tuple[Example, ...] = ()
-    if options.num_fewshot:
-        demo = load_dataset(found, DataRequest())
-        fewshot = load_fewshot(
-            found, demo, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data
-        ).examples
-    choice = choose_adapter(found, options)
-    loaded = loaded_model(model, options, on_progress)
-    renderer = make_renderer(found, loaded, options, fewshot=fewshot, choice=choice)
-    adapter = attach_for_run(choice, loaded, found, renderer)
-    generation = with_stop_strings(generation, renderer, adapter)
-    room = max_prompt_tokens(loaded, generation)
-    prompt = renderer.render_within(example, room, on_overlong=options.on_overlong)
-    for name, count in prompt.cut.items():
-        log.warning("the last %d characters of %s were cut to fit the model", count, name)
-
-    hear = (lambda text: on_text(text.strip())) if on_text and found.output.is_verbatim else None
-    adapter_id = adapter.id if adapter else None
-    request = Request(example.id, prompt.token_ids, generation, adapter_id, prompt.reasoning, on_text=hear)
-    [[(_, completion)]] = loaded.generate([request], seed=options.seed)
-    if completion.reasoning_tokens and not completion.text.strip():
-        log.warning(
-            "the model wrote %d tokens of reasoning and no answer; allow more with max_new_tokens",
-            completion.reasoning_tokens,
-        )
-    answer = parse_completion(found, completion.text, example.id)
-    if on_text:
-        on_text(answer)
-    return answer
+    plan, example = plan_ask(task, inputs, options)
+    return bind_task(plan, loaded_model(model, options, on_progress)).answer(example, on_text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownTask:
-    """A task with one of its prompts as a model sees it."""
+    """A task with one of its prompts as a model reads it."""
 
     task: Task
     plugin: DiscoveredPlugin | None
@@ -281,57 +181,20 @@ def show(
     Raises:
         LmtasksError: as for `run`.
     """
-    from lmtasks.runs.bound_task import make_renderer
-
     options = with_changes(options or RunOptions(), {"limit": 1, **changes}, RUN_OPTION)
     plan = plan_run(task, options)
-    loaded = loaded_model(model, options, on_progress)
-    fewshot = plan.fewshot.examples if plan.fewshot else ()
-    renderer = make_renderer(plan.task, loaded, options, fewshot=fewshot, choice=plan.adapter)
-    prompt = renderer.render(plan.dataset.examples[0])
+    bound = bind_task(plan, loaded_model(model, options, on_progress), attach=False)
+    prompt = bound.renderer.render(plan.dataset.examples[0])
     return ShownTask(
         task=plan.task,
         plugin=plan.plugin,
-        prompt=renderer.name,
-        text=loaded.tokenizer.decode(list(prompt.token_ids)),
+        prompt=bound.renderer.name,
+        text=bound.model.tokenizer.decode(list(prompt.token_ids)),
         tokens=len(prompt.token_ids),
-        model=loaded.info.name,
+        model=bound.model.info.name,
     )
 
 
 def loaded_model(model: str | Path | LanguageModel, options: RunOptions, on_progress: OnProgress) -> LanguageModel:
-    """Return a model that was loaded before, or load it by its name."""
+    """Return the model, loaded if it is given by name."""
     return load_model(model, options, on_progress=on_progress) if isinstance(model, (str, Path)) else model
-
-
-def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
-    """Return the adapter that was asked for, or else the one that the task brings."""
-    from lmtasks.runs.adapters import AdapterChoice
-
-    if options.adapter == "none" or (options.adapter is None and task.adapter is None):
-        return None
-    if options.adapter is not None:
-        return AdapterChoice(find_adapter(options.adapter), bundled=False)
-    try:
-        return AdapterChoice(find_adapter(task.adapter or ""), bundled=True)
-    except AdapterError as error:
-        raise AdapterError(f'task "{task.name}" brings an adapter: {error}; --adapter none runs without it') from error
-
-
-def _check_prompt(task: Task, prompt: str | None) -> None:
-    if prompt is not None and prompt not in task.prompts:
-        raise unknown_name(f'prompt of task "{task.name}"', prompt, task.prompts)
-
-
-def _checked_inputs(task: Task, inputs: Mapping[str, str]) -> dict[str, str]:
-    first = next(iter(task.fields))
-    if "" in inputs and first in inputs:
-        raise UsageError(f'the input "{first}" is given twice: it is the first field of task "{task.name}"')
-    named = {name or first: text.strip() for name, text in inputs.items()}
-    for name in named:
-        if name not in task.fields:
-            raise unknown_name(f'input of task "{task.name}"', name, task.fields)
-    for name, field in task.fields.items():
-        if field.required and not named.get(name):
-            raise UsageError(f'task "{task.name}" needs the input "{name}"; its inputs are {", ".join(task.fields)}')
-    return {name: text for name, text in named.items() if text}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, loaded_model, plan_run, run_planned
+from lmtasks.api.running import RUN_OPTION, loaded_model, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import LmtasksError, RunError, UsageError
 from lmtasks.metrics import find_metrics
@@ -82,7 +82,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
-    if any(metric.name in LIKELIHOOD for metric in metrics):
+    if any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
         raise UsageError("log-likelihoods need a model: they are measured by a run with --loglikelihood")
     request = DataRequest(
         data=options.data,

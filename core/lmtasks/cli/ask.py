@@ -25,7 +25,7 @@ from lmtasks.paths import user_path
     multiple=True,
     callback=arguments.pairs,
     metavar="FIELD=TEXT",
-    help="Another field of the task; FIELD=@FILE reads a file, @@ stands for @ itself. Repeatable.",
+    help="Text of a field of the task; FIELD=@FILE reads a file, @@ stands for @. Repeatable.",
 )
 @options.model_options
 @options.adapter_option
@@ -33,10 +33,10 @@ from lmtasks.paths import user_path
 @options.generation_options
 @options.plugin_options
 def command(task: str, text: str | None, inputs: dict[str, str], model: str, **settings: Any) -> None:
-    """Do a task on your own text; the answer is written as it comes.
+    """Run a task on your own text; the answer is streamed.
 
-    TEXT is the task's first field: itself, @FILE, or - for standard input. A text that begins with @ is written with
-    two of them: @@alice wrote ...
+    TEXT is the task's first field: a text, @FILE, or - for standard input. For a text that begins with @, write @@:
+    @@alice wrote ...
 
     \b
     lmtasks ask summarization @report.txt
@@ -53,7 +53,7 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
 
     def write(answer: str) -> None:
         nonlocal written
-        bars.close()  # an answer and a progress bar do not share a screen
+        bars.close()  # the answer must not mix with a progress bar
         click.echo(answer[written:], nl=False)
         sys.stdout.flush()
         written = len(answer)

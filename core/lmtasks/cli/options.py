@@ -186,7 +186,7 @@ prompt_options = group(
     ),
     click.option(
         "--on-overlong",
-        type=click.Choice(["error", "skip", "cut"]),
+        type=click.Choice(["error", "skip", "truncate"]),
         default="error",
         show_default=True,
         help="What to do with a prompt too long for the model.",

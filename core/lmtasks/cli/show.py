@@ -18,10 +18,10 @@ from lmtasks.task import Task
 @options.model_options
 @options.data_options
 @options.prompt_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the few-shot draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the few-shot draw.")
 @options.plugin_options
 def command(task: str, model: str, **settings: Any) -> None:
-    """Show a task, and the prompt of its first example as the model sees it, control tokens included."""
+    """Show a task and the prompt of its first example as the model reads it, control tokens included."""
     from lmtasks import api
 
     with progress() as on_progress:
@@ -31,11 +31,11 @@ def command(task: str, model: str, **settings: Any) -> None:
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
         "from": f"{shown.plugin.origin} ({shown.plugin.module})" if shown.plugin else "Python",
         "inputs": ", ".join(fields),
-        "set": "; ".join(_parameter(shown.task, name) for name in shown.task.parameters),
+        "set": "; ".join(_parameter(name, parameter) for name, parameter in shown.task.parameters.items()),
         "prompts": ", ".join(shown.task.prompts),
         "data": ", ".join(shown.task.datasets),
         "metrics": ", ".join(metric if isinstance(metric, str) else metric.name for metric in shown.task.metrics),
-        "language": shown.task.language or "as the references tell",
+        "language": shown.task.language or "detected from the references",
     }
     click.echo(facts(values, 9))
     prompt = one_line(f'prompt "{shown.prompt}" for {shown.model}, {shown.tokens} tokens:')
@@ -43,9 +43,8 @@ def command(task: str, model: str, **settings: Any) -> None:
     click.echo(shown.text)
 
 
-def _parameter(task: Task, name: str) -> str:
-    """Return a parameter's name, value, choices and summary."""
-    parameter, value = task.parameters[name], task.parameter_values.get(name)
+def _parameter(name: str, parameter: Parameter) -> str:
+    """Return name, value, choices and summary of a parameter in one line."""
+    value = "" if parameter.value is None else f"={parameter.value}"
     choices = f" ({', '.join(parameter.choices)})" if parameter.choices else ""
-    summary = f": {parameter.summary}" if parameter.summary else ""
-    return f"{name}{'' if value is None else f'={value}'}{choices}{summary}"
+    return f"{name}{value}{choices}" + (f": {parameter.summary}" if parameter.summary else "")

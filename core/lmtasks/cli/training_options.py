@@ -86,8 +86,8 @@ training_options = group(
     ),
     click.option(
         "--on-overlong",
-        type=click.Choice(["error", "skip", "cut"]),
-        help="What to do with a longer one; answers are never cut.  [default: cut]",
+        type=click.Choice(["error", "skip", "truncate"]),
+        help="What to do with a longer one; answers are never truncated.  [default: truncate]",
     ),
     click.option("--seed", type=click.IntRange(min=0), metavar="N", help="[default: 0]"),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="[default: auto]"),

@@ -1,4 +1,4 @@
-"""Examples that a prompt shows, drawn from data that is not scored."""
+"""Few-shot examples: drawn from data that is not scored."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from lmtasks.errors import DataError
 from lmtasks.task import Example, Task
 
 FEWSHOT_SPLITS = ("train", "dev", "validation")
-"""Few-shot examples come from the first of these that is not scored."""
+"""Splits to draw few-shot examples from; the first that is not scored is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class FewShot:
-    """The examples that a prompt shows, in order, and the set they were drawn from."""
+    """The few-shot examples of a prompt, in order, and the data set they were drawn from."""
 
     pool: Dataset
     examples: tuple[Example, ...]
 
 
 def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: str | Path | None) -> FewShot:
-    """Draw the examples that the prompt shows, from data that is not scored.
+    """Draw few-shot examples from data that is not scored.
 
     Args:
-        task: whose prompt shows them.
-        dataset: the examples that are scored; none that asks the same is drawn, and none of several that ask the same
-            but the first.
+        task: the task whose prompt shows them.
+        dataset: the examples that are scored. No example with the same inputs is drawn, and of several examples with
+            the same inputs only the first.
         count: how many to draw, at least 1.
-        seed: decides which, and in which order.
-        data: where to draw from, as in `DataRequest.data`; None: another split of the scored set, or else of
+        seed: seed of the draw.
+        data: the data to draw from, as in `DataRequest.data`; None: another split of the scored data set, or else of
             the task's demo.
 
     Raises:
@@ -43,19 +43,19 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
     scored = {input_key(example) for example in dataset.examples}
     different: dict[object, Example] = {}
     for example in pool.examples:
-        if example.answer and (asked := input_key(example)) not in scored:
-            different.setdefault(asked, example)
-    usable = list(different.values())
-    if len(usable) < count:
+        if example.answer and (key := input_key(example)) not in scored:
+            different.setdefault(key, example)
+    candidates = list(different.values())
+    if len(candidates) < count:
         raise DataError(
-            f"{pool.name}: {len(usable)} different examples to show (not scored themselves, with an answer), but"
-            f" {count} were asked for; lower --num-fewshot or name a larger set with --fewshot-data"
+            f"{pool.name}: {len(candidates)} different examples to show (not scored, with an answer), but"
+            f" {count} were asked for; lower num_fewshot or name a larger set with fewshot_data"
         )
-    return FewShot(pool, tuple(random.Random(seed).sample(usable, count)))  # noqa: S311 - a draw to repeat, not a secret
+    return FewShot(pool, tuple(random.Random(seed).sample(candidates, count)))  # noqa: S311 - reproducible, not secret
 
 
 def _fewshot_pool(task: Task, dataset: Dataset, data: str | Path | None) -> Dataset:
-    """Return a split that is not scored: of the named set, or else of the scored one, or else of the task's demo."""
+    """Return a split that is not scored: of the named data set, or else of the scored one, or else of the demo."""
     for name in dict.fromkeys([data] if data else [dataset.name, next(iter(task.datasets))]):
         same = name == dataset.name
         for split in FEWSHOT_SPLITS:
@@ -68,4 +68,4 @@ def _fewshot_pool(task: Task, dataset: Dataset, data: str | Path | None) -> Data
                 continue
     if data:
         return load_dataset(task, DataRequest(data=data, columns=dataset.columns, ignore_unknown_columns=True))
-    raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with --fewshot-data")
+    raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with fewshot_data")

@@ -1,5 +1,5 @@
-"""Isolation: the one way to call a plugin's code; what it changes of the process is restored."""
+"""Isolation: the only way to call plugin code; what the code changes of the process is restored."""
 
-from lmtasks.isolation.guard import cause, guarded_call, shortened
+from lmtasks.isolation.guard import Guard, cause, guarded_batch, guarded_call, shortened
 
-__all__ = ["cause", "guarded_call", "shortened"]
+__all__ = ["Guard", "cause", "guarded_batch", "guarded_call", "shortened"]

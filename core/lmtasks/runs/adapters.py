@@ -1,4 +1,4 @@
-"""An adapter for a run: put on the model, checked against the run's task and prompt."""
+"""The adapter of a run: chosen, attached to the model, and checked against the run's task and prompt."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from lmtasks.backends import LanguageModel
-from lmtasks.models.adapter_files import Adapter
+from lmtasks.errors import AdapterError
+from lmtasks.models.adapter_files import Adapter, find_adapter
 from lmtasks.prompts import Renderer
-from lmtasks.records.run import UsedAdapterRecord
+from lmtasks.runs.options import RunOptions
 from lmtasks.task import Task
 
 log = logging.getLogger("lmtasks.runs")
@@ -17,23 +18,39 @@ log = logging.getLogger("lmtasks.runs")
 
 @dataclass(frozen=True, slots=True)
 class AdapterChoice:
-    """Which adapter a run uses."""
+    """The adapter that a run uses."""
 
     adapter: Adapter
     bundled: bool
-    """Whether the task brought it: then it is used only where the base matches."""
+    """Whether the task brings it: then it is used only with the base model that it was trained on."""
+
+
+def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
+    """Return the adapter that the options name, or else the task's bundled one; None: the base model answers.
+
+    Raises:
+        AdapterError: there is no such adapter, or it cannot be read.
+    """
+    if options.adapter == "none" or (options.adapter is None and task.adapter is None):
+        return None
+    if options.adapter is not None:
+        return AdapterChoice(find_adapter(options.adapter), bundled=False)
+    try:
+        return AdapterChoice(find_adapter(task.adapter or ""), bundled=True)
+    except AdapterError as error:
+        raise AdapterError(f'task "{task.name}" brings an adapter: {error}; adapter="none" runs without it') from error
 
 
 def attach_for_run(
     choice: AdapterChoice | None, model: LanguageModel, task: Task, renderer: Renderer
 ) -> Adapter | None:
-    """Put the adapter of a run on the model, and warn of what may spoil its answers.
+    """Attach the adapter of a run to the model; warn if it was trained for something else.
 
     Returns:
         The adapter that answers; None: the base model does.
 
     Raises:
-        AdapterError: it does not fit the model.
+        AdapterError: the adapter does not fit the model.
     """
     if choice is None:
         return None
@@ -43,7 +60,7 @@ def attach_for_run(
         log.warning('the adapter that task "%s" brings is for %s: %s runs without it', task.name, base, model.info.name)
         return None
     if model.attach(adapter) == 0:
-        log.warning("%s changes nothing of what %s says: is it trained?", adapter.source, model.info.name)
+        log.warning("%s does not change the output of %s: is it trained?", adapter.source, model.info.name)
     if adapter.record is None:
         _warn_of_base(adapter, model.info.name)
         return adapter
@@ -52,7 +69,7 @@ def attach_for_run(
         log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
     elif trained.name != renderer.name:
         log.warning(
-            '%s was trained with the prompt "%s", and is asked with "%s": see --prompt',
+            '%s was trained with the prompt "%s", and is used with "%s": see the option prompt',
             adapter.source,
             trained.name,
             renderer.name,
@@ -68,12 +85,12 @@ def attach_for_run(
 
 
 def _warn_of_base(adapter: Adapter, model: str) -> None:
-    """Say what is known of the base of an adapter that has no record: at most a name."""
+    """Warn about an adapter without a record: at most the name of its base model is known."""
     base = adapter.config.get("base_model_name_or_path")
     if base and not is_same_name(base, model):
         log.warning(
-            "%s was made for %s by its adapter_config.json, and runs on %s: its answers may be nonsense. It does not"
-            " say which weights and prompt it was trained with",
+            "%s was trained for %s according to its adapter_config.json, and runs on %s: its answers may be poor. It"
+            " does not say which weights and prompt it was trained with",
             adapter.source,
             base,
             model,
@@ -85,7 +102,7 @@ def _warn_of_base(adapter: Adapter, model: str) -> None:
 
 
 def is_same_name(one: str, other: str) -> bool:
-    """Return whether two names may be of one model: the last parts of hub ids or paths agree, but for case."""
+    """Return whether two names may name one model: the last parts of hub ids or paths are equal, ignoring case."""
     ends = [PurePath(name.partition("@")[0].rstrip("/")).name.lower() for name in (one, other)]
     return ends[0] == ends[1]
 

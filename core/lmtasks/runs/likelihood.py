@@ -1,4 +1,4 @@
-"""How likely a model finds the references of examples, measured behind their prompts."""
+"""Log-likelihoods of the references of examples, given their prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lmtasks.task import Example, LogLikelihood, Task
 
 
 def render_answers(task: Task, examples: Sequence[Example], renderer: Renderer) -> dict[str, array[int]]:
-    """Return the token ids of every text whose likelihood is to be measured."""
+    """Return the token ids of every text whose likelihood will be measured."""
     texts = {text for example in examples for text in reference_texts(task, example)}
     return {text: renderer.render_answer(text) if text else array("i") for text in texts}
 
@@ -25,50 +25,50 @@ def reference_texts(task: Task, example: Example) -> tuple[str, ...]:
 
 def measure_likelihoods(
     task: Task,
-    asked: Sequence[tuple[Example, RenderedPrompt]],
+    rendered: Sequence[tuple[Example, RenderedPrompt]],
     model: LanguageModel,
     answers: Mapping[str, Sequence[int]],
     *,
     adapter: str | None,
     batch_size: int | None,
 ) -> list[tuple[LogLikelihood, ...]]:
-    """Return for each example how likely the model finds its references; nothing where that was not asked for.
+    """Return for each example the log-likelihoods of its references; empty if `answers` is.
 
     Args:
-        task: says what is written where no answer is right.
-        asked: examples with their rendered prompts.
-        model: measures.
+        task: the task; says what is written where no answer is right.
+        rendered: examples with their rendered prompts.
+        model: the model that measures.
         answers: what `render_answers` returned; empty: nothing is measured.
-        adapter: that measures, as in Continuation.
+        adapter: the adapter that measures, as in Continuation.
         batch_size: texts at once, as in `LanguageModel.loglikelihood`.
 
     Raises:
-        ModelError: the model gives something else than a number.
+        ModelError: the model returned something other than a number.
     """
-    texts = [reference_texts(task, example) if answers else () for example, _ in asked]
-    places = [(at, text) for at, own in enumerate(texts) for text in own if answers[text]]
+    texts = [reference_texts(task, example) if answers else () for example, _ in rendered]
+    # A text without any token needs no measurement: it is certain.
+    pairs = [(index, text) for index, references in enumerate(texts) for text in references if answers[text]]
     measured: dict[tuple[int, str], float] = {}
     continuations = [
-        # What ends reasoning before an answer is given, and not measured.
-        Continuation(asked[at][1].token_ids + asked[at][1].answer_start, answers[text], adapter)
-        for at, text in places
+        # The prompt with what ends reasoning before an answer, which is given and not measured.
+        Continuation(rendered[index][1].token_ids + rendered[index][1].answer_start, answers[text], adapter)
+        for index, text in pairs
     ]
-    for together in model.loglikelihood(continuations, batch_size=batch_size) if continuations else ():
-        for place, logprob in together:
+    for finished in model.loglikelihood(continuations, batch_size=batch_size) if continuations else ():
+        for number, logprob in finished:
             if not math.isfinite(logprob):
-                example, _ = asked[places[place][0]]
+                example, _ = rendered[pairs[number][0]]
                 raise ModelError(
                     f'{model.info.name} gives no number for the likelihood of a reference of example "{example.id}":'
-                    f" computing in {model.info.dtype} overflowed; try --dtype float32"
+                    f" computing in {model.info.dtype} overflowed; try dtype float32"
                 )
-            measured[places[place]] = logprob
+            measured[pairs[number]] = logprob
     return [
         tuple(
-            # A text without any token is certain.
             LogLikelihood(
-                logprob=measured.get((at, text), 0.0), tokens=len(answers[text]), bytes=len(text.encode("utf-8"))
+                logprob=measured.get((index, text), 0.0), tokens=len(answers[text]), bytes=len(text.encode("utf-8"))
             )
-            for text in own
+            for text in references
         )
-        for at, own in enumerate(texts)
+        for index, references in enumerate(texts)
     ]

@@ -1,125 +1,181 @@
-"""What a run is to do, and the prompts that it asks."""
+"""Plans of runs and questions: everything that can be checked before a model is loaded."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from lmtasks.backends import LanguageModel
-from lmtasks.data import Dataset, FewShot
-from lmtasks.errors import PromptError
+from lmtasks.data import DataRequest, Dataset, FewShot, load_dataset, load_fewshot
+from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import primary
-from lmtasks.metrics import language_of
+from lmtasks.metrics import check_references, find_metrics, language_of
 from lmtasks.models.adapter_files import Adapter
-from lmtasks.options import RunOptions
-from lmtasks.plugins import DiscoveredPlugin
-from lmtasks.progress import OnProgress
-from lmtasks.prompts import OverlongPromptError, RenderedPrompt, Renderer
-from lmtasks.runs.adapters import AdapterChoice
-from lmtasks.runs.likelihood import reference_texts
+from lmtasks.paths import user_path
+from lmtasks.plugins import DiscoveredPlugin, Registry, find_task
+from lmtasks.runs.adapters import AdapterChoice, choose_adapter
+from lmtasks.runs.options import RunOptions
 from lmtasks.runs.samples import stated_language
-from lmtasks.task import Metric, SamplingParams, Task
+from lmtasks.task import Example, Generation, Metric, Task
 
 log = logging.getLogger("lmtasks.runs")
-LOOKED_AT = 500
-"""Examples that are looked at to warn of a language that the model does not know."""
+LIKELIHOOD_METRICS = ("loglikelihood", "perplexity")
+"""Metrics that need the option `loglikelihood`."""
+LANGUAGE_SAMPLE = 500
+"""How many examples are sampled to warn of languages that the model does not support."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A run with everything that can be checked before a model is loaded."""
+class TaskPlan:
+    """A task with everything that decides how a model is asked."""
 
     task: Task
     plugin: DiscoveredPlugin | None
-    """Where the task comes from; None: it was handed over from Python."""
-    dataset: Dataset
+    """The plugin that has the task; None: it was passed from Python."""
     fewshot: FewShot | None
-    metrics: tuple[Metric, ...]
     options: RunOptions
     generation: SamplingParams
     adapter: AdapterChoice | None = None
 
 
-def with_stop_strings(generation: SamplingParams, renderer: Renderer, adapter: Adapter | None) -> SamplingParams:
-    """Return a way to draw completions that also stops where the prompt's form ends an answer."""
-    if adapter and adapter.record:
-        return generation  # it has learned to end its answers, which may hold what separates examples
-    return replace(generation, stop=tuple(dict.fromkeys((*generation.stop, *renderer.stop))))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(TaskPlan):
+    """A run, with everything that can be checked before a model is loaded."""
+
+    dataset: Dataset
+    metrics: tuple[Metric, ...]
 
 
-def max_prompt_tokens(model: LanguageModel, generation: SamplingParams) -> int | None:
-    """Return how many tokens a prompt may have; None: as many as it likes.
+def plan_run(
+    task: str | Task, options: RunOptions, *, dataset: Dataset | None = None, registry: Registry | None = None
+) -> Plan:
+    """Check everything about a run that needs no model.
+
+    Args:
+        task: a task, or its name.
+        options: the settings of the run.
+        dataset: the examples, if they have been read already.
+        registry: the plugins; None: they are discovered.
 
     Raises:
-        PromptError: the answer alone would fill the model's context.
+        LmtasksError: its children name what was wrong with task, prompt, data, metrics or settings.
     """
-    context = model.info.context_length
-    if context is None:
+    registry = registry or Registry()
+    user_path(options.output_dir, "output folder")
+    task, plugin = _find_task(task, options, registry)
+    metrics = _find_metrics(task, options, registry)
+    generation = options.generation(task.generation)
+    if dataset is None:
+        dataset = load_dataset(
+            task,
+            DataRequest(
+                data=options.data,
+                split=options.split,
+                limit=options.limit,
+                columns=options.columns,
+                language=options.language,
+            ),
+        )
+    check_references(metrics, dataset.examples)
+    return Plan(
+        task=task,
+        plugin=plugin,
+        dataset=dataset,
+        fewshot=_load_fewshot(task, dataset, options),
+        metrics=metrics,
+        options=options,
+        generation=generation,
+        adapter=choose_adapter(task, options),
+    )
+
+
+def plan_ask(
+    task: str | Task, inputs: str | Mapping[str, str], options: RunOptions, *, registry: Registry | None = None
+) -> tuple[TaskPlan, Example]:
+    """Check everything about a question to a task that needs no model, and return it with the example to answer.
+
+    Args:
+        task: a task, or its name.
+        inputs: text for the task's first field, or texts by field name ("" stands for the first).
+        options: the settings; those about data and metrics are ignored.
+        registry: the plugins; None: they are discovered.
+
+    Raises:
+        LmtasksError: its children name what was wrong with task, prompt, inputs or settings.
+    """
+    task, plugin = _find_task(task, options, registry or Registry())
+    generation = options.generation(task.generation)
+    example = Example(id="ask", inputs=check_inputs(task, {"": inputs} if isinstance(inputs, str) else inputs))
+    plan = TaskPlan(
+        task=task,
+        plugin=plugin,
+        fewshot=_load_fewshot(task, load_dataset(task, DataRequest()), options) if options.num_fewshot else None,
+        options=options,
+        generation=generation,
+        adapter=choose_adapter(task, options),
+    )
+    return plan, example
+
+
+def check_inputs(task: Task, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs of a question by field name, without those that are empty.
+
+    Raises:
+        UsageError: a required field is missing, or the first field is given twice.
+        UnknownNameError: the task has no such field.
+    """
+    first = next(iter(task.fields))
+    if "" in inputs and first in inputs:
+        raise UsageError(f'the input "{first}" is given twice: it is the first field of task "{task.name}"')
+    named = {name or first: text.strip() for name, text in inputs.items()}
+    for name in named:
+        if name not in task.fields:
+            raise unknown_name(f'input of task "{task.name}"', name, task.fields)
+    for name, field in task.fields.items():
+        if field.required and not named.get(name):
+            raise UsageError(f'task "{task.name}" needs the input "{name}"; its inputs are {", ".join(task.fields)}')
+    return {name: text for name, text in named.items() if text}
+
+
+def _find_task(task: str | Task, options: RunOptions, registry: Registry) -> tuple[Task, DiscoveredPlugin | None]:
+    """Return the task with its parameters set, and its plugin; refuse a prompt that it does not have."""
+    task, plugin = find_task(registry, task, options.parameters)
+    if options.prompt is not None and options.prompt not in task.prompts:
+        raise unknown_name(f'prompt of task "{task.name}"', options.prompt, task.prompts)
+    return task, plugin.found if plugin else None
+
+
+def _find_metrics(task: Task, options: RunOptions, registry: Registry) -> tuple[Metric, ...]:
+    names = [*(options.metrics or task.metrics), *(LIKELIHOOD_METRICS if options.loglikelihood else ())]
+    metrics = find_metrics(names, registry.metric)
+    if not options.loglikelihood and any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
+        raise UsageError(f"{' and '.join(LIKELIHOOD_METRICS)} are measured only by a run with loglikelihood")
+    return metrics
+
+
+def _load_fewshot(task: Task, dataset: Dataset, options: RunOptions) -> FewShot | None:
+    if not options.num_fewshot:
         return None
-    if generation.max_new_tokens >= context:
-        raise PromptError(
-            f"max_new_tokens {generation.max_new_tokens} leaves no room for a prompt: {model.info.name} has a"
-            f" context of {context} tokens"
-        )
-    return context - generation.max_new_tokens
+    return load_fewshot(task, dataset, count=options.num_fewshot, seed=options.seed, data=options.fewshot_data)
 
 
-def render_prompts(
-    plan: Plan,
-    renderer: Renderer,
-    model: LanguageModel,
-    generation: SamplingParams,
-    answers: Mapping[str, Sequence[int]],
-    on_progress: OnProgress,
-) -> list[RenderedPrompt | None]:
-    """Render all prompts; None stands for one that is skipped."""
-    room, context = max_prompt_tokens(model, generation), model.info.context_length
-    prompts: list[RenderedPrompt | None] = []
-    overlong: list[OverlongPromptError] = []
-    for number, example in enumerate(plan.dataset.examples):
-        if number and number % 1000 == 0:
-            on_progress(f"rendering {plan.task.name}", number, len(plan.dataset.examples))
-        # A reference whose likelihood is measured takes the place of an answer, and may be longer than one.
-        texts = reference_texts(plan.task, example) if answers else ()
-        longest = max((len(answers[text]) for text in texts), default=0)
-        own_room = None if room is None or context is None else max(0, min(room, context - longest))
-        try:
-            prompt = renderer.render_within(
-                example, own_room, on_overlong=plan.options.on_overlong, answered=bool(texts)
-            )
-            prompts.append(prompt)
-        except OverlongPromptError as error:
-            prompts.append(None)
-            beside = ""
-            if own_room != room:
-                beside = f" of {context} beside a reference of {longest} tokens (--loglikelihood)"
-            overlong.append(OverlongPromptError(f"{error}{beside}"))
-    if overlong and plan.options.on_overlong != "skip":
-        ways = "skip" if plan.options.on_overlong == "cut" else "cut or --on-overlong skip"
-        raise PromptError(
-            f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use --on-overlong"
-            f" {ways}, fewer few-shot examples, or a model with a longer context"
-        )
-    return prompts
-
-
-def warn_of_language(plan: Plan, model: LanguageModel, adapter: Adapter | None) -> None:
-    """Say so where the references are in languages that the model does not write."""
+def warn_of_unsupported_languages(plan: Plan, model: LanguageModel, adapter: Adapter | None) -> None:
+    """Warn if references are in languages that the model does not support."""
     known = model.info.languages
-    if not known or adapter:  # an adapter may have taught it another
+    if not known or adapter:  # an adapter may have been trained on another
         return
-    # A look at some of them is enough for a warning.
-    examples = plan.dataset.examples[:: max(1, len(plan.dataset.examples) // LOOKED_AT)]
+    # A sample is enough for a warning.
+    examples = plan.dataset.examples[:: max(1, len(plan.dataset.examples) // LANGUAGE_SAMPLE)]
     languages = Counter(
         primary(stated_language(plan.task, example.language) or language_of(example)) for example in examples
     )
-    foreign = {language: count for language, count in languages.items() if language not in (*known, "und")}
-    if foreign:
-        listed = ", ".join(f"{count} in {language}" for language, count in sorted(foreign.items()))
+    unsupported = {language: count for language, count in languages.items() if language not in (*known, "und")}
+    if unsupported:
+        listed = ", ".join(f"{count} in {language}" for language, count in sorted(unsupported.items()))
         log.warning(
-            "%s writes %s; of %d examples looked at, %s: expect nonsense there",
+            "%s writes %s; of %d examples sampled, %s: expect poor output there",
             model.info.name,
             ", ".join(known),
             len(examples),

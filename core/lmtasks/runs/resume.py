@@ -10,7 +10,7 @@ from lmtasks.errors import RunError
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line
-from lmtasks.runs.samples import new_sample, with_prediction
+from lmtasks.runs.samples import new_sample, with_predictions
 from lmtasks.task import Sample
 
 REMEDY = "remove that line to run its example again, or remove the folder, or choose another output_dir"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lmtasks.backends import Completion
 from lmtasks.errors import PluginError
-from lmtasks.isolation import guarded_call
+from lmtasks.isolation import Guard, guarded_batch
 from lmtasks.languages import states_language
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.task import Example, LogLikelihood, Sample, Task
@@ -31,7 +32,6 @@ def new_sample(task: Task, index: int, example: Example) -> Sample:
 
 
 def with_completion(
-    task: Task,
     sample: Sample,
     prompt: RenderedPrompt,
     completion: Completion,

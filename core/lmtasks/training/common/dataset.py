@@ -70,30 +70,28 @@ def render_sequences(
     Args:
         renderer: of the task and the model's tokenizer.
         examples: with an answer each.
-        max_length: tokens of prompt and answer together; a prompt that is too long is cut or skipped.
+        max_length: tokens of prompt and answer together; a prompt that is too long is truncated or skipped.
         end_id: the token that ends an answer.
         on_overlong: what to do with an example that is longer.
         on_progress: hears how far it is.
 
     Raises:
-        PromptError: examples are too long and may be neither cut nor skipped.
+        PromptError: examples are too long and may be neither truncated nor skipped.
     """
     items: list[TrainingExample] = []
     overlong: list[OverlongPromptError] = []
-    for number, example in enumerate(examples):
+    for number, pair in enumerate(renderer.render_pairs(examples, max_length, end_id, on_overlong=on_overlong)):
         if number and number % 1000 == 0:
             on_progress(f"rendering {renderer.task.name}", number, len(examples))
-        try:
-            pair = renderer.render_pair(example, max_length, end_id, on_overlong=on_overlong)
-        except OverlongPromptError as error:
-            overlong.append(error)
+        if isinstance(pair, OverlongPromptError):
+            overlong.append(pair)
             continue
         ids = pair.prompt.token_ids + pair.answer_ids
-        items.append(TrainingExample(ids, len(pair.answer_ids), bool(pair.prompt.cut)))
+        items.append(TrainingExample(ids, len(pair.answer_ids), bool(pair.prompt.truncated)))
     if overlong and on_overlong != "skip":
         raise PromptError(
             f"{len(overlong)} of {len(examples)} examples are too long to learn from. The first: {overlong[0]}. Use"
-            f" --on-overlong skip{'' if on_overlong == 'cut' else ' or cut'}, or a larger --max-length"
+            f" --on-overlong skip{'' if on_overlong == 'truncate' else ' or truncate'}, or a larger --max-length"
         )
     if not items:
         raise PromptError(f"all {len(examples)} examples are too long to learn from; use a larger --max-length")

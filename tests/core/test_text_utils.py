@@ -33,7 +33,7 @@ from lmtasks.text_utils import folded, is_blank
         " \u200b\n\u2800 ",
     ],
 )
-def test_is_blank_takes_text_that_shows_nothing(text):
+def test_is_blank_accepts_text_that_shows_nothing(text):
     assert is_blank(text)
 
 
@@ -59,7 +59,7 @@ def test_is_blank_takes_text_that_shows_nothing(text):
         "\u20e3",
     ],
 )
-def test_is_blank_leaves_text_that_shows_anything(text):
+def test_is_blank_rejects_text_that_shows_anything(text):
     assert not is_blank(text)
 
 
@@ -92,10 +92,10 @@ def test_folded_is_the_same_for_texts_that_read_the_same(text):
     assert folded(text) == "caf\u00e9 9"
 
 
-def test_folded_keeps_what_can_be_read():
+def test_folded_keeps_readable_characters():
     assert len({folded(text) for text in ("a b", "ab", "a, b", "a\u0301 b", "", "a\nb c")}) == 6
 
 
-def test_folded_is_its_own_form():
+def test_folded_is_idempotent():
     texts = (f"{chr(code)}\u0301\u0323a" for code in range(0x20, 0x2FA20))
     assert all(folded(folded(text)) == folded(text) for text in texts)
