@@ -1,13 +1,15 @@
-"""What a user of lmtasks can cause: one family, each member printed by the command line as one line.
+"""Errors that a user can cause: one family, which the command line prints in one line each.
 
-A message says what was wrong, where, what was expected and what to do. Anything else that is raised is a
-bug and keeps its traceback.
+A message says what was wrong, where, what was expected and what to do. Anything else that is raised is a bug and
+keeps its traceback. Messages name options with `option`, as Python has them; the command line writes them as flags.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class LmtasksError(Exception):
@@ -85,3 +87,36 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     # It may come from a file: no line break and nothing that steers a terminal.
     shown = name if name.isprintable() else repr(name)[1:-1]
     return UnknownNameError(f'no {kind} is called "{shown}". {hint}')
+
+
+def keyword(name: str, value: object = None) -> str:
+    """Return an option as a Python caller writes it: `dtype`, or `dtype='float32'`."""
+    if value is None:
+        return name
+    return f"{name}={dict(value) if isinstance(value, Mapping) else value!r}"
+
+
+_spelling: ContextVar[Callable[[str, object], str]] = ContextVar("spelling", default=keyword)
+
+
+def option(name: str, value: object = None) -> str:
+    """Return an option for a message, as whoever reads it writes it.
+
+    Args:
+        name: the field or parameter in Python: "max_new_tokens".
+        value: what to set it to; None: the option alone is named.
+
+    Returns:
+        In Python `max_new_tokens=64`; within a command `--max-new-tokens 64`.
+    """
+    return _spelling.get()(name, value)
+
+
+@contextmanager
+def spell_options(spelling: Callable[[str, object], str]) -> Iterator[None]:
+    """Let `option` return what this function does, in the block and all that it calls."""
+    token = _spelling.set(spelling)
+    try:
+        yield
+    finally:
+        _spelling.reset(token)

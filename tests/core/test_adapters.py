@@ -472,7 +472,7 @@ def test_record_that_lacks_what_is_shown_answers_and_is_not_shown(copied, model)
         (no_json, "adapter_config.json: cannot be read"),
         (list_config, "adapter_config.json: damaged, expected an object"),
         (prefix_tuning, "of type PREFIX_TUNING; only LoRA"),
-        (in_training, "its training has not finished: go on with --resume"),
+        (in_training, "its training has not finished: continue with resume=True"),
         (of_tomorrow, "schema 2, but this lmtasks reads schema 1"),
         (shutil.rmtree, "no such adapter folder"),
     ],
@@ -525,7 +525,7 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
     ("task", "changes", "told"),
     [
         ({"name": "other"}, {}, 'was trained for task "echo", not for "other"'),
-        ({}, {"prompt": "second"}, 'with the prompt "first", and is asked with "second": see --prompt'),
+        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see prompt'),
         ({"prompts": {"first": "Tell $text"}}, {}, 'the prompt "first" of task "echo" is no longer the one'),
     ],
     ids=["task", "prompt", "wording"],
@@ -687,7 +687,7 @@ def test_an_adapter_that_a_task_brings_and_that_is_not_there_is_said(tmp_path, m
     task = make_task(adapter=str(tmp_path / "nowhere"))
     with pytest.raises(AdapterError) as error:
         lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path)
-    one_line(error, 'task "echo" brings an adapter', "nowhere", "--adapter none runs without it")
+    one_line(error, 'task "echo" brings an adapter', "nowhere", "adapter='none' runs without it")
 
 
 def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp_path, tiny_folder, own):
@@ -757,10 +757,10 @@ def test_what_cannot_be_merged_is_said_and_leaves_nothing(tmp_path, own, bare, t
     one_line(error, "its own base alone")
     with pytest.raises(AdapterError) as error:
         merge(bare, target)
-    one_line(error, "does not say which model it belongs to; name it with --model")
+    one_line(error, "does not say which model it belongs to; name it with model")
     with pytest.raises(UsageError) as error:
         merge(own, target, trust_remote_code=True)
-    one_line(error, "whose code may run, the adapter's file does not decide; name the model with --model")
+    one_line(error, "the adapter's file does not decide whose code may run; name the model with model")
     with pytest.raises(AdapterError) as error:
         merge(bare, tmp_path / "gpt", model=tiny_folder)
     one_line(error, "gpt: is there already; name another folder")

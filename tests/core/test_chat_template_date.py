@@ -142,7 +142,7 @@ def test_date_is_told_however_a_template_asks(call, told, on_day):
 
 def test_date_that_nothing_tells_is_remarked(tmp_path, caplog):
     lmtasks.run(make_task(), model=FakeModel(whole), output_dir=tmp_path, chat_template_date="2020-02-29")
-    assert "--template-date changes nothing" in caplog.text
+    assert "chat_template_date has no effect" in caplog.text
 
 
 def test_adapter_keeps_its_date(tmp_path, on_day, caplog):

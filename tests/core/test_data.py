@@ -301,7 +301,7 @@ def test_field_without_column_is_refused_with_the_columns_and_the_way_out(tmp_pa
         "document, article, text",
         "the columns are documents, summary",
         'Did you mean "documents"?',
-        "--map document=COLUMN",
+        "columns={'document': 'COLUMN'}",
     )
 
 
@@ -337,7 +337,7 @@ def test_optional_field_may_be_absent_or_empty(tmp_path):
 @pytest.mark.parametrize(("value", "kind"), [(["a"], "a list"), ({"a": "b"}, "an object")])
 def test_list_or_object_where_text_was_expected_is_refused(tmp_path, value, kind):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a"}, {"document": value})
-    assert_refused(lambda: load(path), f"{path}, line 2", 'column "document"', kind, "expected text", "--map")
+    assert_refused(lambda: load(path), f"{path}, line 2", 'column "document"', kind, "expected text", "columns={'FIELD': 'COLUMN'}")
 
 
 def test_other_columns_become_meta_as_text(tmp_path):
@@ -617,7 +617,7 @@ def test_split_of_data_without_splits_is_refused(tmp_path):
 
 def test_splits_of_unusual_names_need_a_choice(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", *split_rows("easy", "hard"))
-    assert_refused(lambda: load(path), str(path), "--split", "easy, hard")
+    assert_refused(lambda: load(path), str(path), "with split", "easy, hard")
     assert documents(load(path, split="hard")) == ["hard 0", "hard 1"]
 
 
@@ -629,7 +629,7 @@ def test_a_row_without_a_split_among_others_with_one_is_refused(tmp_path, limit)
 
 def test_split_that_is_a_number_can_be_asked_for(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "split": 0}, {"document": "b", "split": 1})
-    assert_refused(lambda: load(path), "--split: 0, 1")
+    assert_refused(lambda: load(path), "with split: 0, 1")
     assert documents(load(path, split="1")) == ["b"]
 
 
@@ -826,14 +826,14 @@ def test_too_few_examples_to_show_name_the_setting(tmp_path):
         "demo",
         "4 different examples",
         "5 were asked for",
-        "--num-fewshot",
-        "--fewshot-data",
+        "lower num_fewshot",
+        "with fewshot_data",
     )
 
 
 def test_nothing_to_draw_fewshot_examples_from_is_refused(tmp_path):
     task = make_task(datasets={"demo": DataFile(path=write_jsonl(tmp_path / "demo.jsonl", *split_rows("test")))})
-    assert_refused(lambda: draw(task, load_dataset(task, DataRequest())), "demo", "no other split", "--fewshot-data")
+    assert_refused(lambda: draw(task, load_dataset(task, DataRequest())), "demo", "no other split", "with fewshot_data")
 
 
 # Data from functions

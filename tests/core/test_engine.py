@@ -214,7 +214,7 @@ def test_a_prompt_that_memory_has_no_room_for_is_one_line(model, monkeypatch):
     asked = requests(model, ("",))
     runner = model._engine({None})
     monkeypatch.setattr(runner, "memory_bytes", 20 * runner.bytes_per_token)
-    with pytest.raises(ModelError, match=r"more than the .* MiB that --memory allows") as error:
+    with pytest.raises(ModelError, match=r"more than the .* MiB that memory allows") as error:
         answers(model, asked)
     assert "\n" not in str(error.value)
 

@@ -120,7 +120,7 @@ def test_samples_of_a_run_that_measured_none_are_refused(metric: str, loglikelih
         score_samples([sample((-1.0, 1, 1)), without], find_metrics([metric], no_plugin))
     assert f'metric "{metric}" needs log-likelihoods' in str(caught.value)
     assert 'example "the second"' in str(caught.value)
-    assert "--loglikelihood" in str(caught.value)
+    assert "loglikelihood=True" in str(caught.value)
 
 
 measurements = st.tuples(st.floats(-500, 0), st.integers(1, 60), st.integers(1, 400))

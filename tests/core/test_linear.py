@@ -187,15 +187,15 @@ def test_a_rounded_run_says_so_and_what_it_costs(tmp_path, folder):
 def test_what_cannot_be_rounded_is_refused_in_one_line(folder, monkeypatch):
     with pytest.raises(UsageError, match="quantize must be one of none, int8, not 'int4'"):
         RunOptions(quantize="int4")
-    with pytest.raises(ModelError, match="--quantize int8 goes with --dtype bfloat16 or float32, not with float16"):
+    with pytest.raises(ModelError, match="quantize='int8' goes with dtype bfloat16 or float32, not with float16"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float16", quantize="int8"))
     monkeypatch.setattr(TransformersModel, "engine", "generate")
-    with pytest.raises(ModelError, match=r"--quantize int8: LlamaForCausalLM is answered by transformers' generate"):
+    with pytest.raises(ModelError, match=r"quantize='int8': LlamaForCausalLM is run by transformers' generate"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float32", quantize="int8"))
 
 
 def test_a_cpu_that_cannot_multiply_in_8_bits_says_so(folder, monkeypatch):
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-    with pytest.raises(ModelError, match=r"--quantize int8 is for CPUs that multiply in 8 bits .*; leave it out"):
+    with pytest.raises(ModelError, match=r"quantize='int8' needs a CPU with int8 instructions .*; leave it out"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float32", quantize="int8"))

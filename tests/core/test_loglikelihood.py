@@ -272,7 +272,7 @@ def test_a_reference_that_is_too_long_for_the_model_is_one_clear_error(tmp_path)
         lmtasks.run(make_task([EXAMPLES[0], long]), model=model, output_dir=tmp_path / "runs", loglikelihood=True)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for told in ("room for 0 of 80", "reference of 100 tokens", "--loglikelihood"):
+    for told in ("room for 0 of 80", "reference of 100 tokens", "(loglikelihood)"):
         assert told in message
     assert model.prompts == []
     assert not (tmp_path / "runs").exists()
@@ -368,7 +368,7 @@ def test_likelihoods_that_nobody_measures_are_refused_before_a_model_is_loaded(t
         with pytest.raises(UsageError) as caught:
             lmtasks.run(task, output_dir=tmp_path, **changes)
         assert metric in str(caught.value)
-        assert "--loglikelihood" in str(caught.value)
+        assert "loglikelihood=True" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -478,6 +478,6 @@ def test_a_likelihood_that_is_no_number_ends_the_run_in_plain_words(tmp_path, nu
         def loglikelihood(self, continuations, *, batch_size=None):
             yield [(place, number) for place in range(len(continuations))]
 
-    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try --dtype float32'):
+    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try dtype='float32''):
         model = Overflowing(lambda prompt: "x")
         lmtasks.run(make_task(EXAMPLES), model=model, output_dir=tmp_path, loglikelihood=True)

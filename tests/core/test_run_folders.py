@@ -137,11 +137,11 @@ def test_run_folder_that_cannot_be_is_refused(tmp_path: Path, name: str):
 
 def test_file_in_the_way_of_the_output_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    refused(RunError, tmp_path / "file", tmp_path / "file", "--output-dir")
-    refused(RunError, tmp_path / "file" / "below", "--output-dir")
+    refused(RunError, tmp_path / "file", tmp_path / "file", "output_dir")
+    refused(RunError, tmp_path / "file" / "below", "output_dir")
     (tmp_path / "file").unlink()
     (tmp_path / "file").symlink_to(tmp_path / "nowhere")
-    refused(RunError, tmp_path / "file", "--output-dir")
+    refused(RunError, tmp_path / "file", "output_dir")
 
 
 def unfinished(tmp_path: Path) -> Path:
@@ -177,7 +177,7 @@ def test_unfinished_run_that_cannot_be_written_is_said_and_not_run_anew(
         return honest(file, flags, *rest, **settings)
 
     monkeypatch.setattr(os, "open", refuse)
-    refused(RunError, tmp_path, path, "cannot be continued", error.strerror, "--output-dir")
+    refused(RunError, tmp_path, path, "cannot be continued", error.strerror, "output_dir")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -186,7 +186,7 @@ def test_file_system_that_cannot_lock_is_said_and_leaves_nothing(tmp_path: Path,
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    refused(RunError, tmp_path, "does not appear to support flock", "--output-dir")
+    refused(RunError, tmp_path, "does not appear to support flock", "output_dir")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -184,7 +184,7 @@ def test_damaged_sample_is_not_taken_over(unfinished: Path, change: Any, told: s
     refused(
         RunError,
         lambda: lmtasks.run(make_task(), model=model, output_dir=unfinished.parent),
-        where, told, "remove that line", "--output-dir",
+        where, told, "remove that line", "output_dir",
     )  # fmt: skip
     assert model.prompts == []
     assert (unfinished / "samples.jsonl").read_bytes() == before
@@ -252,7 +252,7 @@ def test_sample_of_another_example_is_not_taken_over(unfinished: Path, change: d
     refused(
         RunError,
         lambda: lmtasks.run(make_task(), model=model, output_dir=unfinished.parent),
-        f"{unfinished / 'samples.jsonl'}, line 2: the {field} of sample", "was edited", "--output-dir",
+        f"{unfinished / 'samples.jsonl'}, line 2: the {field} of sample", "was edited", "output_dir",
     )  # fmt: skip
     assert model.prompts == []
     # As the message says: without that line, its example is answered again.

@@ -329,7 +329,7 @@ def test_a_folder_that_is_no_run_or_of_another_schema_is_refused(tmp_path):
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="--output-dir"):
+    with pytest.raises(RunError, match="another with output_dir"):
         lmtasks.run(make_task(), model=FakeModel(answer), output_dir=tmp_path / "file")
 
 

@@ -556,4 +556,4 @@ def test_a_stated_language_that_fits_is_not_doubted(language: str, reference: st
 def test_a_set_that_is_taken_for_a_mixed_one_is_told(caplog: pytest.LogCaptureFixture):
     english = [sample("x", "The ferry leaves at nine every morning.", index=at) for at in range(3)]
     score_samples([*english, sample("x", "渡轮九点离开港口。", index=3)], [CORE["chrf"]], resamples=0)
-    assert "3 as en, 1 as zh, each scored for itself; --language scores all as one" in caplog.text
+    assert "3 as en, 1 as zh, each scored for itself; language scores all as one" in caplog.text

@@ -201,7 +201,7 @@ def test_what_is_too_long_is_skipped_or_refused_if_that_is_asked_for(tmp_path, t
     assert (len(train.items), train.skipped, train.cut) == (3, 1, 0)
     with pytest.raises(PromptError, match=r'1 of 4 examples are too long.*"long"') as error:
         ready(tiny_folder, files, max_length=200, on_overlong="error")
-    assert "--on-overlong skip or cut" in one_line(error)
+    assert "on_overlong='skip' or on_overlong='cut'" in one_line(error)
 
 
 def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path, tiny_folder, data):
@@ -209,7 +209,7 @@ def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path
     files = {**data, "data": write(tmp_path / "hard.jsonl", [*rows(3), hard])}
     with pytest.raises(PromptError, match='example "hard"') as error:
         ready(tiny_folder, files, max_length=200)
-    assert "--on-overlong skip" in one_line(error)
+    assert "on_overlong='skip'" in one_line(error)
 
 
 def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, data):
@@ -505,13 +505,13 @@ def test_data_that_asks_everything_twice_still_has_something_held_out_or_is_refu
     try:
         plan = divided(tmp_path, [*made, *({**row, "id": f"twin-{row['id']}"} for row in made)])
     except DataError as error:
-        assert "--eval-data" in str(error)
+        assert "eval_data" in str(error)
     else:
         assert plan.evaluation.examples
 
 
 def test_data_that_asks_only_one_thing_cannot_be_divided(tmp_path):
-    with pytest.raises(DataError, match="--eval-data"):
+    with pytest.raises(DataError, match="eval_data"):
         divided(tmp_path, [{**row, "text": "the same"} for row in rows(12)])
 
 
@@ -560,7 +560,7 @@ def test_examples_without_an_answer_cannot_be_learned(tmp_path):
     made = [{name: text for name, text in row.items() if name != "target"} for row in rows(8)]
     with pytest.raises(DataError, match='8 of 8 examples have no answer to learn.*"e0"') as error:
         divided(tmp_path, made)
-    assert "--map references=COLUMN" in one_line(error)
+    assert "columns={'references': 'COLUMN'}" in one_line(error)
 
 
 def test_limits_count_the_first_examples_of_each_part(tmp_path):
@@ -682,7 +682,7 @@ def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_
         patched.setattr(training if step == "place_adapter" else api_training, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    with pytest.raises(TrainingError, match="has not finished; go on with --resume"):
+    with pytest.raises(TrainingError, match="holds an unfinished training; continue with resume=True"):
         train_whole(tiny_folder, files, tmp_path / "adapter")
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
@@ -727,7 +727,7 @@ def test_a_training_goes_on_only_as_it_was_begun(tiny_folder, data, unfinished, 
 
 def test_an_unfinished_training_is_not_begun_anew_by_mistake(tiny_folder, data, unfinished):
     before = contents(unfinished)
-    with pytest.raises(TrainingError, match="has not finished; go on with --resume"):
+    with pytest.raises(TrainingError, match="holds an unfinished training; continue with resume=True"):
         train_whole(tiny_folder, data, unfinished / "adapter")
     assert contents(unfinished) == before
 
@@ -968,7 +968,7 @@ def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint
     files = {**data, "output_dir": tmp_path / "runs"}
     with pytest.raises(TrainingError, match="no longer a number at step 6") as error:
         train_whole(tiny_folder, files, tmp_path / "adapter", validation=validation)
-    assert "--learning-rate" in one_line(error)
+    assert "learning_rate" in one_line(error)
     kept = checkpoints(tmp_path / "adapter" / "training")
     assert max(kept) == 5
     assert all(finite(path) for path in kept.values())
@@ -1008,7 +1008,7 @@ def test_a_full_disk_costs_no_checkpoint_that_stands(tmp_path, tiny_folder, data
         patched.setattr(PeftModel, "save_pretrained", save)
         with pytest.raises(TrainingError, match="checkpoint-6: the checkpoint cannot be written") as error:
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    assert "--resume" in one_line(error)
+    assert "resume=True" in one_line(error)
     work = tmp_path / "adapter" / "training"
     assert max(checkpoints(work)) == 4
     assert not list(work.glob(".*.part"))
@@ -1038,7 +1038,7 @@ def test_a_disk_that_is_full_behind_the_last_step_costs_nothing_either(
         patched.setattr(shutil, "copyfile", copy)
         with pytest.raises(TrainingError, match="No space left on device") as error:
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    assert "--resume" in one_line(error)
+    assert "resume=True" in one_line(error)
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
     assert len(list((tmp_path / "runs").iterdir())) == 2  # before and after, each scored once

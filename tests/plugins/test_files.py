@@ -140,7 +140,7 @@ def test_a_plugin_that_is_switched_off_is_not_loaded(monkeypatch):
     monkeypatch.setenv(DISABLED, "titles, qa,not-there")
     registry = Registry()
     assert {"titles", "qa"} == set(registry.disabled)
-    with pytest.raises(PluginError, match='"titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'):
+    with pytest.raises(PluginError, match='"titles" is disabled by --no-plugin or LMTASKS_DISABLE_PLUGINS'):
         registry.task("titles")
     assert "titles" not in {plugin.found.name for plugin in registry.load_all()[0]}
     assert registry.task("summarization")

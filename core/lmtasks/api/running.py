@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtasks.data import DataRequest, Dataset, load_dataset, load_fewshot
-from lmtasks.errors import AdapterError, UsageError, unknown_name
+from lmtasks.errors import AdapterError, UsageError, option, unknown_name
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.models import DEFAULT
 from lmtasks.models.adapter_files import find_adapter
@@ -165,7 +165,7 @@ def plan_run(task: str | Task, options: RunOptions, *, dataset: Dataset | None =
     named = [*(options.metrics or found.metrics), *(LIKELIHOOD if options.loglikelihood else ())]
     metrics = find_metrics(named, registry.metric)
     if not options.loglikelihood and any(metric.name in LIKELIHOOD for metric in metrics):
-        raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured only by a run with --loglikelihood")
+        raise UsageError(f"{' and '.join(LIKELIHOOD)} are measured only by a run with {option('loglikelihood', True)}")
     generation = options.generation(found.generation)
     request = DataRequest(
         data=options.data,
@@ -322,7 +322,9 @@ def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
     try:
         return AdapterChoice(find_adapter(task.adapter or ""), bundled=True)
     except AdapterError as error:
-        raise AdapterError(f'task "{task.name}" brings an adapter: {error}; --adapter none runs without it') from error
+        raise AdapterError(
+            f'task "{task.name}" brings an adapter: {error}; {option("adapter", "none")} runs without it'
+        ) from error
 
 
 def _check_prompt(task: Task, prompt: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmtasks.api.running import LIKELIHOOD, RUN_OPTION, loaded_model, plan_run, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
-from lmtasks.errors import LmtasksError, RunError, UsageError
+from lmtasks.errors import LmtasksError, RunError, UsageError, option
 from lmtasks.metrics import find_metrics
 from lmtasks.metrics.evaluate_bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
@@ -70,19 +70,23 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
         run = target if isinstance(target, Run) else _run_to_score(target)
         for name in ("data", "split", "limit", "references", "columns", "language", "output_dir"):
             if getattr(options, name):
-                flag = "map" if name == "columns" else name.replace("_", "-")
-                raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
+                raise UsageError(
+                    f"{option(name)} does not go with a run, which has its own data; it goes with"
+                    f" {option('predictions')}"
+                )
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
         return score_run(run, metrics_of_runs([run], options.metrics, registry), options, failures)
     if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
-        raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
+        raise UsageError(f"{option('predictions')}: outputs for a task, not for a run, which has its own")
     if options.output_dir is not None:
         user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD for metric in metrics):
-        raise UsageError("log-likelihoods need a model: they are measured by a run with --loglikelihood")
+        raise UsageError(
+            f"log-likelihoods need a model: they are measured by a run with {option('loglikelihood', True)}"
+        )
     request = DataRequest(
         data=options.data,
         split=options.split,
@@ -93,7 +97,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions, failures: li
     )
     dataset = load_dataset(found, request)
     if not any(example.references for example in dataset.examples):
-        raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
+        raise UsageError(f"{dataset.name} has no references to score against; give them with {option('references')}")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
     return score_predictions(
@@ -197,11 +201,13 @@ def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
 def _check_numbers(resamples: int, trials: int, seed: int) -> None:
     for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
         if not isinstance(number, int) or number < least:
-            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
+            raise UsageError(f"{option(name)} must be a whole number of at least {least}, not {number!r}")
 
 
 def _run_to_score(target: str | Path | Task) -> Run:
     if isinstance(target, Task) or not user_path(target, "run folder").is_dir():
         name = target.name if isinstance(target, Task) else target
-        raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
+        raise UsageError(
+            f'"{name}" is not a run folder; if it is a task, name the file of its outputs with {option("predictions")}'
+        )
     return Run(target)

@@ -18,7 +18,7 @@ from lmtasks.backends.hf_generate import HFGenerateRunner
 from lmtasks.backends.native.engine import MOST_MEASURED, MOST_SEQUENCES, Engine
 from lmtasks.backends.native.multi_lora import Routes, is_routable
 from lmtasks.backends.native.prepare import Layout, Trial, engine_copy
-from lmtasks.errors import AdapterError, ModelError, PromptError
+from lmtasks.errors import AdapterError, ModelError, PromptError, option
 from lmtasks.kernels.calibration import CALIBRATION_TEXTS
 from lmtasks.kernels.linear import supports_int8
 from lmtasks.kernels.memory import advise_pageout
@@ -68,15 +68,17 @@ class TransformersModel:
         self._padded = HFGenerateRunner(loaded, self._adapted)
         if quantize != "none" and not supports_int8(loaded.module.device):
             raise ModelError(
-                f"--quantize {quantize} is for CPUs that multiply in 8 bits (AVX512-VNNI or AMX), with a torch that has"
-                f" oneDNN; leave it out on this one ({loaded.info.device})"
+                f"{option('quantize', quantize)} needs a CPU with int8 instructions (AVX512-VNNI or AMX), and a torch"
+                f" with oneDNN; leave it out on this one ({loaded.info.device})"
             )
         if quantize != "none" and loaded.info.dtype == "float16":
-            raise ModelError(f"--quantize {quantize} goes with --dtype bfloat16 or float32, not with float16")
+            raise ModelError(
+                f"{option('quantize', quantize)} goes with {option('dtype')} bfloat16 or float32, not with float16"
+            )
         if quantize != "none" and self.engine != "slots":
             raise ModelError(
-                f"--quantize {quantize}: {loaded.info.architecture} is answered by transformers' generate, which does"
-                " not round; leave it out"
+                f"{option('quantize', quantize)}: {loaded.info.architecture} is run by transformers' generate, which"
+                " does not quantize; leave it out"
             )
 
     @property
@@ -190,7 +192,7 @@ class TransformersModel:
         sources = [self._adapters[adapter][0].source for adapter in adapters if adapter is not None]
         beside = f" with {' and '.join(sorted(sources))}" if sources else ""
         dtype = self.info.dtype
-        way_out = "it overflows, or its weights are damaged: try --dtype float32"
+        way_out = f"it overflows, or its weights are damaged: try {option('dtype', 'float32')}"
         if dtype == "float32":
             way_out = "its weights are damaged, or too large: fetch or save it again"
         return ModelError(f"{self.info.name}{beside} computes logits that are NaN or infinite in {dtype}; {way_out}")
@@ -277,8 +279,9 @@ class TransformersModel:
             advise_pageout(weight)
         if not self._rounding.change <= MUCH:  # or no number at all
             log.warning(
-                "rounding to int8 raises the perplexity of prompts by %.0f%%: this model is better without --quantize",
+                "int8 quantization raises the perplexity of prompts by %.0f%%: this model is better without %s",
                 100 * self._rounding.change,
+                option("quantize"),
             )
 
     @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmtasks.cli import options
+from lmtasks.cli.flags import flag
 from lmtasks.cli.results import compared_lines, signature_lines
 from lmtasks.cli.terminal import progress, say
 from lmtasks.escaping import one_line
@@ -142,8 +143,7 @@ def _refuse_run_options() -> None:
     for name in context.params:
         given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
         if given and name not in OF_COMPARISONS:
-            flag = "--map" if name == "columns" else f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{flag} belongs to runs that are still to be made: see --adapter")
+            raise click.UsageError(f"{flag(name)} belongs to runs that are still to be made: see --adapter")
 
 
 def _as_json(comparison: Comparison) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from importlib.metadata import version
 
 import click
 
+from lmtasks.cli.flags import flag
 from lmtasks.cli.streams import standard_streams
 from lmtasks.cli.terminal import FAILED, message, print_errors, say
-from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
+from lmtasks.errors import LmtasksError, UnknownNameError, UsageError, spell_options
 
 COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0: fine; 1: failed; 2: wrong usage, unknown names included; 3: a gate was not met; 130: interrupted.
     """
-    with standard_streams():
+    with standard_streams(), spell_options(flag):
         sys.exit(_run(arguments))
 
 

@@ -9,14 +9,13 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
+from lmtasks.cli.flags import flag
 from lmtasks.cli.results import examples, score_lines, warnings_line
 from lmtasks.cli.terminal import FAILED, print_errors, progress, say
 from lmtasks.errors import LmtasksError
 from lmtasks.escaping import one_line
 
 OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "parameters", "metrics", "fewshot_data", "adapter")
-
-FLAGS = {"columns": "--map", "parameters": "--set"}
 
 
 @click.command("run")
@@ -48,9 +47,8 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     if len(tasks) > 1:
         given = [name for name in OF_ONE_TASK if settings[name]]
         if given:
-            flag = FLAGS.get(given[0], f"--{given[0].replace('_', '-')}")
             instead = "write TASK=ADAPTER" if given[0] == "adapter" else "with several, each takes its own"
-            raise click.UsageError(f"{flag} belongs to one task: {instead}")
+            raise click.UsageError(f"{flag(given[0])} belongs to one task: {instead}")
     named = [(name, adapter or None) for name, _, adapter in (task.partition("=") for task in tasks)]
     if settings["adapter"] and named[0][1]:
         raise click.UsageError(f"the adapter is named twice: {named[0][1]} and --adapter {settings['adapter']}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.errors import UsageError, keyword, spell_options, unknown_name
 
 if TYPE_CHECKING:
     from lmtasks.training import TrainOptions
@@ -36,11 +36,12 @@ def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[Tr
     model = settings.pop("model", None)
     if model is not None and not isinstance(model, str):
         raise UsageError(f"{config}: model must be a name or a path, not {model!r}")
-    try:
+    if config is None:
         return TrainOptions(**settings), model
+    try:
+        with spell_options(keyword):  # as the file has them
+            return TrainOptions(**settings), model
     except UsageError as error:
-        if config is None:
-            raise
         raise UsageError(f"{error} (see {config})") from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmtasks.data.rows import Row
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, option
 from lmtasks.task import Task
 
 REFERENCES = ("references", "reference", "target")
@@ -53,7 +53,7 @@ def choose_column(rows: Sequence[Row], meaning: str, known: Sequence[str]) -> st
     if found is None:
         raise DataError(
             f'{_origin(rows)}: no column "{meaning}" (looked for {", ".join(known)}); {_columns_hint(present, meaning)}'
-            f" Name it with --map {meaning}=COLUMN"
+            f" Name it with {option('columns', {meaning: 'COLUMN'})}"
         )
     return found
 
@@ -99,7 +99,7 @@ def choose_columns(
         elif field.required and require_inputs:
             raise DataError(
                 f'{rows[0].where}: no field "{name}" (looked for {", ".join(known)}); {_columns_hint(present, name)}'
-                f" Name its column with --map {name}=COLUMN"
+                f" Name its column with {option('columns', {name: 'COLUMN'})}"
             )
     listed = single = None
     if "references" in mapping:

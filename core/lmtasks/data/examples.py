@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from lmtasks.data.columns import Columns, lookup
 from lmtasks.data.rows import Row
 from lmtasks.data.values import Unreadable, as_text, kind
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, option
 from lmtasks.languages import primary
 from lmtasks.task import Example, Task
 
@@ -110,7 +110,8 @@ def text_of(row: Row, column: str) -> str | None:
     text = as_text(value)
     if text is None:
         raise DataError(
-            f'{row.where}: column "{column}" holds {kind(value)}, expected text; name another with --map FIELD=COLUMN'
+            f'{row.where}: column "{column}" holds {kind(value)}, expected text; name another with'
+            f" {option('columns', {'FIELD': 'COLUMN'})}"
         )
     return text
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lmtasks.data.examples import right_answers
 from lmtasks.data.request import DataRequest, NoSplitError
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, option
 from lmtasks.isolation import guarded_call
 from lmtasks.task import DataFunction, Example, Task
 from lmtasks.text_utils import as_utf8, is_blank
@@ -22,7 +22,9 @@ def read_function(task: Task, name: str, source: DataFunction, request: DataRequ
         NoSplitError: it has none of the splits.
     """
     if request.columns and not request.ignore_unknown_columns:
-        raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
+        raise DataError(
+            f'{name}: {option("columns")} renames columns, but this set of task "{task.name}" is made by its plugin'
+        )
     for split in [request.split] if request.split else request.prefer:
         examples = _checked(task, name, source, split, request.limit)
         if examples:

@@ -17,7 +17,7 @@ from lmtasks.data.list_literals import JSON_OBJECT, refuse_printed, warn_of_list
 from lmtasks.data.request import DataRequest, Dataset, NoSplitError
 from lmtasks.data.rows import Row
 from lmtasks.data.values import as_text, kind
-from lmtasks.errors import DataError, unknown_name
+from lmtasks.errors import DataError, option, unknown_name
 from lmtasks.paths import user_path
 from lmtasks.task import DataFile, DataSource, HubDataset, Task
 
@@ -117,7 +117,7 @@ def _choose_split(name: str, splits: Sequence[str], request: DataRequest) -> str
     if wanted is None:
         wanted = next((split for split in request.prefer if split in splits), None)
         if wanted is None:
-            raise NoSplitError(f"{name}: choose one of its splits with --split: {', '.join(splits)}")
+            raise NoSplitError(f"{name}: choose one of its splits with {option('split')}: {', '.join(splits)}")
     elif wanted not in splits:
         raise no_split(name, wanted, splits)
     return wanted

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lmtasks.errors import MetricError, unknown_name
+from lmtasks.errors import MetricError, option, unknown_name
 from lmtasks.isolation import shortened
 from lmtasks.metrics.answers import EXACT_MATCH, TOKEN_F1
 from lmtasks.metrics.evaluate_bridge import PREFIX, EvaluateMetric
@@ -91,12 +90,12 @@ def metrics_in_file(names: Sequence[str], where: Callable[[int], str]) -> list[s
         names: as they stand in the file.
         where: returns the place of a name, by its index, for messages: the file, and the line if it is known.
     """
-    asked = shlex.quote(",".join(names))
+    asked = shortened(option("metrics", names))
     return [
         ModuleInFile(
             name,
             f"{where(index)}: {shortened(name)} is a module of Python code, which is never loaded because a file names"
-            f" it; if you trust it, name it yourself: --metrics {shortened(asked)}",
+            f" it; if you trust it, name it yourself: {asked}",
         )
         if name.startswith(PREFIX)
         else name

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from lmtasks.errors import AdapterError
+from lmtasks.errors import AdapterError, option
 from lmtasks.models.adapter_record import AdapterUseRecord
 from lmtasks.models.info import ModelInfo
 from lmtasks.paths import user_path
@@ -129,7 +129,11 @@ def _fetch(source: str, repository: str, revision: str | None) -> Path:
 
 def _read(source: str, path: Path) -> Adapter:
     if not (path / CONFIG).is_file():
-        unfinished = " (its training has not finished: go on with --resume)" if (path / "training").is_dir() else ""
+        unfinished = (
+            f" (its training has not finished: continue with {option('resume', True)})"
+            if (path / "training").is_dir()
+            else ""
+        )
         raise AdapterError(f"{path}: no adapter folder, it has no {CONFIG}{unfinished}")
     if not (path / WEIGHTS).is_file():
         raise AdapterError(

@@ -160,7 +160,7 @@ class Registry:
         if name in self._broken:
             raise self._broken[name]
         if name in self.disabled and name not in self.found:
-            raise PluginError(f'plugin "{name}" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS')
+            raise PluginError(f'plugin "{name}" is disabled by --no-plugin or LMTASKS_DISABLE_PLUGINS')
         if name not in self.found:
             raise unknown_name("plugin", name, self.found)
         plugins = self.found[name]
@@ -198,7 +198,7 @@ class Registry:
         self._refuse_broken_files()
         plugin = self._add_file(Path(name))
         if not plugin.tasks:
-            raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin")
+            raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin or LMTASKS_PLUGINS")
         return next(iter(plugin.tasks.values())), plugin
 
     def task_of_plugin(self, name: str) -> tuple[Task, LoadedPlugin]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import filelock
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.paths import user_path
 from lmtasks.runs.folder import RECORD, OtherVersionError, read_record
 
@@ -57,7 +57,7 @@ def acquire_run_folder(
             except (OSError, NotImplementedError) as error:
                 raise RunError(
                     f"{path}: the unfinished run in it cannot be continued ({error}); mend that, or choose another"
-                    " --output-dir"
+                    f" {option('output_dir')}"
                 ) from error
             # Whoever held the lock until now may have finished the run since we looked.
             before = _read(path)
@@ -69,7 +69,7 @@ def acquire_run_folder(
             before = None
     except (OSError, NotImplementedError) as error:  # filelock raises the latter where a file system cannot lock
         raise RunError(
-            f"{parent}: cannot write run folders here ({error}); choose another with --output-dir"
+            f"{parent}: cannot write run folders here ({error}); choose another with {option('output_dir')}"
         ) from error
     try:
         yield path, before

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lmtasks.backends import LanguageModel
+from lmtasks.errors import option
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.prompts import Renderer
 from lmtasks.task import Task
@@ -52,10 +53,11 @@ def attach_for_run(
         log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
     elif trained["name"] != renderer.name:
         log.warning(
-            '%s was trained with the prompt "%s", and is asked with "%s": see --prompt',
+            '%s was trained with the prompt "%s", and is used with "%s": see %s',
             adapter.source,
             trained["name"],
             renderer.name,
+            option("prompt"),
         )
     elif trained["sha256"] != renderer.fingerprint():
         log.warning(

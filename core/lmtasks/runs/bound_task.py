@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.models.info import ModelInfo
 from lmtasks.prompts import Renderer
 from lmtasks.prompts.chat_template import Tokenizer
@@ -80,7 +80,7 @@ def make_renderer(
         template_date=stated_date(options, choice, model),
     )
     if options.chat_template_date and not (renderer.template and renderer.template.day):
-        log.warning("the model's chat template tells no date, so that --template-date changes nothing")
+        log.warning("the model's chat template shows no date; %s has no effect", option("chat_template_date"))
     return renderer
 
 

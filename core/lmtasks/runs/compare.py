@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.isolation import guarded_call
 from lmtasks.metrics import MetricResult, measure_outputs, measure_samples
 from lmtasks.metrics.statistics import (
@@ -241,7 +241,9 @@ def _refuse_other_data(first: Run, ours: Sequence[Sample], second: Run, theirs: 
                 )
         if (a.finish == "skipped") != (b.finish == "skipped"):
             skipping = first if a.finish == "skipped" else second
-            raise RunError(f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use --on-overlong cut')
+            raise RunError(
+                f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use {option("on_overlong", "cut")}'
+            )
 
 
 def _short(value: object) -> str:
@@ -264,7 +266,7 @@ def _refuse_other_signatures(
                 if key in own and key in signatures[0] and own[key] != signatures[0][key]:
                     raise RunError(
                         f"{runs[0].path} and {run.path} cannot be compared by {key[0]}, which is scored differently:"
-                        f" {signatures[0][key]} and {own[key]}; name the metrics to compare with --metrics"
+                        f" {signatures[0][key]} and {own[key]}; name the metrics to compare with {option('metrics')}"
                     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from lmtasks.errors import RunError, UnknownNameError
+from lmtasks.errors import RunError, UnknownNameError, option
 from lmtasks.metrics import find_metrics, metrics_in_file
 from lmtasks.plugins import Registry
 from lmtasks.runs.folder import RECORD, Run
@@ -35,17 +35,17 @@ def metrics_of_runs(runs: Sequence[Run], asked: Sequence[str] | None, registry: 
     common = [name for name in recorded[0] if all(name in others for others in recorded)]
     left_out = sorted({name for own in recorded for name in own} - set(common))
     if left_out and common:
-        log.warning("not all runs were scored with %s; name metrics with --metrics", ", ".join(left_out))
+        log.warning("not all runs were scored with %s; name metrics with %s", ", ".join(left_out), option("metrics"))
     if not common and len(runs) == 1:
-        raise RunError(f"{runs[0].path}: it was scored with no metric; name some with --metrics")
+        raise RunError(f"{runs[0].path}: it was scored with no metric; name some with {option('metrics')}")
     if not common:
         used = "; ".join(f"{run.path}: {', '.join(own) or 'none'}" for run, own in zip(runs, recorded, strict=True))
-        raise RunError(f"no metric in common ({used}); name some with --metrics, and all are scored alike")
+        raise RunError(f"no metric in common ({used}); name some with {option('metrics')}")
     try:
         return find_metrics(metrics_in_file(common, lambda _: str(runs[0].path / RECORD)), registry.metric)
     except UnknownNameError as error:
         raise UnknownNameError(
-            f"{runs[0].path}: {error} The run was scored from Python; name others with --metrics"
+            f"{runs[0].path}: {error} The run was scored from Python; name others with {option('metrics')}"
         ) from error
 
 

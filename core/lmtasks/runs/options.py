@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, get_args
 
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.errors import UsageError, option, unknown_name
 from lmtasks.languages import states_language
 from lmtasks.models.info import Device, Dtype, Quantize
 from lmtasks.prompts import OnOverlong
@@ -93,22 +93,25 @@ class RunOptions:
         for name in ("temperature", "top_p", "repetition_penalty"):
             if (number := getattr(self, name)) is not None:
                 if not isinstance(number, (int, float)):
-                    raise UsageError(f"{name} must be a number, not {number!r}")
+                    raise UsageError(f"{option(name)} must be a number, not {number!r}")
                 object.__setattr__(self, name, float(number))
         check_counts(self, limit=1, batch_size=1, num_fewshot=0, seed=-LIMIT)
         check_paths(self, "data", "fewshot_data", "adapter", "output_dir")
         if self.output_dir is None:
-            raise UsageError("output_dir must be a name or a path, not None")
+            raise UsageError(f"{option('output_dir')} must be a name or a path, not None")
         choices = {"on_overlong": OnOverlong, "device": Device, "dtype": Dtype, "quantize": Quantize}
         for name, choice in choices.items():
             if getattr(self, name) not in get_args(choice):
-                raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
+                choices_text, given = ", ".join(get_args(choice)), getattr(self, name)
+                raise UsageError(f"{option(name)} must be one of {choices_text}, not {given!r}")
         if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float)) or not 0 < self.memory < math.inf:
-            raise UsageError(f"memory must be a number of GiB above 0, not {self.memory!r}")
+            raise UsageError(f"{option('memory')} must be a number of GiB above 0, not {self.memory!r}")
         check_language(self.language)
         check_chat_template(self.chat_template_kwargs, self.chat_template_date)
         if self.fewshot_data is not None and not self.num_fewshot:
-            raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
+            raise UsageError(
+                f"{option('fewshot_data')} needs {option('num_fewshot')}: how many of its examples should prompts show?"
+            )
 
     def generation(self, task_default: Generation) -> Generation:
         """Return the task's way to draw completions, with what these options say otherwise.
@@ -127,7 +130,8 @@ class RunOptions:
         try:
             return replace(task_default, **asked)
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            name, _, problem = str(error).partition(" ")
+            raise UsageError(f"{option(name)} {problem}") from error
 
 
 def with_changes(options: Options, changes: Mapping[str, object], kind: str) -> Options:
@@ -159,7 +163,7 @@ def check_counts(options: object, **least: int) -> None:
         value = getattr(options, name)
         if value is not None and (not isinstance(value, int) or not number <= value < LIMIT):
             most = "" if not isinstance(value, int) or value < LIMIT else " and below 2**63"
-            raise UsageError(f"{name} must be a whole number of at least {number}{most}, not {value!r}")
+            raise UsageError(f"{option(name)} must be a whole number of at least {number}{most}, not {value!r}")
 
 
 def check_paths(options: object, *names: str) -> None:
@@ -171,7 +175,7 @@ def check_paths(options: object, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if not isinstance(value, (str, Path, NoneType)):
-            raise UsageError(f"{name} must be a name or a path, not {type(value).__name__}")
+            raise UsageError(f"{option(name)} must be a name or a path, not {type(value).__name__}")
 
 
 def check_chat_template(kwargs: object, day: object) -> None:
@@ -182,17 +186,20 @@ def check_chat_template(kwargs: object, day: object) -> None:
     """
     plain = (str, int, float, bool, NoneType)
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise UsageError(f"chat_template_kwargs must be values by name, not {kwargs!r}")
+        raise UsageError(f"{option('chat_template_kwargs')} must be values by name, not {kwargs!r}")
     for name, value in kwargs.items():
         if not isinstance(value, plain) or (isinstance(value, float) and not math.isfinite(value)):
-            raise UsageError(f"chat_template_kwargs: {name} must be text, a number, true, false or null, not {value!r}")
+            raise UsageError(
+                f"{option('chat_template_kwargs')}: {name} must be text, a number, true, false or null, not {value!r}"
+            )
         if name in THINKING_OFF and not isinstance(value, bool):
-            raise UsageError(f"chat_template_kwargs: {name} must be true or false, not {value!r}")
+            raise UsageError(f"{option('chat_template_kwargs')}: {name} must be true or false, not {value!r}")
     if day is not None:
         try:
             date.fromisoformat(str(day))
         except ValueError:
-            raise UsageError(f'chat_template_date must be a date such as "2026-11-28", not {day!r}') from None
+            name = option("chat_template_date")
+            raise UsageError(f'{name} must be a date such as "2026-11-28", not {day!r}') from None
 
 
 def check_language(language: str | None) -> None:
@@ -202,4 +209,4 @@ def check_language(language: str | None) -> None:
         UsageError: says what is expected.
     """
     if language is not None and not states_language(language):
-        raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{language}"')
+        raise UsageError(f'{option("language")} must be a BCP 47 tag such as "zh" or "pt-BR", not "{language}"')

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from lmtasks.backends import LanguageModel
 from lmtasks.data import Dataset, FewShot
-from lmtasks.errors import PromptError
+from lmtasks.errors import PromptError, option
 from lmtasks.languages import primary
 from lmtasks.metrics import language_of
 from lmtasks.models.adapter_files import Adapter
@@ -94,12 +94,12 @@ def render_prompts(
             prompts.append(None)
             beside = ""
             if own_room != room:
-                beside = f" of {context} beside a reference of {longest} tokens (--loglikelihood)"
+                beside = f" of {context} beside a reference of {longest} tokens ({option('loglikelihood')})"
             overlong.append(OverlongPromptError(f"{error}{beside}"))
     if overlong and plan.options.on_overlong != "skip":
-        ways = "skip" if plan.options.on_overlong == "cut" else "cut or --on-overlong skip"
+        ways = " or ".join(option("on_overlong", way) for way in ("cut", "skip") if way != plan.options.on_overlong)
         raise PromptError(
-            f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use --on-overlong"
+            f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use"
             f" {ways}, fewer few-shot examples, or a model with a longer context"
         )
     return prompts

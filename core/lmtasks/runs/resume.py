@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line
 from lmtasks.runs.samples import new_sample, with_prediction
 from lmtasks.task import Sample
 
-WAYS_OUT = (
-    "remove that line and its example is answered again, or remove the folder, or choose another with --output-dir"
-)
+
+def _remedy() -> str:
+    return (
+        "remove that line to generate its example again, or remove the folder, or choose another with"
+        f" {option('output_dir')}"
+    )
 
 
 def take_over(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) -> set[str]:
@@ -37,12 +40,12 @@ def take_over(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) 
     try:
         lines = numbered_samples(path, count=len(prompts))
     except RunError as error:
-        raise RunError(f"{error}; {WAYS_OUT}") from error
+        raise RunError(f"{error}; {_remedy()}") from error
     for number, sample in lines:
         if name := _foreign_field(plan, prompts[sample.index], sample):
             raise RunError(
                 f'{path / SAMPLES}, line {number}: the {name} of sample "{sample.id}" is not that of example'
-                f" {sample.index} of the data, so the file was edited; {WAYS_OUT}"
+                f" {sample.index} of the data, so the file was edited; {_remedy()}"
             )
     samples = [sample for _, sample in lines]
     ours = [_read_again(plan, sample) for sample in samples]

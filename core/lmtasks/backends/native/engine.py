@@ -26,7 +26,7 @@ from lmtasks.backends.native.sequence import (
 )
 from lmtasks.backends.sampling import choose, own_generator
 from lmtasks.backends.stopping import StopCheck, completion, decode, streamed
-from lmtasks.errors import ModelError
+from lmtasks.errors import ModelError, option
 from lmtasks.models.adapter_files import adapter_name
 
 ROW_TOKENS = 2048
@@ -172,7 +172,7 @@ class Engine:
                 need = waiting[0].need + waiting[0].base
                 raise ModelError(
                     f"keys and values of {need} tokens take {need * budget.bytes_per_token / 2**20:.0f} MiB, more than"
-                    f" the {budget.bytes / 2**20:.0f} MiB that --memory allows"
+                    f" the {budget.bytes / 2**20:.0f} MiB that {option('memory')} allows"
                 )
 
     def _give_slot(self, sequence: Growing, alike: int, budget: Budget) -> bool:

@@ -13,7 +13,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 from safetensors import SafetensorError
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.models.adapter_files import CONFIG, WEIGHTS
 from lmtasks.shape import AtLeast, check_shape
 
@@ -141,7 +141,7 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
-            " Make room and go on with --resume"
+            f" Make room and continue with {option('resume', True)}"
         ) from error
 
 

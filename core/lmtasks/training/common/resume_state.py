@@ -12,7 +12,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import filelock
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.files import write_whole
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.models.adapter_record import AdapterRecord
@@ -73,7 +73,9 @@ class ResumeState:
             shutil.copyfile(file, aside)
             os.replace(aside, self.adapter / file.name)
         except OSError as error:
-            raise TrainingError(f"{self.adapter}: cannot be written ({error}); go on with --resume") from error
+            raise TrainingError(
+                f"{self.adapter}: cannot be written ({error}); continue with {option('resume', True)}"
+            ) from error
 
     def remove(self) -> None:
         """Remove all that only an unfinished training needs."""
@@ -114,12 +116,14 @@ def check_target(adapter: Path, *, resume: bool) -> None:
     if can_resume(adapter):
         if not resume:
             raise TrainingError(
-                f"{adapter}: holds a training that has not finished; go on with --resume, or name another"
+                f"{adapter}: holds an unfinished training; continue with {option('resume', True)}, or name another"
             )
     elif (adapter / RECORD).is_file():
-        raise TrainingError(f"{adapter}: holds a finished adapter; name another folder with -o")
+        raise TrainingError(f"{adapter}: holds a finished adapter; name another folder with {option('output')}")
     elif adapter.is_dir() and any(path.name != FOLDER for path in adapter.iterdir()):
-        raise TrainingError(f"{adapter}: is not empty and no adapter of lmtasks; name another folder with -o")
+        raise TrainingError(
+            f"{adapter}: is not empty and no adapter of lmtasks; name another folder with {option('output')}"
+        )
     elif resume:
         raise TrainingError(f"{adapter}: nothing to resume, it holds no unfinished training")
 
@@ -144,7 +148,9 @@ def working_in(adapter: Path, decisive: Mapping[str, Any], *, steps: int) -> Ite
     except filelock.Timeout:
         raise TrainingError(f"{adapter}: another process trains in this folder") from None
     except (OSError, NotImplementedError) as error:  # filelock raises the latter where a file system cannot lock
-        raise TrainingError(f"{adapter}: cannot be written ({error}); name another folder with -o") from error
+        raise TrainingError(
+            f"{adapter}: cannot be written ({error}); name another folder with {option('output')}"
+        ) from error
     try:
         # As it is read back, so that tuples and lists compare.
         wanted = json.loads(json.dumps(decisive))

@@ -14,7 +14,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
-from lmtasks.errors import TrainingError, UsageError
+from lmtasks.errors import TrainingError, UsageError, option
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
 from lmtasks.training.common.packing import packed_attention
@@ -121,8 +121,8 @@ def report_oom() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            "a step needs more memory than the device has; use --gradient-accumulation with a higher number,"
-            " --gradient-checkpointing, or a smaller --max-length"
+            f"a step needs more memory than the device has; use a higher {option('gradient_accumulation')},"
+            f" {option('gradient_checkpointing', True)} or a smaller {option('max_length')}"
         ) from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.models.info import Device, Dtype
 from lmtasks.prompts import OnOverlong
 from lmtasks.runs.options import RunOptions, check_chat_template, check_counts, check_language, check_paths
@@ -128,10 +128,10 @@ class TrainOptions:
         for name, least in LEAST.items():
             value = getattr(self, name)
             if isinstance(value, int) and abs(value) >= 2**63:  # too long to be printed, it may be
-                raise UsageError(f"{name} must be a whole number of at least {least} and below 2**63")
+                raise UsageError(f"{option(name)} must be a whole number of at least {least} and below 2**63")
         check_counts(self, **LEAST)
         if self.seed >= 2**32:  # numpy's limit
-            raise UsageError(f"seed must be below {2**32}, not {self.seed}")
+            raise UsageError(f"{option('seed')} must be below {2**32}, not {self.seed}")
         check_paths(self, "data", "eval_data", "output_dir")
         check_language(self.language)
         check_chat_template(self.chat_template_kwargs, self.chat_template_date)
@@ -157,18 +157,21 @@ class TrainOptions:
             ("dtype", Dtype),
         ):
             if getattr(self, name) not in get_args(choice):
-                raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
+                choices_text, given = ", ".join(get_args(choice)), getattr(self, name)
+                raise UsageError(f"{option(name)} must be one of {choices_text}, not {given!r}")
         for name in ("rslora", "dora", "gradient_checkpointing", "trust_remote_code"):
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}")
+                raise UsageError(f"{option(name)} must be true or false, not {getattr(self, name)!r}")
         if not self.target_modules:
-            raise UsageError('target_modules must name a layer, or "all-linear"')
+            raise UsageError(f'{option("target_modules")} must name a layer, or "all-linear"')
         if self.dtype == "float16":
-            raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
+            raise UsageError(f"{option('dtype')} float16 overflows in training; use bfloat16 or float32")
         if self.epochs is not None and self.max_steps is not None:
-            raise UsageError("epochs and max_steps contradict each other: give one of them")
+            raise UsageError(f"{option('epochs')} and {option('max_steps')} exclude each other: give one of them")
         if self.early_stopping is not None and self.validation == 0:
-            raise UsageError("early_stopping needs validation examples: give validation more than 0")
+            raise UsageError(
+                f"{option('early_stopping')} needs validation examples: set {option('validation')} above 0"
+            )
 
     def _check_number(self, name: str, low: float, high: float, *, open_low: bool = False) -> None:
         value = getattr(self, name)
@@ -180,7 +183,7 @@ class TrainOptions:
             most = f" and at most {high:g}" if math.isfinite(high) else ""
             # A whole number may be too long to be printed.
             given = "" if isinstance(value, int) and abs(value) >= 2**63 else f", not {value!r}"
-            raise UsageError(f"{name} must be a number of {more} {low:g}{most}{given}")
+            raise UsageError(f"{option(name)} must be a number of {more} {low:g}{most}{given}")
         object.__setattr__(self, name, float(value))
 
     @property
