@@ -261,7 +261,7 @@ WRONG = [
     (["run", "qa", "--output-dir", "a file"], "--output-dir"),
     (["run", "qa", "--top-p", "0.9"], "temperature"),
     (["run", "qa", "--temperature", "nan"], "temperature"),
-    (["run", "qa", "--fewshot-data", "x.jsonl"], "num_fewshot"),
+    (["run", "qa", "--fewshot-data", "x.jsonl"], "--num-fewshot"),
     (["ask", "qa"], "nothing to ask"),
     (["ask", "qa", "@nowhere.txt"], "cannot read nowhere.txt"),
     (["ask", "qa", "--input", "question=@nowhere.txt"], "--input question: cannot read nowhere.txt"),

@@ -209,7 +209,7 @@ def test_warnings_are_one_line(tmp_path):
     script = """
 import importlib, logging
 command = importlib.import_module("lmtasks.cli.list")
-command.complain = lambda _: logging.getLogger("lmtasks.data").warning("%s", "a\\nlmtasks: b\\x1b[5n")
+command.print_errors = lambda _: logging.getLogger("lmtasks.data").warning("%s", "a\\nlmtasks: b\\x1b[5n")
 from lmtasks.cli.main import main
 main(["list"])
 """

@@ -337,7 +337,9 @@ def test_optional_field_may_be_absent_or_empty(tmp_path):
 @pytest.mark.parametrize(("value", "kind"), [(["a"], "a list"), ({"a": "b"}, "an object")])
 def test_list_or_object_where_text_was_expected_is_refused(tmp_path, value, kind):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a"}, {"document": value})
-    assert_refused(lambda: load(path), f"{path}, line 2", 'column "document"', kind, "expected text", "columns={'FIELD': 'COLUMN'}")
+    assert_refused(
+        lambda: load(path), f"{path}, line 2", 'column "document"', kind, "expected text", "columns={'FIELD': 'COLUMN'}"
+    )
 
 
 def test_other_columns_become_meta_as_text(tmp_path):
@@ -495,7 +497,7 @@ def test_empty_list_of_answers_says_that_no_answer_is_right(tmp_path, answers, o
 def test_empty_list_of_answers_is_refused_where_the_task_cannot_say_so(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"question": "p", "answers": ["a"]}, {"question": "q", "answers": []})
     assert_refused(
-        lambda: load(path, question_task(no_answer=None)), f"{path}, line 2", 'column "answers"', "no right answer"
+        lambda: load(path, question_task(no_answer=None)), f"{path}, line 2", 'column "answers"', "no reference"
     )
 
 
@@ -506,7 +508,7 @@ def test_data_without_references_has_none(tmp_path):
 
 def test_row_without_reference_among_rows_with_one_is_refused(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "summary": "s"}, {"document": "b"})
-    assert_refused(lambda: load(path), f"{path}, line 2", "no right answer", "column summary", "other rows")
+    assert_refused(lambda: load(path), f"{path}, line 2", "no reference", "column summary", "other rows")
 
 
 @pytest.mark.parametrize("value", [{"a": "b"}, ["a", {"b": "c"}], [["a"]]])
@@ -915,7 +917,7 @@ def test_function_that_leaves_a_required_field_out_is_refused(inputs):
 
 def test_map_of_data_from_a_function_is_refused():
     assert_refused(
-        lambda: from_function(lambda split: [one("a", document="d")], columns={"document": "text"}), "demo", "--map"
+        lambda: from_function(lambda split: [one("a", document="d")], columns={"document": "text"}), "demo", "columns renames"
     )
 
 
@@ -1054,7 +1056,7 @@ def test_a_map_holds_for_fewshot_data_that_has_its_column(tmp_path):
 def test_an_input_that_is_no_field_of_the_task_is_refused():
     stray = Example(id="a", inputs={"document": "d", "note": "n"}, references=("s",))
     task = make_task(datasets={"demo": lambda split: [stray]})
-    assert_refused(lambda: load_dataset(task, DataRequest()), '"note" is no field of the task')
+    assert_refused(lambda: load_dataset(task, DataRequest()), '"note" is not a field of the task')
 
 
 def test_a_function_is_asked_for_test_and_then_for_other_splits():

@@ -218,15 +218,15 @@ JSON_LINES = [json.dumps({"id": example.id, "prediction": "a"}) for example in P
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (JSON_LINES, "every line is a JSON object; if these hold outputs and ids, rename the file to .jsonl"),
+        (JSON_LINES, "every line is a JSON object; if they hold predictions and ids, rename the file to .jsonl"),
         ([JSON_LINES[0], "", JSON_LINES[1]], "every line is a JSON object"),
         (JSON_LINES[:2], "every line is a JSON object"),
         (["['a']", "['b', 'c']", "[]"], "every line is a list written as text"),
         (["{'a'}", "set()", "array(['b'])"], "every line is a set written as text"),
         (["b'a'", "b'b'", "b'c'"], "every line is bytes written as text"),
         (['["a"]', '{"text": "b"}', ""], "every line is a JSON list written as text"),
-        (['"Der Zug."', r'"Er sagt \"ja\"."', ""], "every line stands in quotation marks"),
-        (["'Der Zug.'", "'Das Haus.'", r"'Er sagt \'ja\'.'"], "every line stands in quotation marks"),
+        (['"Der Zug."', r'"Er sagt \"ja\"."', ""], "every line is in quotation marks"),
+        (["'Der Zug.'", "'Das Haus.'", r"'Er sagt \'ja\'.'"], "every line is in quotation marks"),
         (["id,prediction", "r0,a", "r1,b"], "the lines are rows of a table, with ids; rename the file to .csv"),
         (["id,prediction", "r0,a", 'r1,"b, c"', "r2,c"], "rename the file to .csv"),
         (["id\toutput", "r2\ta", "r0\tb"], "rename the file to .tsv"),
@@ -304,9 +304,9 @@ def test_table_with_the_line_ends_of_old_macs_is_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (json.dumps([{"document": "a"}], indent=1), "JSON with an array that goes over several lines"),
-        ('[{"document": "a"},\n{"document": "b"}]', "JSON with an array that goes over several lines"),
-        (json.dumps({"document": "a"}, indent=2), "JSON with an object that goes over several lines"),
+        (json.dumps([{"document": "a"}], indent=1), "JSON with an array that spans several lines"),
+        ('[{"document": "a"},\n{"document": "b"}]', "JSON with an array that spans several lines"),
+        (json.dumps({"document": "a"}, indent=2), "JSON with an object that spans several lines"),
         (json.dumps([{"document": "a"}]), "expected an object such as {...}, got list"),
     ],
 )
@@ -321,10 +321,10 @@ def test_json_that_is_no_jsonl_is_said_with_a_way_to_convert_it(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"document": "a"},\n{"document": "b"}\n', "line 1: a comma behind the object"),
-        ('{"document": "a"}\n{"document": "b"} , \n', "line 2: a comma behind the object"),
+        ('{"document": "a"},\n{"document": "b"}\n', "line 1: a comma after the object"),
+        ('{"document": "a"}\n{"document": "b"} , \n', "line 2: a comma after the object"),
         ('{"document": "a"}{"document": "b"}\n', "line 1: more than one object; JSONL has"),
-        ('{"document": "a",\n"summary": "b"}\n', "line 1: JSON with an object that goes over several lines"),
+        ('{"document": "a",\n"summary": "b"}\n', "line 1: JSON with an object that spans several lines"),
     ],
 )
 def test_objects_that_are_divided_otherwise_than_by_lines_are_said(tmp_path: Path, text: str, says: str):
@@ -354,7 +354,7 @@ def test_tabs_in_a_file_named_for_commas_are_said_with_the_right_name(tmp_path: 
 def test_key_that_stands_twice_is_refused(tmp_path: Path, line: str, key: str):
     path = tmp_path / "data.jsonl"
     path.write_text('{"document": "first"}\n' + line + "\n")
-    assert refusal(path) == f'{path}, line 2: the key "{key}" stands twice in one object; rename one of the two'
+    assert refusal(path) == f'{path}, line 2: the key "{key}" appears twice in one object; rename one of the two'
 
 
 def test_keys_that_differ_in_case_are_different(tmp_path: Path):
@@ -410,8 +410,8 @@ def test_file_that_is_no_regular_file_is_refused(tmp_path: Path):
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "s.jsonl"))
     for name in ("pipe.jsonl", "s.jsonl"):
-        assert "no regular file" in refusal(tmp_path / name)
-        with pytest.raises(DataError, match="no regular file"):
+        assert "not a regular file" in refusal(tmp_path / name)
+        with pytest.raises(DataError, match="not a regular file"):
             read_predictions(tmp_path / name, EXAMPLES)
     listening.close()
 

@@ -36,7 +36,7 @@ def test_missing_value_is_refused_where_text_is_required(tmp_path: Path, name: s
     path = write(tmp_path / name, [{"document": 1.5, "summary": 2.5}, {"document": missing, "summary": 2.5}])
     assert 'field "document" is missing' in refusal(path)
     path = write(tmp_path / name, [{"document": 1.5, "summary": 2.5}, {"document": 1.5, "summary": missing}])
-    assert "no right answer (column summary), though other rows have one" in refusal(path)
+    assert "no reference (column summary), though other rows have one" in refusal(path)
     path = write(tmp_path / name, [{"document": 1.5, "split": 1.0}, {"document": 1.5, "split": missing}])
     assert 'no value in column "split"' in refusal(path, split="1")
 
@@ -170,7 +170,7 @@ def test_column_with_a_gap_from_pandas_has_whole_numbers(tmp_path: Path):
 
 def test_ids_that_are_one_number_are_refused(tmp_path: Path):
     path = write(tmp_path / "data.jsonl", [{"id": "101", "document": "a"}, {"id": 101.0, "document": "b"}])
-    assert f'{path}, line 2: id "101" stands already at {path}, line 1' in refusal(path)
+    assert f'{path}, line 2: duplicate id "101", first seen at {path}, line 1' in refusal(path)
 
 
 # Predictions of another format
@@ -290,5 +290,5 @@ def test_rows_that_hold_answers_in_another_shape_than_others_are_refused(tmp_pat
         '{"question": "q", "context": "c", "answers": ["nine"]}\n'
         '{"question": "r", "context": "c", "answers": [{"text": "ten"}]}\n'
     )
-    with pytest.raises(DataError, match="line 1: no right answer"):
+    with pytest.raises(DataError, match="line 1: no reference"):
         load_dataset(Registry().task("qa")[0], DataRequest(data=path))

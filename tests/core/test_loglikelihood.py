@@ -478,6 +478,6 @@ def test_a_likelihood_that_is_no_number_ends_the_run_in_plain_words(tmp_path, nu
         def loglikelihood(self, continuations, *, batch_size=None):
             yield [(place, number) for place in range(len(continuations))]
 
-    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try dtype='float32''):
+    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try dtype=.float32.'):
         model = Overflowing(lambda prompt: "x")
         lmtasks.run(make_task(EXAMPLES), model=model, output_dir=tmp_path, loglikelihood=True)

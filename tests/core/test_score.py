@@ -259,7 +259,11 @@ BAD_ROWS = {
     "empty id in one row": (changed("c", id=" "), ", line 3", ['"id"']),
     "a list": (changed("b", prediction=["x"]), ", line 2", ['"prediction"', "list", "expected text"]),
     "an object": (changed("b", prediction={"x": "y"}), ", line 2", ['"prediction"', "expected text"]),
-    "no known column": (shuffled(name="sysout"), "", ["no column", "hypothesis", "sysout", "columns={'prediction': 'COLUMN'}"]),
+    "no known column": (
+        shuffled(name="sysout"),
+        "",
+        ["no column", "hypothesis", "sysout", "columns={'prediction': 'COLUMN'}"],
+    ),
 }
 
 
