@@ -170,15 +170,15 @@ def test_broken_plugins_do_not_stop_a_list_in_a_process_of_its_own(tmp_path):
 
 
 UNKNOWN = [
-    (["run", "sumarization"], 'no task is called "sumarization". Did you mean summarization'),
-    (["run", "qa/closed-bok"], 'no task is called "qa/closed-bok". Did you mean qa/closed-book'),
-    (["show", "titels"], 'no task is called "titels". Did you mean titles'),
-    (["ask", "titels", "A text."], 'no task is called "titels". Did you mean titles'),
-    (["run", "qa", "--metrics", "exact_match,f2"], 'no metric is called "f2". Did you mean f1'),
+    (["run", "sumarization"], 'unknown task "sumarization". Did you mean summarization'),
+    (["run", "qa/closed-bok"], 'unknown task "qa/closed-bok". Did you mean qa/closed-book'),
+    (["show", "titels"], 'unknown task "titels". Did you mean titles'),
+    (["ask", "titels", "A text."], 'unknown task "titels". Did you mean titles'),
+    (["run", "qa", "--metrics", "exact_match,f2"], 'unknown metric "f2". Did you mean f1'),
     (["run", "qa", "--metrics", "lengths/length"], '"length". Did you mean length_ratio'),
-    (["run", "qa", "--prompt", "strickt"], 'no prompt of task "qa" is called "strickt". Did you mean strict'),
-    (["ask", "qa", "A text.", "--prompt", "strickt"], 'no prompt of task "qa" is called "strickt". Did you mean'),
-    (["ask", "qa", "--input", "contxt=A text."], 'no input of task "qa" is called "contxt". Did you mean context'),
+    (["run", "qa", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean strict'),
+    (["ask", "qa", "A text.", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean'),
+    (["ask", "qa", "--input", "contxt=A text."], 'unknown input "contxt" of task "qa". Did you mean context'),
     (["run", "qa", "--data", "demmo"], '"demmo". Did you mean demo'),
     (["models", "pull", "smollm2-135m-instrct"], '"smollm2-135m-instrct". Did you mean smollm2-135m-instruct'),
 ]
@@ -197,7 +197,7 @@ def test_an_unknown_model_is_one_line_with_the_nearest(call):
     outcome = call("run", "qa", "--model", "smollm-135m-instruct")
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].startswith(
-        'lmtasks: no model is called "smollm-135m-instruct". Did you mean smollm2-135m-instruct'
+        'lmtasks: unknown model "smollm-135m-instruct". Did you mean smollm2-135m-instruct'
     )
     assert outcome.out == ""
     assert not Path("runs").exists()
@@ -332,7 +332,7 @@ def test_bad_data_is_one_line_before_any_model_is_loaded(call, no_model, tmp_pat
 def test_the_last_of_several_tasks_is_checked_before_any_model_is_loaded(call, no_model):
     outcome = call("run", "qa", "summarization", "translation/en-xx")
     assert outcome.code == 2
-    assert 'no task is called "translation/en-xx"' in one_line(outcome)
+    assert 'unknown task "translation/en-xx"' in one_line(outcome)
 
 
 # Runs

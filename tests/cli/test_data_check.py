@@ -238,10 +238,7 @@ def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
     path = write(tmp_path, rows)
     checked = api.check_data(path, "translation/en-de")
     said = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
-    assert said == [
-        f'{path}: 1 of 7 rows have no id in column "id", XX'
-        f" (first: {path}, line 7)"
-    ]
+    assert said == [f'{path}: 1 of 7 rows have no id in column "id", XX (first: {path}, line 7)']
 
 
 def test_split_that_is_not_there_is_said_with_those_that_are(tmp_path):

@@ -276,7 +276,7 @@ def test_an_unknown_plugin_to_check_is_wrong_usage(call: Call):
     outcome = call("plugins", "check", "titels")
     assert (outcome.code, one_line(outcome)) == (
         2,
-        'lmtasks: no plugin is called "titels". Did you mean titles or twice?',
+        'lmtasks: unknown plugin "titels". Did you mean titles or twice?',
     )
 
 

@@ -500,7 +500,7 @@ def test_a_task_of_a_run_folder_is_never_the_file_of_a_plugin(gift, name, tmp_pa
     record["task"] = record["task"] | {"name": name.format(tmp_path)}
     # Such a run does not say its metrics: they are looked up in its task.
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path), "no task is called")
+    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path), "unknown task")
     assert not gift.trace.exists()
 
 

@@ -917,7 +917,9 @@ def test_function_that_leaves_a_required_field_out_is_refused(inputs):
 
 def test_map_of_data_from_a_function_is_refused():
     assert_refused(
-        lambda: from_function(lambda split: [one("a", document="d")], columns={"document": "text"}), "demo", "columns renames"
+        lambda: from_function(lambda split: [one("a", document="d")], columns={"document": "text"}),
+        "demo",
+        "columns renames",
     )
 
 

@@ -73,7 +73,7 @@ def test_a_choice_is_one_of_those_that_there_are():
 
 
 def test_an_unknown_parameter_offers_the_nearest():
-    with pytest.raises(UnknownNameError, match='no parameter of task "mail" is called "tome". Did you mean tone'):
+    with pytest.raises(UnknownNameError, match='unknown parameter "tome" of task "mail". Did you mean tone'):
         plan_run(make_task(), RunOptions(parameters={"tome": "x"}))
 
 

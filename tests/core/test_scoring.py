@@ -460,7 +460,7 @@ def test_what_is_no_metric_is_refused_in_one_line(odd):
 def test_an_unknown_metric_is_answered_with_the_nearest(name: str, offered: str):
     with pytest.raises(UnknownNameError) as caught:
         find_metrics(["bleu", name], no_plugin)
-    assert f'no metric is called "{name}"' in str(caught.value)
+    assert f'unknown metric "{name}"' in str(caught.value)
     assert offered in str(caught.value)
 
 

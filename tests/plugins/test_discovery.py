@@ -149,7 +149,7 @@ def test_an_unknown_task_offers_the_nearest(wrong, nearest):
     with pytest.raises(UnknownNameError) as caught:
         Registry().task(wrong)
     message = str(caught.value)
-    assert message.startswith(f'no task is called "{wrong}". Did you mean ')
+    assert message.startswith(f'unknown task "{wrong}". Did you mean ')
     assert nearest in message.partition("Did you mean")[2].rstrip("?").split()
 
 
@@ -159,7 +159,7 @@ def test_a_task_like_no_other_gets_the_whole_list():
 
 
 def test_an_unknown_plugin_offers_the_nearest():
-    with pytest.raises(UnknownNameError, match='no plugin is called "titels". Did you mean titles'):
+    with pytest.raises(UnknownNameError, match='unknown plugin "titels". Did you mean titles'):
         Registry().load("titels")
 
 
@@ -180,7 +180,7 @@ def test_an_unknown_metric_offers_the_nearest(wrong, nearest):
 def test_a_plugin_without_tasks_does_not_make_it_seem_that_there_are_no_tasks():
     with pytest.raises(UnknownNameError) as caught:
         Registry().task("lengths")
-    assert "There is none at all" not in str(caught.value)
+    assert "There are none" not in str(caught.value)
 
 
 # Broken plugins
