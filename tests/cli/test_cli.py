@@ -156,7 +156,7 @@ def test_models_list_says_where_models_are_kept(call, tmp_path, monkeypatch):
     outcome = call("models", "list")
     assert outcome.code == 0
     assert re.search(r"^gemma-3-270m +.*Gemma Terms of Use .*238 MB$", outcome.out, re.MULTILINE)
-    assert outcome.out.endswith(f"\nkept in {tmp_path / 'home' / 'models'}\n")
+    assert outcome.out.endswith(f"\nstored in {tmp_path / 'home' / 'models'}\n")
 
 
 def test_broken_plugins_do_not_stop_a_list_in_a_process_of_its_own(tmp_path):
@@ -175,7 +175,7 @@ UNKNOWN = [
     (["show", "titels"], 'unknown task "titels". Did you mean titles'),
     (["ask", "titels", "A text."], 'unknown task "titels". Did you mean titles'),
     (["run", "qa", "--metrics", "exact_match,f2"], 'unknown metric "f2". Did you mean f1'),
-    (["run", "qa", "--metrics", "lengths/length"], '"length". Did you mean length_ratio'),
+    (["run", "qa", "--metrics", "lengths/length"], '"length" of plugin "lengths". Did you mean length_ratio'),
     (["run", "qa", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean strict'),
     (["ask", "qa", "A text.", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean'),
     (["ask", "qa", "--input", "contxt=A text."], 'unknown input "contxt" of task "qa". Did you mean context'),
@@ -189,7 +189,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest_and_no_model_is_loaded(cal
     outcome = call(*arguments)
     assert outcome.code == 2
     line = one_line(outcome)
-    assert line.startswith("lmtasks: no ")
+    assert line.startswith("lmtasks: unknown ")
     assert told in line
 
 
@@ -249,7 +249,7 @@ def test_verbose_adds_the_traceback_to_an_error(call, no_model):
 def test_what_belongs_to_one_task_is_refused_with_several(call, no_model, flag):
     outcome = call("run", "qa", "qa/closed-book", *flag)
     assert outcome.code == 2
-    assert f"{flag[0]} belongs to one task" in outcome.err
+    assert f"{flag[0]} is for a single task" in outcome.err
     assert outcome.out == ""
 
 
@@ -434,7 +434,7 @@ def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
     interrupted = call("run", "qa", "--limit", "4", "--json")
     assert interrupted.code == 130
     assert interrupted.out == ""
-    assert "lmtasks: qa goes on where it stopped when it is run again" in interrupted.err.splitlines()
+    assert "lmtasks: run the same command again to resume qa" in interrupted.err.splitlines()
     assert interrupted.err.splitlines()[-1] == "lmtasks: interrupted"
     result = json.loads(call("run", "qa", "--limit", "4", "--json").out)
     assert (result["n"], result["counts"]["reused"]) == (4, 2)

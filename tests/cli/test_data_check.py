@@ -238,7 +238,7 @@ def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
     path = write(tmp_path, rows)
     checked = api.check_data(path, "translation/en-de")
     said = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
-    assert said == [f'{path}: 1 of 7 rows have no id in column "id", XX (first: {path}, line 7)']
+    assert said == [f'{path}: 1 of 7 rows have no id in column "id"; their row number is used (first: {path}, line 7)']
 
 
 def test_split_that_is_not_there_is_said_with_those_that_are(tmp_path):
@@ -277,7 +277,7 @@ def test_json_says_the_same(tmp_path, call: Call):
 
 def test_text_shows_columns_and_remarks(tmp_path, call: Call):
     result = call("data", "check", str(write(tmp_path, [*GOOD, "{broken"])), "--task", "qa")
-    assert "3 good examples in 3 rows; 1 error: it would be refused" in result.out
+    assert "3 valid examples in 3 rows; 1 error: it would be refused" in result.out
     assert "question    question" in result.out
     assert "error    " in result.out
 

@@ -55,7 +55,7 @@ def test_a_named_file_counts_for_any_command_and_for_that_one_alone(call: Call, 
 
 def test_a_plugin_that_is_left_out_is_listed_as_off(call: Call):
     rows = json.loads(call("plugins", "list", "--no-plugin", "titles", "--json").out)
-    assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["off"]
+    assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["disabled"]
     outcome = call("show", "titles", "--no-plugin", "titles")
     assert (outcome.code, one_line(outcome)) == (
         1, 'lmtasks: plugin "titles" is switched off, by --no-plugin or LMTASKS_DISABLE_PLUGINS'
@@ -126,7 +126,7 @@ def test_a_sound_task_passes_the_check(call: Call, task):
     outcome = call("plugins", "check", task)
     assert outcome.code == 0, outcome.out
     assert "FAILED" not in outcome.out
-    assert outcome.out.splitlines()[-1].endswith(" checks: all hold")
+    assert outcome.out.splitlines()[-1].endswith(" checks: all passed")
 
 
 BAD = """

@@ -512,7 +512,7 @@ WRONG_COMPARE = [
     (["good", "nowhere"], 1, "no run folder"),
     (["good", "bad", "--fail-if", "chrF falls"], 2, '"chrF falls" is no condition'),
     (["good", "nowhere", "--fail-if", "chrF falls"], 2, '"chrF falls" is no condition'),
-    (["good", "bad", "--trials", "9", "--fail-if", "chrf2 drops"], 2, "it has chrF, exact_match"),
+    (["good", "bad", "--trials", "9", "--fail-if", "chrf2 drops"], 2, "the comparison has chrF, exact_match"),
     (["good", "bad", "--metrics", "chfr"], 2, "Did you mean chrf"),
     (["good", "bad", "--metrics", "perplexity"], 1, "--loglikelihood"),
     (["good", "bad", "--resamples", "1"], 2, "1 is not in the range x>=2"),

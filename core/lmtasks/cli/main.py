@@ -20,7 +20,7 @@ COMMANDS = {
     "run": ("lmtasks.cli.run", "Run tasks on data with a model; write scores and a report."),
     "ask": ("lmtasks.cli.ask", "Run a task on your own text."),
     "train": ("lmtasks.cli.train", "Fine-tune a LoRA adapter for a task and score it."),
-    "score": ("lmtasks.cli.score", "Score predictions from a file, or a finished run again."),
+    "score": ("lmtasks.cli.score", "Score predictions of a file or a run again; no model is loaded."),
     "compare": ("lmtasks.cli.compare", "Compare runs on the same examples, with significance tests."),
     "list": ("lmtasks.cli.list", "List the tasks."),
     "show": ("lmtasks.cli.show", "Show a task and its rendered prompt."),
