@@ -1,4 +1,4 @@
-"""The words of the project: docstrings, comments, messages, names and pages, and the table of packages in CONTRIBUTING."""
+"""The words of the project in docstrings, comments, messages, names and pages, and the packages in CONTRIBUTING."""
 
 from __future__ import annotations
 
