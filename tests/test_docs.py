@@ -59,9 +59,9 @@ def shown_commands() -> list[tuple[str, str]]:
 
 
 def command_named(name: str) -> click.Command:
-    found = cli.get_command(click.Context(cli), name)
-    assert found is not None
-    return found
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
 
 
 @pytest.mark.parametrize(("document", "line"), shown_commands())
@@ -70,9 +70,9 @@ def test_commands_in_the_documents_exist_with_their_flags(document: str, line: s
     command: click.Command = cli
     while isinstance(command, click.Group):
         name = words.pop(0)
-        found = command.get_command(click.Context(command), name)
-        assert found is not None, f"{document}: no command {name}"
-        command = found
+        child = command.get_command(click.Context(command), name)
+        assert child is not None, f"{document}: no command {name}"
+        command = child
     # Parses as click would, without running: an unknown flag or a missing argument raises.
     with command.make_context("lmtasks", list(words), parent=click.Context(cli, **cli.context_settings)):
         pass
@@ -87,7 +87,7 @@ def test_readme_names_every_command_task_and_model():
     for plugin in ("summarization", "translation", "qa", "email-reply"):
         for task in Registry().load(plugin).tasks:
             variant = task.removeprefix("translation/")
-            # The pairs with English are told by their other language.
+            # The pairs with English are named by their other language.
             pair = re.fullmatch(r"en-(..)|(..)-en", variant)
             other = pair and (pair[1] or pair[2])
             assert f"`{task}`" in text or f"`{variant}`" in text or f"`{other}`" in text
@@ -192,9 +192,9 @@ WITH_A_MODEL = ("run", "show", "ask", "train")
 def files_of(document: str) -> dict[str, str]:
     """The files that a page shows: the block behind each paragraph that ends in a name in backticks and a colon."""
     text = (ROOT / document).read_text()
-    found = re.findall(r"`([\w-]+\.[\w.-]+)`[^`\n]*:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    parts = re.findall(r"`([\w-]+\.[\w.-]+)`[^`\n]*:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     files: dict[str, str] = {}
-    for name, content in found:
+    for name, content in parts:
         # A further block for a file is what is added to it.
         files[name] = f"{files[name]}\n\n{content}" if name in files else content
     return files

@@ -1,4 +1,4 @@
-"""What a plugin may offer: pluggy hooks. They return values; no registry is handed out to be changed."""
+"""The hooks of plugins. They return values; plugins never get a registry to change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = "lmtasks"
 """The entry-point group and pluggy project of all plugins."""
 
 API_VERSION = 1
-"""Of the plugin interface, as docs/plugin-reference.md lists it."""
+"""Version of the plugin interface in docs/plugin-reference.md."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -22,12 +22,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
-    """Return the tasks of this plugin, the one meant by the plugin's bare name first.
+    """Return the tasks of this plugin, first the one that the plugin's name alone means.
 
-    Cheap: open no file, load no model.
+    Must be fast: open no file, load no model.
     """
 
 
 @hookspec
 def register_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
-    """Return metrics that any task may name as "<this plugin>/<metric>"."""
+    """Return metrics that any task can name as "<this plugin>/<metric>"."""

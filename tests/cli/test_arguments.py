@@ -53,10 +53,10 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_impossible_path_is_one_line(call, tmp_path, arguments, path):
     outcome = call(*(argument.format(path) for argument in arguments))
     assert outcome.code in (1, 2)
-    said = outcome.out if arguments[:2] == ("plugins", "check") and not outcome.err else outcome.err
-    errors = [line for line in said.splitlines() if not line.startswith(("Usage: ", "Try '"))]
+    output = outcome.out if arguments[:2] == ("plugins", "check") and not outcome.err else outcome.err
+    errors = [line for line in output.splitlines() if not line.startswith(("Usage: ", "Try '"))]
     errors = [line for line in errors if line.strip()]
-    if said is outcome.err:
+    if output is outcome.err:
         assert len(errors) == 1
     assert all(len(line) < 2100 for line in errors)
     assert list(tmp_path.iterdir()) == []

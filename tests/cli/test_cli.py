@@ -179,18 +179,21 @@ UNKNOWN = [
     (["run", "qa", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean strict'),
     (["ask", "qa", "A text.", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean'),
     (["ask", "qa", "--input", "contxt=A text."], 'unknown input "contxt" of task "qa". Did you mean context'),
-    (["run", "qa", "--data", "demmo"], '"demmo". Did you mean demo'),
-    (["models", "pull", "smollm2-135m-instrct"], '"smollm2-135m-instrct". Did you mean smollm2-135m-instruct'),
+    (["run", "qa", "--data", "demmo"], 'unknown data set "demmo" of task "qa" (or file). Did you mean demo'),
+    (
+        ["models", "pull", "smollm2-135m-instrct"],
+        'unknown model "smollm2-135m-instrct" of the catalog. Did you mean smollm2',
+    ),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), UNKNOWN, ids=[" ".join(arguments) for arguments, _ in UNKNOWN])
-def test_unknown_name_is_one_line_before_loading_a_model(call, no_model, arguments, told):
+@pytest.mark.parametrize(("arguments", "expected"), UNKNOWN, ids=[" ".join(arguments) for arguments, _ in UNKNOWN])
+def test_unknown_name_is_one_line_before_loading_a_model(call, no_model, arguments, expected):
     outcome = call(*arguments)
     assert outcome.code == 2
     line = one_line(outcome)
     assert line.startswith("lmtasks: unknown ")
-    assert told in line
+    assert expected in line
 
 
 def test_unknown_model_is_one_line_with_the_nearest(call):
@@ -271,12 +274,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
-def test_wrong_usage_has_exit_code_2_before_loading_a_model(call, no_model, tmp_path, arguments, told):
+@pytest.mark.parametrize(("arguments", "expected"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_wrong_usage_has_exit_code_2_before_loading_a_model(call, no_model, tmp_path, arguments, expected):
     (tmp_path / "a file").touch()
     outcome = call(*arguments)
     assert outcome.code == 2
-    assert told in outcome.err
+    assert expected in outcome.err
     assert "Traceback" not in outcome.err
     assert outcome.out == ""
 
@@ -307,7 +310,7 @@ def test_standard_input_that_is_not_utf8_is_refused(call, fake, errors):
 
 
 @pytest.mark.parametrize(
-    ("command", "content", "told"),
+    ("command", "content", "expected"),
     [
         ("run", '{"context": "A", "question": "B", "answers": ["C"]}\n{"context": ', "data.jsonl, line 2: not JSON"),
         ("run", '{"context": "A", "answers": ["C"]}', 'data.jsonl, line 1: no field "question"'),
@@ -318,14 +321,14 @@ def test_standard_input_that_is_not_utf8_is_refused(call, fake, errors):
     ],
     ids=["broken line", "missing field", "missing field, shown", "empty file", "no file", "no file, shown"],
 )
-def test_bad_data_is_one_line_before_loading_a_model(call, no_model, tmp_path, command, content, told):
+def test_bad_data_is_one_line_before_loading_a_model(call, no_model, tmp_path, command, content, expected):
     if content is not None:
         (tmp_path / "data.jsonl").write_text(content, encoding="utf-8")
     outcome = call(command, "qa", "--data", "data.jsonl")
     assert outcome.code == 1
     line = one_line(outcome)
     assert line.startswith("lmtasks: ")
-    assert told in line
+    assert expected in line
     assert not (tmp_path / "runs").exists()
 
 
@@ -510,7 +513,7 @@ def test_ask_never_prints_a_stop_string(call, tiny_folder):
     asked = ("summarization", {"": "The ferry leaves at nine."})
     flags = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
     whole = lmtasks.ask(*asked, model=str(tiny_folder), **flags)
-    stop = next(whole[at : at + 6] for at in range(1, len(whole)) if whole[at : at + 6].isprintable())
+    stop = next(whole[start : start + 6] for start in range(1, len(whole)) if whole[start : start + 6].isprintable())
     expected = whole[: whole.index(stop)].strip()
     given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
     outcome = call("ask", asked[0], asked[1][""], "--model", tiny_folder, "--stop", stop, *given)

@@ -1,4 +1,4 @@
-"""`lmtasks data check`: everything that is wrong with a file, at once."""
+"""`lmtasks data check`: diagnostics of data files."""
 
 from __future__ import annotations
 
@@ -179,9 +179,9 @@ def test_data_without_references_names_the_refusing_commands(tmp_path, splits, c
     every = in_splits(("test", PAIRS[:3]), ("dev", rows)) if splits else rows
     path = write(tmp_path, every)
     checked = api.check_data(path, "translation/en-de")
-    [said] = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "no-references"]
+    [message] = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "no-references"]
     inside = ' of split "dev"' if splits else ""
-    assert said.startswith(f"none of 3 rows{inside} has references: `run` would give no scores, `score` and `train`")
+    assert message.startswith(f"none of 3 rows{inside} has references: `run` would give no scores, `score` and `train`")
     assert checked.ok
 
 
@@ -237,8 +237,12 @@ def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
     rows = [*map(json.dumps, PAIRS), f'{{"id": {missing}, "text": "Hello there.", "target": "Hallo ihr."}}']
     path = write(tmp_path, rows)
     checked = api.check_data(path, "translation/en-de")
-    said = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
-    assert said == [f'{path}: 1 of 7 rows have no id in column "id"; their row number is used (first: {path}, line 7)']
+    messages = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
+    [message] = messages
+    assert message.startswith(f"{path}: 1 of 7 rows have no id in column \"id\"; their row number is used")
+    assert message.endswith(f"(first: {path}, line 7)")
+        f'{path}: 1 of 7 rows have no id in column "id"; their row number is used (first: {path}, line 7)'
+    ]
 
 
 def test_unknown_split_is_an_error_with_known_ones(tmp_path):

@@ -174,13 +174,13 @@ with standard_streams(), progress() as on_progress:
     code, output = on_terminal(tmp_path, script=script)
     assert code == 0, output
     text = OF_BARS.sub("", output)
-    for said in (
+    for message in (
         r"loading [/x] [link=evil]a[/link] :smile: \u001b[5n",
         r"1/2, loss [bold]3 \u009b31m",
         r"beside [/y] \u001b[5n",
         "half [/z]",
     ):
-        assert said in text
+        assert message in text
     assert steering(text) == set()
 
 

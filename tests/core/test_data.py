@@ -533,8 +533,8 @@ def test_rows_without_id_among_others_are_numbered_with_a_warning(tmp_path, miss
     rows = [{"id": "x", "document": "a"}, {"id": missing, "document": "b"}, {"id": missing, "document": "c"}]
     path = write_jsonl(tmp_path / "data.jsonl", *rows)
     assert [example.id for example in load(path).examples] == ["x", "2", "3"]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f'{path}: 2 of 3 rows have no id in column "id"')
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f'{path}: 2 of 3 rows have no id in column "id"')
 
 
 @pytest.mark.parametrize("column", ["id", "language", "lang"])
@@ -807,7 +807,7 @@ def test_fewshot_skips_examples_that_read_like_scored_ones(tmp_path, copy):
 def test_fewshot_shows_duplicates_once(tmp_path):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "scored", "summary": "s"}))
     again = ("same", "Same", "\uff53ame\u200b")
-    rows = [{"document": text, "summary": f"s{place}"} for place, text in enumerate((*again, "other"))]
+    rows = [{"document": text, "summary": f"s{index}"} for index, text in enumerate((*again, "other"))]
     path = write_jsonl(tmp_path / "shots.jsonl", *rows)
     for seed in range(5):
         assert sorted(draw(make_task(), dataset, count=2, seed=seed, data=str(path))) == ["other", "same"]
@@ -1046,10 +1046,10 @@ def test_object_column_loses_against_nested_columns(tmp_path):
 
 
 def test_map_applies_to_fewshot_data_with_its_column(tmp_path):
-    own = write_jsonl(tmp_path / "own.jsonl", {"corps": "own", "summary": "s"})
+    data = write_jsonl(tmp_path / "own.jsonl", {"corps": "own", "summary": "s"})
     mapped = write_jsonl(tmp_path / "mapped.jsonl", {"corps": "shown", "summary": "s"})
     named = write_jsonl(tmp_path / "named.jsonl", {"document": "named", "summary": "s"})
-    dataset = load(own, columns={"document": "corps"})
+    dataset = load(data, columns={"document": "corps"})
     for pool, text in ((mapped, "shown"), (named, "named")):
         (example,) = load_fewshot(make_task(), dataset, count=1, seed=0, data=pool).examples
         assert example.inputs["document"] == text

@@ -144,8 +144,8 @@ def test_texts_that_look_like_lists_cause_a_warning(
 ):
     rows = [{"document": "a", "summary": answer} for answer in answers if answer is not None]
     assert len(examples(write(tmp_path / "data.jsonl", rows))) == len(rows)
-    [said] = [record.getMessage() for record in caplog.records]
-    assert 'data.jsonl, line 1: column "summary" holds texts that look like lists (' in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert 'data.jsonl, line 1: column "summary" holds texts that look like lists (' in message
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ def test_damaged_column_that_is_unused_is_a_warning(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING, "lmtasks.data"):
         dataset = load(path)
     assert [example.inputs["document"] for example in dataset.examples] == [text.strip() for text in TEXTS]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert 'column "note"' in said
-    assert str(path) in said
-    assert "\n" not in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert 'column "note"' in message
+    assert str(path) in message
+    assert "\n" not in message
 
 
 def test_damaged_column_that_is_needed_is_named_with_its_row(tmp_path: Path):

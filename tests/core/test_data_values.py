@@ -198,9 +198,9 @@ def test_ids_match_as_numbers_with_a_warning(
 ):
     with caplog.at_level(logging.WARNING, "lmtasks.data"):
         assert predictions(tmp_path, name, [given], [data]) == [f"of {given}"]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert "1 of 1 ids" in said
-    assert f'"{data}" in the data' in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert "1 of 1 ids" in message
+    assert f'"{data}" in the data' in message
 
 
 @pytest.mark.parametrize(("given", "data"), [(101, "101"), (101.0, "101"), ("101", "101"), (2e16, "2" + "0" * 16)])

@@ -480,7 +480,7 @@ def test_a_run_that_has_not_finished_is_refused(data, tmp_path, status):
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_belongs_to_data_is_refused_with_a_run(run, changes):
-    refused(UsageError, lambda: lmtasks.score(run, **changes), "does not go with a run")
+    refused(UsageError, lambda: lmtasks.score(run, **changes), "cannot be used with a run")
 
 
 def test_predictions_do_not_go_with_a_run(run, outputs):
