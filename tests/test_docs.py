@@ -59,20 +59,20 @@ def shown_commands() -> list[tuple[str, str]]:
 
 
 def command_named(name: str) -> click.Command:
-    found = cli.get_command(click.Context(cli), name)
-    assert found is not None
-    return found
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
 
 
 @pytest.mark.parametrize(("document", "line"), shown_commands())
-def test_a_command_in_the_documents_exists_with_its_flags(document: str, line: str):
+def test_commands_in_the_documents_exist_with_their_flags(document: str, line: str):
     words = shlex.split(re.split(r" && | > ", line)[0])[1:]
     command: click.Command = cli
     while isinstance(command, click.Group):
         name = words.pop(0)
-        found = command.get_command(click.Context(command), name)
-        assert found is not None, f"{document}: no command {name}"
-        command = found
+        child = command.get_command(click.Context(command), name)
+        assert child is not None, f"{document}: no command {name}"
+        command = child
     # Parses as click would, without running: an unknown flag or a missing argument raises.
     with command.make_context("lmtasks", list(words), parent=click.Context(cli, **cli.context_settings)):
         pass
@@ -87,7 +87,7 @@ def test_readme_names_every_command_task_and_model():
     for plugin in ("summarization", "translation", "qa", "email-reply"):
         for task in Registry().load(plugin).tasks:
             variant = task.removeprefix("translation/")
-            # The pairs with English are told by their other language.
+            # The pairs with English are named by their other language.
             pair = re.fullmatch(r"en-(..)|(..)-en", variant)
             other = pair and (pair[1] or pair[2])
             assert f"`{task}`" in text or f"`{variant}`" in text or f"`{other}`" in text
@@ -99,7 +99,7 @@ def test_readme_holds_the_two_set_up_commands():
     assert "\npip install -c constraints.txt -e '.[test]' && pytest\n" in text
 
 
-def test_readmes_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
+def test_readme_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     (code,) = blocks("README.md", "python")
     code = code.replace("limit=5", f"limit=1, max_new_tokens=4, model={str(tiny_folder)!r}")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -107,7 +107,7 @@ def test_readmes_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     assert done.stdout.startswith("rouge1 ")
 
 
-def test_the_python_of_the_page_on_fine_tuning_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
+def test_fine_tuning_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     (code,) = blocks("docs/fine-tuning.md", "python")
     tiny = f"max_new_tokens=4, model={str(tiny_folder)!r}"
     code = code.replace("eval_limit=2", f"eval_limit=2, {tiny}").replace("limit=1)", f"limit=1, {tiny})")
@@ -117,14 +117,14 @@ def test_the_python_of_the_page_on_fine_tuning_runs_on_a_tiny_model(tiny_folder:
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
-def test_the_settings_of_the_page_on_fine_tuning_are_settings(tmp_path: Path):
+def test_fine_tuning_settings_are_valid(tmp_path: Path):
     (text,) = blocks("docs/fine-tuning.md", "yaml")
     (tmp_path / "settings.yaml").write_text(text)
     options, model = training_settings(tmp_path / "settings.yaml", {"seed": 1, "rank": None})
     assert (model, options.rank, options.learning_rate, options.seed) == ("smollm2-135m-instruct", 32, 3e-4, 1)
 
 
-def test_the_page_on_fine_tuning_names_settings_with_their_defaults():
+def test_fine_tuning_settings_have_their_defaults():
     text = (ROOT / "docs/fine-tuning.md").read_text()
     table = re.findall(r"^\| (`.*?`) \| ", text, re.MULTILINE)
     named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
@@ -134,7 +134,7 @@ def test_the_page_on_fine_tuning_names_settings_with_their_defaults():
     assert {option.name for option in command_named("train").params} <= known | others
 
 
-def test_the_page_on_scores_is_what_its_script_writes():
+def test_scores_page_is_up_to_date():
     script = ROOT / "benchmarks/quality/formulas.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -146,7 +146,7 @@ def test_readme_names_every_metric():
         assert f"`{name}`" in text or name in ("loglikelihood", "perplexity"), name
 
 
-def test_the_reference_has_every_hook_and_everything_public():
+def test_reference_has_all_hooks_and_public_names():
     text = (ROOT / "docs/plugin-reference.md").read_text()
     for name, value in vars(hookspecs).items():
         if inspect.isfunction(value):
@@ -156,7 +156,7 @@ def test_the_reference_has_every_hook_and_everything_public():
     assert not [name for name in public if f"`{name}`" not in text]
 
 
-def test_the_reference_has_every_member_of_a_metric():
+def test_reference_has_all_members_of_a_metric():
     text = (ROOT / "docs/plugin-reference.md").read_text()
     [part] = re.findall(r"^## Metric\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
     assert not [name for name in ("name", "measure", "check", "check_references", "label") if f"`{name}" not in part]
@@ -170,14 +170,14 @@ def test_the_reference_has_every_member_of_a_metric():
         *((kind, "Metric") for kind in (Measurement, ScoreSpec, Sample, LogLikelihood)),
     ],
 )
-def test_the_reference_has_every_field(kind: type, section: str):
+def test_reference_has_all_fields(kind: type, section: str):
     text = (ROOT / "docs/plugin-reference.md").read_text()
     [part] = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     missing = [name for name in inspect.signature(kind).parameters if not re.search(rf"\b{name}\b", part)]
     assert not missing
 
 
-def test_the_reference_has_every_key_of_a_yaml_task():
+def test_reference_has_all_keys_of_a_yaml_task():
     text = (ROOT / "docs/plugin-reference.md").read_text()
     schema = task_schema()
     for part in (schema, *schema["$defs"].values()):
@@ -192,16 +192,16 @@ WITH_A_MODEL = ("run", "show", "ask", "train")
 def files_of(document: str) -> dict[str, str]:
     """The files that a page shows: the block behind each paragraph that ends in a name in backticks and a colon."""
     text = (ROOT / document).read_text()
-    found = re.findall(r"`([\w-]+\.[\w.-]+)`[^`\n]*:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    parts = re.findall(r"`([\w-]+\.[\w.-]+)`[^`\n]*:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     files: dict[str, str] = {}
-    for name, content in found:
+    for name, content in parts:
         # A further block for a file is what is added to it.
         files[name] = f"{files[name]}\n\n{content}" if name in files else content
     return files
 
 
 @pytest.mark.parametrize("document", ["plugins/README.md", "docs/your-own-data.md"])
-def test_the_files_and_commands_of_a_page_work_as_they_stand(
+def test_files_and_commands_of_a_page_work(
     document: str,
     tiny_folder: Path,
     tmp_path: Path,
@@ -245,7 +245,7 @@ def install(folder: Path) -> str:
     return str(folder)
 
 
-def test_the_two_lines_of_the_tutorial_are_what_a_new_plugin_has(tmp_path: Path):
+def test_tutorial_entry_point_equals_that_of_a_new_plugin(tmp_path: Path):
     from lmtasks.plugins.scaffold import NewPlugin, write_plugin
 
     write_plugin(NewPlugin(name="headlines", summary="S.", author="A"), tmp_path / "new")
@@ -253,7 +253,7 @@ def test_the_two_lines_of_the_tutorial_are_what_a_new_plugin_has(tmp_path: Path)
     assert lines in (tmp_path / "new" / "pyproject.toml").read_text()
 
 
-def test_the_tests_of_the_tutorial_pass(tmp_path: Path):
+def test_tutorial_tests_pass(tmp_path: Path):
     for name, content in files_of("plugins/README.md").items():
         (tmp_path / name).write_text(content)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_titles.py"]
@@ -261,11 +261,11 @@ def test_the_tests_of_the_tutorial_pass(tmp_path: Path):
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_plugin_of_the_tutorial_is_under_40_lines():
+def test_tutorial_plugin_has_less_than_40_lines():
     assert len(blocks("plugins/README.md", "python")[0].splitlines()) < 40
 
 
-def test_every_promise_of_the_security_page_has_a_test_that_exists():
+def test_security_page_names_existing_tests():
     page = (ROOT / "docs/security.md").read_text()
     named = re.findall(r"`(test_\w+)`", page)
     defined = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))

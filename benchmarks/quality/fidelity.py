@@ -34,9 +34,9 @@ from lmtasks.prompts import Renderer
 from lmtasks.task import SamplingParams
 
 BATCH = 16
-"""Of `generate`."""
+"""Batch size of `generate`."""
 NEAR = 1e-3
-"""Difference of the two best logits that float32 cannot be relied on to keep apart."""
+"""Difference of the two best logits that is too small for float32 to distinguish reliably."""
 
 
 def main() -> None:

@@ -176,7 +176,7 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 (
                     "mean of sentence BLEU",
                     mean_of_sentences(ENGLISH, "13a"),
-                    "Is not BLEU: short sentences weigh as much as long ones.",
+                    "Not BLEU: short sentences have the same weight as long ones.",
                 ),
                 (
                     "NLTK corpus BLEU, split at spaces",
@@ -191,7 +191,7 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 (
                     "lmtasks `chrf` = sacreBLEU chrF",
                     ours(ENGLISH, "chrf", "chrF", "en"),
-                    "**Quote this** beside BLEU; it bears with short texts.",
+                    "**Quote this** beside BLEU; it works for short texts.",
                 ),
                 (
                     "lmtasks `chrf++`",
@@ -227,13 +227,13 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 (
                     "NLTK sentence BLEU of characters, smoothing 3, mean",
                     nltk_sentences(CHINESE, list),
-                    "Is not BLEU, and cannot be compared with published numbers.",
+                    "Not BLEU; cannot be compared with published numbers.",
                 ),
                 ("lmtasks `chrf`", ours(CHINESE, "chrf", "chrF", "zh"), "**Quote this** beside BLEU."),
                 (
                     "lmtasks `chrf++`",
                     ours(CHINESE, "chrf++", "chrF++", "zh"),
-                    "Its words are what stands between spaces: of little use for Chinese.",
+                    "Its words are separated by spaces: of little use for Chinese.",
                 ),
             ],
         ),
@@ -269,7 +269,7 @@ def sections() -> list[tuple[str, str, list[Row]]]:
                 (
                     "rougeLsum without newlines between sentences",
                     rouge(SUMMARIES, "rougeLsum", stem=True),
-                    "Is rougeL under another name.",
+                    "Equals rougeL.",
                 ),
             ],
         ),
@@ -352,22 +352,22 @@ def sections() -> list[tuple[str, str, list[Row]]]:
 
 HEAD = """# Which score to quote
 
-The field prints different numbers under the same name. On this page the same outputs are scored by the formulas in
-common use, side by side. All values are on 0-100. The outputs were written for this page; they stand in
+Different numbers are published under the same name. This page scores the same outputs with the formulas in
+common use. All values are on 0-100. The outputs were written for this page; they are in
 `benchmarks/quality/formulas.py`, which computes every number here:
 
 ```bash
 python benchmarks/quality/formulas.py
 ```
 
-Rules that hold whatever the task:
+Rules for all tasks:
 
 - A number without its signature is not a result. lmtasks prints it below every table of scores.
 - A number without its interval says little about a small set: `lmtasks score` and `lmtasks run` give 95% intervals,
   `lmtasks compare` tests a difference on the same examples.
-- Empty outputs count. A tool that leaves them out lets a model win by saying nothing.
+- Empty outputs count. A tool that drops them lets a model win by saying nothing.
 - Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer, Tibetan, Yi, Javanese and others)
-  are never cut at spaces. `bleu` takes sacrebleu's tokenizers for Chinese, Japanese and Korean, and `char` where most
+  are never split at spaces. `bleu` takes sacrebleu's tokenizers for Chinese, Japanese and Korean, and `char` where most
   letters of the references are of another such script, whatever language is stated; `rouge` takes characters;
   `bleu:ja-mecab`, `bleu:ko-mecab` and `rouge:jieba` take words, where the package for it is installed.
 """

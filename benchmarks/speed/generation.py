@@ -7,7 +7,7 @@ Each side runs in a process of its own (`peers/run_*.py`), as it comes: its mode
 and the clock starts with the first prompt. All get the same token ids, and write as many tokens each unless --ends lets
 an end token end an answer. `generate` is timed with batches of several sizes, of which the fastest counts.
 
-How far texts are those of `generate` in float32 is told too, unless --no-reference spares its minutes.
+The share of texts that equals `generate` in float32 is measured too, unless --no-reference skips these minutes.
 
 DIR holds the environments of `peers/make_environments.py`; without it, lmtasks and transformers alone are timed.
 """
@@ -42,7 +42,7 @@ class Side:
     """An engine in a certain setting."""
 
     engine: str
-    """Of `peers/run_*.py`."""
+    """Name of the runner: `peers/run_NAME.py`."""
     variant: str
     slots: int | None = None
 
@@ -103,7 +103,7 @@ def parse() -> argparse.Namespace:
 
 
 def wanted(side: Side, settings: argparse.Namespace) -> bool:
-    """Tell whether a side was asked for and its environment is there."""
+    """Return whether a side was requested and its environment exists."""
     asked = [name.strip() for name in settings.sides.split(",") if name.strip()]
     if asked and not any(f"{side.name} ".startswith(f"{name} ") for name in asked):
         return False

@@ -1,7 +1,7 @@
 """One language model in memory, every NLP task a plugin.
 
-A plugin needs the names below and no others. `run`, `score`, `compare` and their company are read when first
-used, so that importing lmtasks stays quick.
+The names below are the public interface. `run`, `score`, `compare` and others are imported on first use, so that
+`import lmtasks` is fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-r"""Text from elsewhere, written so that it stays text: on a terminal, and in one line.
+r"""Escapes control characters in text from data and models, for terminals and one-line messages.
 
-Control characters become the escapes that JSON has for them (`\u001b`), so that JSON in which they are
-escaped afterwards is still JSON, and says the same.
+Control characters become JSON escapes (`\u001b`), so that JSON remains valid and unchanged in meaning.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def visible(text: str) -> str:
-    """Return text with its control characters shown as escapes; tabs and newlines stay."""
+    """Return text with control characters escaped; tabs and newlines stay."""
     return _CONTROL.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """Return text with all its control characters shown as escapes, tabs and newlines too."""
+    """Return text with all control characters escaped, also tabs and newlines."""
     return _CONTROL_OR_BREAK.sub(_escape, text)
 
 

@@ -30,4 +30,4 @@ def register_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
 
 @hookspec
 def register_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
-    """Return metrics that any task may name as "<this plugin>/<metric>"."""
+    """Return metrics that any task can name as "<this plugin>/<metric>"."""

@@ -75,8 +75,8 @@ def test_run_command_prints_its_adapter(call: Call, trained: Trained):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("run", "qa", "summarization", "--adapter", "one"), "--adapter belongs to one task: write TASK=ADAPTER"),
-        (("run", "qa=one", "--adapter", "two"), "the adapter is named twice: one and --adapter two"),
+        (("run", "qa", "summarization", "--adapter", "one"), "--adapter is for a single task: write TASK=ADAPTER"),
+        (("run", "qa=one", "--adapter", "two"), "the adapter is given twice: one and --adapter two"),
         (("compare", "qa", "summarization", "--adapter", "one"), "lmtasks compare TASK --adapter ADAPTER"),
         (("compare", "runs/a", "runs/b", "--model", "tiny"), "--model needs --adapter: it is an option of runs"),
     ],

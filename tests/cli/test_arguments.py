@@ -50,19 +50,19 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=" ".join,
 )
-def test_path_that_no_file_can_have_is_refused_in_one_line(call, tmp_path, arguments, path):
+def test_impossible_path_is_one_line(call, tmp_path, arguments, path):
     outcome = call(*(argument.format(path) for argument in arguments))
     assert outcome.code in (1, 2)
-    said = outcome.out if arguments[:2] == ("plugins", "check") and not outcome.err else outcome.err
-    errors = [line for line in said.splitlines() if not line.startswith(("Usage: ", "Try '"))]
+    output = outcome.out if arguments[:2] == ("plugins", "check") and not outcome.err else outcome.err
+    errors = [line for line in output.splitlines() if not line.startswith(("Usage: ", "Try '"))]
     errors = [line for line in errors if line.strip()]
-    if said is outcome.err:
+    if output is outcome.err:
         assert len(errors) == 1
     assert all(len(line) < 2100 for line in errors)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_home_folder_is_found_behind_an_equals_sign(call, tmp_path, monkeypatch):
+def test_home_folder_is_expanded_after_an_equals_sign(call, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))  # a shell replaces "~" only at the beginning of a word
     outcome = call("run", "qa", "--limit", 1, "--output-dir=~/kept")
     assert outcome.code == 0
@@ -79,7 +79,7 @@ def test_text_that_is_not_utf8_is_refused(call, tmp_path, flag, text):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_new_plugin_says_commands_that_a_shell_can_run(call):
+def test_new_plugin_prints_commands_that_a_shell_can_run(call):
     outcome = call(*NEW, "-o", "a b'c\n\x1b[5n")
     assert outcome.code == 0
     assert "pip install -e 'a b'\"'\"'c\\n\\u001b[5n[test]'" in outcome.err

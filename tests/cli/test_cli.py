@@ -65,20 +65,20 @@ def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
 
 @pytest.mark.parametrize("path", list(commands(cli)), ids=lambda path: " ".join(("lmtasks", *path)))
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_every_command_answers_help(path, flag):
+def test_help_works_for_every_command(path, flag):
     result = CliRunner().invoke(cli, [*path, flag], prog_name="lmtasks")
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: {' '.join(['lmtasks', *path])} ")
     assert "--help" in result.output
 
 
-def test_the_help_lists_the_commands_with_what_they_do():
+def test_help_lists_commands_with_summaries():
     output = CliRunner().invoke(cli, ["--help"]).output
     for name in ("run", "ask", "list", "show", "models", "plugins"):
         assert re.search(rf"^  {name} +[A-Z].*\.$", output, re.MULTILINE)
 
 
-def test_version():
+def test_version_is_printed():
     result = CliRunner().invoke(cli, ["--version"])
     assert (result.exit_code, result.output) == (0, f"lmtasks {version('lmtasks')}\n")
 
@@ -86,7 +86,7 @@ def test_version():
 # Lists
 
 
-def test_list_shows_every_task_and_where_it_comes_from(call):
+def test_list_shows_tasks_and_their_origin(call):
     outcome = call("list")
     assert outcome.code == 0
     rows = [re.split(r"\s{2,}", line) for line in outcome.out.splitlines()]
@@ -96,7 +96,7 @@ def test_list_shows_every_task_and_where_it_comes_from(call):
 
 
 @pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("plugins", "list"), ("plugins", "list", "--json")])
-def test_lists_say_on_stderr_why_broken_plugins_are_broken(call, command):
+def test_lists_print_errors_of_broken_plugins_to_stderr(call, command):
     outcome = call(*command)
     assert outcome.code == 0
     if command == ("plugins", "list", "--json"):
@@ -142,7 +142,7 @@ def test_verbose_lists_show_the_traceback_of_a_broken_plugin(call):
     assert "in read_settings" in err
 
 
-def test_models_list_as_json_tells_what_is_here(call, tmp_path, monkeypatch):
+def test_models_list_as_json_shows_stored_models(call, tmp_path, monkeypatch):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
     rows = {row["model"]: row for row in json.loads(call("models", "list", "--json").out)}
     assert set(rows) == {"smollm2-135m-instruct", "gemma-3-270m"}
@@ -151,15 +151,15 @@ def test_models_list_as_json_tells_what_is_here(call, tmp_path, monkeypatch):
     assert not (tmp_path / "home").exists()
 
 
-def test_models_list_says_where_models_are_kept(call, tmp_path, monkeypatch):
+def test_models_list_names_the_folder(call, tmp_path, monkeypatch):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
     outcome = call("models", "list")
     assert outcome.code == 0
     assert re.search(r"^gemma-3-270m +.*Gemma Terms of Use .*238 MB$", outcome.out, re.MULTILINE)
-    assert outcome.out.endswith(f"\nkept in {tmp_path / 'home' / 'models'}\n")
+    assert outcome.out.endswith(f"\nstored in {tmp_path / 'home' / 'models'}\n")
 
 
-def test_broken_plugins_do_not_stop_a_list_in_a_process_of_its_own(tmp_path):
+def test_list_survives_broken_plugins_in_a_subprocess(tmp_path):
     outcome = in_process_of_its_own("list", cwd=tmp_path, plugins=True)
     assert outcome.code == 0
     assert "\ntitles " in outcome.out
@@ -170,54 +170,57 @@ def test_broken_plugins_do_not_stop_a_list_in_a_process_of_its_own(tmp_path):
 
 
 UNKNOWN = [
-    (["run", "sumarization"], 'no task is called "sumarization". Did you mean summarization'),
-    (["run", "qa/closed-bok"], 'no task is called "qa/closed-bok". Did you mean qa/closed-book'),
-    (["show", "titels"], 'no task is called "titels". Did you mean titles'),
-    (["ask", "titels", "A text."], 'no task is called "titels". Did you mean titles'),
-    (["run", "qa", "--metrics", "exact_match,f2"], 'no metric is called "f2". Did you mean f1'),
-    (["run", "qa", "--metrics", "lengths/length"], '"length". Did you mean length_ratio'),
-    (["run", "qa", "--prompt", "strickt"], 'no prompt of task "qa" is called "strickt". Did you mean strict'),
-    (["ask", "qa", "A text.", "--prompt", "strickt"], 'no prompt of task "qa" is called "strickt". Did you mean'),
-    (["ask", "qa", "--input", "contxt=A text."], 'no input of task "qa" is called "contxt". Did you mean context'),
-    (["run", "qa", "--data", "demmo"], '"demmo". Did you mean demo'),
-    (["models", "pull", "smollm2-135m-instrct"], '"smollm2-135m-instrct". Did you mean smollm2-135m-instruct'),
+    (["run", "sumarization"], 'unknown task "sumarization". Did you mean summarization'),
+    (["run", "qa/closed-bok"], 'unknown task "qa/closed-bok". Did you mean qa/closed-book'),
+    (["show", "titels"], 'unknown task "titels". Did you mean titles'),
+    (["ask", "titels", "A text."], 'unknown task "titels". Did you mean titles'),
+    (["run", "qa", "--metrics", "exact_match,f2"], 'unknown metric "f2". Did you mean f1'),
+    (["run", "qa", "--metrics", "lengths/length"], '"length" of plugin "lengths". Did you mean length_ratio'),
+    (["run", "qa", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean strict'),
+    (["ask", "qa", "A text.", "--prompt", "strickt"], 'unknown prompt "strickt" of task "qa". Did you mean'),
+    (["ask", "qa", "--input", "contxt=A text."], 'unknown input "contxt" of task "qa". Did you mean context'),
+    (["run", "qa", "--data", "demmo"], 'unknown data set "demmo" of task "qa" (or file). Did you mean demo'),
+    (
+        ["models", "pull", "smollm2-135m-instrct"],
+        'unknown model "smollm2-135m-instrct" of the catalog. Did you mean smollm2',
+    ),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), UNKNOWN, ids=[" ".join(arguments) for arguments, _ in UNKNOWN])
-def test_an_unknown_name_is_one_line_with_the_nearest_and_no_model_is_loaded(call, no_model, arguments, told):
+@pytest.mark.parametrize(("arguments", "expected"), UNKNOWN, ids=[" ".join(arguments) for arguments, _ in UNKNOWN])
+def test_unknown_name_is_one_line_before_loading_a_model(call, no_model, arguments, expected):
     outcome = call(*arguments)
     assert outcome.code == 2
     line = one_line(outcome)
-    assert line.startswith("lmtasks: no ")
-    assert told in line
+    assert line.startswith("lmtasks: unknown ")
+    assert expected in line
 
 
-def test_an_unknown_model_is_one_line_with_the_nearest(call):
+def test_unknown_model_is_one_line_with_the_nearest(call):
     outcome = call("run", "qa", "--model", "smollm-135m-instruct")
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].startswith(
-        'lmtasks: no model is called "smollm-135m-instruct". Did you mean smollm2-135m-instruct'
+        'lmtasks: unknown model "smollm-135m-instruct". Did you mean smollm2-135m-instruct'
     )
     assert outcome.out == ""
     assert not Path("runs").exists()
 
 
-def test_an_unknown_command_is_wrong_usage_and_offers_the_nearest(call):
+def test_unknown_command_offers_the_nearest(call):
     outcome = call("rnu", "qa")
     assert outcome.code == 2
     assert "No such command 'rnu'" in outcome.err
     assert re.search(r"Did you mean.*\brun\b", outcome.err)
 
 
-def test_an_unknown_option_is_wrong_usage_and_offers_the_nearest(call):
+def test_unknown_option_offers_the_nearest(call):
     outcome = call("run", "qa", "--limt", "3")
     assert outcome.code == 2
     assert "--limit" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["run", "show"])
-def test_a_broken_plugin_fails_in_one_line_for_who_asks_for_it(call, no_model, command):
+def test_broken_plugin_is_one_line_for_its_tasks(call, no_model, command):
     outcome = call(command, "broken-import")
     assert outcome.code == 1
     assert one_line(outcome).startswith('lmtasks: plugin "broken-import" (lmtasks-broken-import ')
@@ -246,10 +249,10 @@ def test_verbose_adds_the_traceback_to_an_error(call, no_model):
     ],
     ids=lambda flag: flag[0],
 )
-def test_what_belongs_to_one_task_is_refused_with_several(call, no_model, flag):
+def test_single_task_options_are_refused_with_several_tasks(call, no_model, flag):
     outcome = call("run", "qa", "qa/closed-book", *flag)
     assert outcome.code == 2
-    assert f"{flag[0]} belongs to one task" in outcome.err
+    assert f"{flag[0]} is for a single task" in outcome.err
     assert outcome.out == ""
 
 
@@ -261,7 +264,7 @@ WRONG = [
     (["run", "qa", "--output-dir", "a file"], "--output-dir"),
     (["run", "qa", "--top-p", "0.9"], "temperature"),
     (["run", "qa", "--temperature", "nan"], "temperature"),
-    (["run", "qa", "--fewshot-data", "x.jsonl"], "num_fewshot"),
+    (["run", "qa", "--fewshot-data", "x.jsonl"], "--num-fewshot"),
     (["ask", "qa"], "nothing to ask"),
     (["ask", "qa", "@nowhere.txt"], "cannot read nowhere.txt"),
     (["ask", "qa", "--input", "question=@nowhere.txt"], "--input question: cannot read nowhere.txt"),
@@ -271,17 +274,17 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
-def test_wrong_usage_has_exit_code_2_and_no_model_is_loaded(call, no_model, tmp_path, arguments, told):
+@pytest.mark.parametrize(("arguments", "expected"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_wrong_usage_has_exit_code_2_before_loading_a_model(call, no_model, tmp_path, arguments, expected):
     (tmp_path / "a file").touch()
     outcome = call(*arguments)
     assert outcome.code == 2
-    assert told in outcome.err
+    assert expected in outcome.err
     assert "Traceback" not in outcome.err
     assert outcome.out == ""
 
 
-def test_a_field_that_is_given_twice_is_wrong_usage(call, fake):
+def test_duplicate_field_is_wrong_usage(call, fake):
     outcome = call("ask", "qa", "A text.", "--input", "context=Another.", "--input", "question=What?")
     assert outcome.code == 2
     assert "context" in outcome.err
@@ -307,7 +310,7 @@ def test_standard_input_that_is_not_utf8_is_refused(call, fake, errors):
 
 
 @pytest.mark.parametrize(
-    ("command", "content", "told"),
+    ("command", "content", "expected"),
     [
         ("run", '{"context": "A", "question": "B", "answers": ["C"]}\n{"context": ', "data.jsonl, line 2: not JSON"),
         ("run", '{"context": "A", "answers": ["C"]}', 'data.jsonl, line 1: no field "question"'),
@@ -318,27 +321,27 @@ def test_standard_input_that_is_not_utf8_is_refused(call, fake, errors):
     ],
     ids=["broken line", "missing field", "missing field, shown", "empty file", "no file", "no file, shown"],
 )
-def test_bad_data_is_one_line_before_any_model_is_loaded(call, no_model, tmp_path, command, content, told):
+def test_bad_data_is_one_line_before_loading_a_model(call, no_model, tmp_path, command, content, expected):
     if content is not None:
         (tmp_path / "data.jsonl").write_text(content, encoding="utf-8")
     outcome = call(command, "qa", "--data", "data.jsonl")
     assert outcome.code == 1
     line = one_line(outcome)
     assert line.startswith("lmtasks: ")
-    assert told in line
+    assert expected in line
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_last_of_several_tasks_is_checked_before_any_model_is_loaded(call, no_model):
+def test_all_tasks_are_checked_before_loading_a_model(call, no_model):
     outcome = call("run", "qa", "summarization", "translation/en-xx")
     assert outcome.code == 2
-    assert 'no task is called "translation/en-xx"' in one_line(outcome)
+    assert 'unknown task "translation/en-xx"' in one_line(outcome)
 
 
 # Runs
 
 
-def test_a_run_of_a_real_model_writes_nothing_but_json_to_stdout(tmp_path, tiny_folder):
+def test_run_of_a_real_model_writes_only_json_to_stdout(tmp_path, tiny_folder):
     outcome = in_process_of_its_own(
         *("run", "summarization", "--model", tiny_folder, "--limit", 2, "--max-new-tokens", 8),
         *("--output-dir", tmp_path / "runs", "--json"),
@@ -362,7 +365,7 @@ def test_a_run_of_a_real_model_writes_nothing_but_json_to_stdout(tmp_path, tiny_
     assert "running summarization: 2/2" in outcome.err
 
 
-def test_a_run_of_one_task_is_an_object_and_of_two_a_list(call, fake):
+def test_run_json_is_an_object_for_one_task_and_a_list_for_two(call, fake):
     one = json.loads(call("run", "qa", "--limit", "2", "--json").out)
     two = json.loads(call("run", "qa", "titles", "--limit", "2", "--json").out)
     assert one["task"] == "qa"
@@ -373,7 +376,7 @@ def test_a_run_of_one_task_is_an_object_and_of_two_a_list(call, fake):
     assert len({run["run"] for run in (one, *two)}) == 3
 
 
-def test_a_run_prints_scores_signatures_and_where_the_report_is(call, fake):
+def test_run_prints_scores_signatures_and_report_path(call, fake):
     outcome = call("run", "titles", "--limit", "2", "--output-dir", "elsewhere")
     assert outcome.code == 0
     assert outcome.out.startswith("titles with fake: 2 examples of demo (test)\n")
@@ -384,7 +387,7 @@ def test_a_run_prints_scores_signatures_and_where_the_report_is(call, fake):
     assert report.is_file()
 
 
-def test_a_run_over_a_users_own_data(call, fake, tmp_path):
+def test_run_with_a_data_file(call, fake, tmp_path):
     rows = [{"text": f"A text {number}.", "q": f"What {number}?", "right": "At ten."} for number in range(3)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     maps = ("--map", "question=q", "--map", "references=right")
@@ -421,7 +424,7 @@ def test_flags_reach_the_run(call, fake):
     }  # fmt: skip
 
 
-def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
+def test_interrupted_run_says_how_to_resume_and_resumes(call, monkeypatch):
     asked: list[str] = []
 
     def answer(prompt: str) -> str:
@@ -434,7 +437,7 @@ def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
     interrupted = call("run", "qa", "--limit", "4", "--json")
     assert interrupted.code == 130
     assert interrupted.out == ""
-    assert "lmtasks: qa goes on where it stopped when it is run again" in interrupted.err.splitlines()
+    assert "lmtasks: run the same command again to resume qa" in interrupted.err.splitlines()
     assert interrupted.err.splitlines()[-1] == "lmtasks: interrupted"
     result = json.loads(call("run", "qa", "--limit", "4", "--json").out)
     assert (result["n"], result["counts"]["reused"]) == (4, 2)
@@ -442,7 +445,7 @@ def test_an_interrupted_run_says_so_and_goes_on_from_there(call, monkeypatch):
     assert len(list(Path("runs").iterdir())) == 1
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+def test_bug_keeps_its_traceback(monkeypatch, tmp_path):
     fake_answer(monkeypatch, lambda prompt: str(1 / 0))
     with pytest.raises(ZeroDivisionError):
         main(["run", "qa", "--limit", "1", "--output-dir", str(tmp_path)])
@@ -477,7 +480,7 @@ def test_ask_gives_text_to_the_first_field_and_the_rest_by_name(call, fake):
     assert fake.prompts[0] == fake.prompts[1]
 
 
-def test_ask_shows_examples_of_the_demo_when_told(call, fake):
+def test_ask_shows_fewshot_examples_of_the_demo(call, fake):
     call("ask", "titles", "A text.", "--num-fewshot", "2")
     [prompt] = fake.prompts
     assert prompt.count("Write a title of at most eight words") == 3
@@ -492,12 +495,12 @@ def test_ask_shows_examples_of_the_demo_when_told(call, fake):
         ("summarization/headline", "Subject: Ferry late again", "Ferry late again"),
     ],
 )
-def test_ask_writes_the_answer_as_the_task_parses_it_and_nothing_else(call, monkeypatch, task, written, answer):
+def test_ask_prints_only_the_parsed_answer(call, monkeypatch, task, written, answer):
     fake_answer(monkeypatch, lambda prompt: f" {written}")
     assert call("ask", task, "A text.").out == f"{answer}\n"
 
 
-def test_ask_streams_what_a_real_model_says(call, tiny_folder):
+def test_ask_streams_output_of_a_real_model(call, tiny_folder):
     flags = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
     given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
     outcome = call("ask", "summarization", "The ferry leaves at nine.", "--model", tiny_folder, *given)
@@ -506,11 +509,11 @@ def test_ask_streams_what_a_real_model_says(call, tiny_folder):
     assert (outcome.code, outcome.out) == (0, f"{expected}\n")
 
 
-def test_ask_writes_nothing_of_a_stop_string_that_a_real_model_completes(call, tiny_folder):
+def test_ask_never_prints_a_stop_string(call, tiny_folder):
     asked = ("summarization", {"": "The ferry leaves at nine."})
     flags = {"max_new_tokens": 12, "temperature": 1.0, "seed": 3}
     whole = lmtasks.ask(*asked, model=str(tiny_folder), **flags)
-    stop = next(whole[at : at + 6] for at in range(1, len(whole)) if whole[at : at + 6].isprintable())
+    stop = next(whole[start : start + 6] for start in range(1, len(whole)) if whole[start : start + 6].isprintable())
     expected = whole[: whole.index(stop)].strip()
     given = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
     outcome = call("ask", asked[0], asked[1][""], "--model", tiny_folder, "--stop", stop, *given)
@@ -537,7 +540,7 @@ def test_show_marks_optional_inputs(call, fake):
     assert "inputs    question, context (optional)\n" in call("show", "qa/customer-service").out
 
 
-def test_show_names_the_first_example_of_the_data_asked_for(call, fake, tmp_path):
+def test_show_uses_the_first_example_of_the_data(call, fake, tmp_path):
     rows = ["text,title", "The first text.,One", "The second text.,Two"]
     (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
     outcome = call("show", "summarization/headline", "--data", "mine.csv")
@@ -546,11 +549,11 @@ def test_show_names_the_first_example_of_the_data_asked_for(call, fake, tmp_path
     assert fake.prompts == []
 
 
-def test_examples_in_help_stand_line_by_line(call):
+def test_help_keeps_lines_of_examples(call):
     assert "\n  lmtasks run summarization\n" in call("run", "--help").out
 
 
-def test_the_time_left_of_a_continued_run_is_told_by_what_this_one_made(monkeypatch, capsys):
+def test_progress_of_a_resumed_run_estimates_by_new_outputs(monkeypatch, capsys):
     from lmtasks.cli import terminal
 
     clock = iter([100.0, 120.0])

@@ -1,4 +1,4 @@
-"""`lmtasks data check`: everything that is wrong with a file, at once."""
+"""`lmtasks data check`: diagnostics of data files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kinds(checked, level):
     return [diagnostic.kind for diagnostic in checked.diagnostics if diagnostic.level == level]
 
 
-def test_good_file_has_no_errors_and_is_described(tmp_path):
+def test_valid_file_is_summarized_without_errors(tmp_path):
     checked = api.check_data(write(tmp_path, [{**row, "topic": "x"} for row in GOOD]), "qa")
     assert checked.ok
     assert (checked.rows, checked.examples, checked.no_answer) == (3, 3, 1)
@@ -100,7 +100,7 @@ def test_control_tokens_are_a_note(tmp_path):
     assert not kinds(checked, "warning")
 
 
-def test_splits_that_overlap_are_a_warning(tmp_path):
+def test_overlapping_splits_are_a_warning(tmp_path):
     rows = [{**row, "split": split} for split in ("train", "test") for row in GOOD]
     checked = api.check_data(write(tmp_path, rows), "qa")
     assert checked.splits == {"train": 3, "test": 3}
@@ -114,20 +114,20 @@ def test_row_without_a_split_is_an_error(tmp_path):
     assert "no-split" in kinds(checked, "error")
 
 
-def test_printed_lists_are_an_error(tmp_path):
+def test_list_literals_are_an_error(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("question,context,answers\nq1,c1,\"['a', 'b']\"\nq2,c2,\"['c']\"\n")
     assert kinds(api.check_data(path, "qa"), "error") == ["printed-list"]
 
 
-def test_missing_column_is_an_error_that_map_mends(tmp_path):
+def test_missing_column_is_an_error_that_map_fixes(tmp_path):
     rows = [{"question": row["question"], "body": row["context"], "answers": row["answers"]} for row in GOOD]
     path = write(tmp_path, rows)
     assert kinds(api.check_data(path, "qa"), "error") == ["no-column"]
     assert api.check_data(path, "qa", columns={"context": "body"}).ok
 
 
-def test_what_train_would_say_is_a_note(tmp_path):
+def test_remarks_of_train_are_notes(tmp_path):
     checked = api.check_data(write(tmp_path, GOOD[:1]), "qa")
     assert kinds(checked, "note") == ["train"]
     assert checked.ok
@@ -162,7 +162,7 @@ def test_each_split_is_checked_by_itself(tmp_path):
     assert api.check_data(path, "translation/en-de", split="test").ok
 
 
-def test_each_split_may_name_its_columns_otherwise(tmp_path):
+def test_splits_may_have_other_columns(tmp_path):
     other = [{"id": row["id"], "source": row["text"], "target": row["target"]} for row in PAIRS[3:]]
     path = write(tmp_path, in_splits(("test", PAIRS[:3]), ("train", other)))
     checked = api.check_data(path, "translation/en-de")
@@ -174,18 +174,18 @@ def test_each_split_may_name_its_columns_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("splits", [False, True])
-def test_data_without_references_says_which_commands_refuse_it(tmp_path, splits, call: Call):
+def test_data_without_references_names_the_refusing_commands(tmp_path, splits, call: Call):
     rows = [{"id": row["id"], "text": row["text"]} for row in PAIRS[3:]]
     every = in_splits(("test", PAIRS[:3]), ("dev", rows)) if splits else rows
     path = write(tmp_path, every)
     checked = api.check_data(path, "translation/en-de")
-    [said] = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "no-references"]
+    [message] = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "no-references"]
     inside = ' of split "dev"' if splits else ""
-    assert said.startswith(f"none of 3 rows{inside} has references: `run` would give no scores, `score` and `train`")
+    assert message.startswith(f"none of 3 rows{inside} has references: `run` would give no scores, `score` and `train`")
     assert checked.ok
 
 
-def test_data_without_inputs_is_refused_by_run_and_train_alone(tmp_path, call: Call):
+def test_data_without_inputs_is_refused_by_run_and_train(tmp_path, call: Call):
     path = write(tmp_path, [{"id": row["id"], "target": row["target"]} for row in PAIRS])
     checked = api.check_data(path, "translation/en-de")
     assert errors(checked) == [("no-column", ("run", "train"))]
@@ -237,14 +237,13 @@ def test_rows_without_id_among_others_are_a_warning(tmp_path, missing):
     rows = [*map(json.dumps, PAIRS), f'{{"id": {missing}, "text": "Hello there.", "target": "Hallo ihr."}}']
     path = write(tmp_path, rows)
     checked = api.check_data(path, "translation/en-de")
-    said = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
-    assert said == [
-        f'{path}: 1 of 7 rows have no id in column "id", and have their place among all rows as their id'
-        f" (first: {path}, line 7)"
-    ]
+    messages = [diagnostic.message for diagnostic in checked.diagnostics if diagnostic.kind == "reading"]
+    [message] = messages
+    assert message.startswith(f'{path}: 1 of 7 rows have no id in column "id"; their row number is used')
+    assert message.endswith(f"(first: {path}, line 7)")
 
 
-def test_split_that_is_not_there_is_said_with_those_that_are(tmp_path):
+def test_unknown_split_is_an_error_with_known_ones(tmp_path):
     path = write(tmp_path, in_splits(("train", PAIRS[:3]), ("dev", PAIRS[3:])))
     checked = api.check_data(path, "translation/en-de", split="test")
     assert [diagnostic.message for diagnostic in checked.diagnostics] == [f'{path}: no split "test"; it has train, dev']
@@ -268,19 +267,19 @@ def test_reasoning_in_references_is_a_warning(tmp_path, reference):
     assert "reasoning-in-reference" not in kinds(checked, "warning")
 
 
-def test_json_says_the_same(tmp_path, call: Call):
+def test_json_has_the_same_content(tmp_path, call: Call):
     path = write(tmp_path, [*GOOD, "{broken"])
     result = call("data", "check", str(path), "--task", "qa", "--json")
     assert result.code == 1
     checked = json.loads(result.out)
     assert checked["ok"] is False
-    assert [diagnostic["kind"] for diagnostic in checked["remarks"]] == ["unreadable-row"]
+    assert [diagnostic["kind"] for diagnostic in checked["diagnostics"]] == ["unreadable-row"]
     assert checked["fields"]["references"]["filled"] == 2
 
 
-def test_text_shows_columns_and_remarks(tmp_path, call: Call):
+def test_text_shows_columns_and_diagnostics(tmp_path, call: Call):
     result = call("data", "check", str(write(tmp_path, [*GOOD, "{broken"])), "--task", "qa")
-    assert "3 good examples in 3 rows; 1 error: it would be refused" in result.out
+    assert "3 valid examples in 3 rows; 1 error: it would be refused" in result.out
     assert "question    question" in result.out
     assert "error    " in result.out
 
@@ -292,7 +291,7 @@ def test_text_shows_columns_and_remarks(tmp_path, call: Call):
         (("data.jsonl", "nosuchtask"), UnknownNameError),
     ],
 )
-def test_file_or_task_that_is_not_there_is_an_error(arguments, error, tmp_path, monkeypatch):
+def test_missing_file_or_task_is_an_error(arguments, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, GOOD)
     with pytest.raises(error):

@@ -55,7 +55,7 @@ def test_plugin_option_applies_to_one_command(call: Call, task):
 
 def test_no_plugin_option_lists_the_plugin_as_off(call: Call):
     rows = json.loads(call("plugins", "list", "--no-plugin", "titles", "--json").out)
-    assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["off"]
+    assert [row["status"] for row in rows if row["plugin"] == "titles"] == ["disabled"]
     outcome = call("show", "titles", "--no-plugin", "titles")
     assert (outcome.code, one_line(outcome)) == (
         1, 'lmtasks: plugin "titles" is disabled by --no-plugin or LMTASKS_DISABLE_PLUGINS'
@@ -276,7 +276,7 @@ def test_plugins_check_refuses_an_unknown_plugin(call: Call):
     outcome = call("plugins", "check", "titels")
     assert (outcome.code, one_line(outcome)) == (
         2,
-        'lmtasks: no plugin is called "titels". Did you mean titles or twice?',
+        'lmtasks: unknown plugin "titels". Did you mean titles or twice?',
     )
 
 

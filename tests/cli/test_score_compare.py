@@ -336,7 +336,7 @@ def test_a_module_that_a_run_folder_names_is_refused_and_says_how_to_ask(call, r
 def test_predictions_for_a_run_are_refused_as_such(call, runs, data):
     lines(data.with_name("system.txt"), GOOD)
     line = one_line(call("score", runs["good"], "--predictions", "system.txt"))
-    assert "no task is called" not in line
+    assert "unknown task" not in line
 
 
 def test_score_needs_no_folder_for_temporary_files(data, tmp_path):

@@ -174,13 +174,13 @@ with standard_streams(), progress() as on_progress:
     code, output = on_terminal(tmp_path, script=script)
     assert code == 0, output
     text = OF_BARS.sub("", output)
-    for said in (
+    for message in (
         r"loading [/x] [link=evil]a[/link] :smile: \u001b[5n",
         r"1/2, loss [bold]3 \u009b31m",
         r"beside [/y] \u001b[5n",
         "half [/z]",
     ):
-        assert said in text
+        assert message in text
     assert steering(text) == set()
 
 
@@ -209,7 +209,7 @@ def test_warnings_are_one_line(tmp_path):
     script = """
 import importlib, logging
 command = importlib.import_module("lmtasks.cli.list")
-command.complain = lambda _: logging.getLogger("lmtasks.data").warning("%s", "a\\nlmtasks: b\\x1b[5n")
+command.print_errors = lambda _: logging.getLogger("lmtasks.data").warning("%s", "a\\nlmtasks: b\\x1b[5n")
 from lmtasks.cli.main import main
 main(["list"])
 """
@@ -217,14 +217,14 @@ main(["list"])
     assert done.stderr == "lmtasks: a\\nlmtasks: b\\u001b[5n\n"
 
 
-def test_bytes_do_not_lead_around(tmp_path):
+def test_bytes_are_escaped_too(tmp_path):
     script = "import sys\nfrom lmtasks.cli.streams import standard_streams\nimport click\nwith standard_streams():\n"
     script += f"    click.echo({STEERING!r}.encode()); sys.stderr.buffer.write(b'\\x1b[5n\\xff.'); sys.stderr.flush()\n"
     _, output = on_terminal(tmp_path, script=script)
     assert output == f"{SHOWN}\n\\u001b[5n\\xff."
 
 
-def test_terminal_of_ascii_alone_gets_no_control_character(nasty, monkeypatch):
+def test_ascii_terminal_gets_no_control_character(nasty, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")  # click makes a writer of its own for such streams
     code, output = on_terminal(nasty, "score", STEERING)
     assert code == 2
@@ -259,7 +259,7 @@ def test_closed_stdout_is_one_line(tmp_path, arguments):
     assert in_shell(f"{LMTASKS} {arguments} >&-", tmp_path) == Outcome(1, "", CLOSED)
 
 
-def test_closed_stderr_loses_messages_alone(tmp_path):
+def test_closed_stderr_loses_only_messages(tmp_path):
     (tmp_path / "broken.py").write_text("raise ValueError\n")
     listed = in_shell(f"{LMTASKS} list --plugin broken.py 2>&-", tmp_path)
     assert (listed.code, listed.err) == (0, "")
@@ -269,12 +269,12 @@ def test_closed_stderr_loses_messages_alone(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_full_disk_behind_stderr_loses_messages_alone(tmp_path):
+def test_full_disk_behind_stderr_loses_only_messages(tmp_path):
     assert in_shell(f"{LMTASKS} run nosuch 2>/dev/full", tmp_path) == Outcome(2, "", "")
     assert in_shell(f"{LMTASKS} list --json 2>/dev/full", tmp_path).code == 0
 
 
-def test_closed_streams_never_lead_into_a_file_of_ours(tmp_path):
+def test_closed_streams_never_write_into_our_files(tmp_path):
     # Without anything at 1 and 2, the first file that is opened would get the number of stdout.
     script = (
         "import os; from lmtasks.cli import streams\n"
@@ -288,7 +288,7 @@ def test_closed_streams_never_lead_into_a_file_of_ours(tmp_path):
     assert (tmp_path / "samples.jsonl").read_bytes() == b""
 
 
-def test_reader_that_leaves_early_is_no_error(tmp_path):
+def test_reader_that_exits_early_is_not_an_error(tmp_path):
     outcome = in_shell(f"set -o pipefail; {LMTASKS} list | head -n 1", tmp_path)
     assert outcome.err == ""
     assert outcome.out.startswith("task ")
@@ -313,7 +313,7 @@ def asked(call, monkeypatch) -> Callable[..., tuple[Outcome, list[str]]]:
 
 
 @pytest.mark.parametrize("arguments", [("@@alice wrote: @home @@",), ("--input", "text=@@alice wrote: @home @@")])
-def test_two_at_signs_begin_a_text_with_one(asked, arguments):
+def test_two_at_signs_escape_one(asked, arguments):
     if arguments[0] == "--input":
         arguments = ("--input", arguments[1].replace("text", "document"))
     outcome, [prompt] = asked(*arguments)
@@ -327,7 +327,7 @@ def test_two_at_signs_begin_a_text_with_one(asked, arguments):
     ["alice wrote: hello", "~nosuchuser/x", "a\0b", "a\udcffb", "a\ud800b", "x" * 300, "x " * 20_000, "", "."],
     ids=["text", "user", "nul", "bytes", "surrogate", "long", "longer", "empty", "folder"],
 )
-def test_file_that_cannot_be_read_says_how_to_ask_a_text_with_an_at_sign(call, text):
+def test_unreadable_file_explains_two_at_signs(call, text):
     outcome = call("ask", "summarization", f"@{text}")
     assert (outcome.code, outcome.out) == (2, "")
     error = outcome.err.splitlines()[-1]

@@ -791,10 +791,10 @@ def test_what_cannot_be_merged_is_said_and_leaves_nothing(tmp_path, own, bare, t
     one_line(error, "its own base alone")
     with pytest.raises(AdapterError) as error:
         merge(bare, target)
-    one_line(error, "does not say which model it belongs to; name it with --model")
+    one_line(error, "does not say which model it belongs to; name it with model")
     with pytest.raises(UsageError) as error:
         merge(own, target, trust_remote_code=True)
-    one_line(error, "whose code may run, the adapter's file does not decide; name the model with --model")
+    one_line(error, "the adapter's file does not decide whose code may run; name the model with model")
     with pytest.raises(AdapterError) as error:
         merge(bare, tmp_path / "gpt", model=tiny_folder)
     one_line(error, "gpt: is there already; name another folder")

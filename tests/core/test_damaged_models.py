@@ -112,7 +112,7 @@ def test_a_larger_model_than_there_are_weights_for_takes_no_memory(folder, chang
 
 def test_code_of_the_hub_that_a_config_names_is_not_run(folder):
     spoil(folder / CONFIG, attn_implementation="somebody/kernel")
-    refused(folder, "somebody/kernel", "--trust-remote-code")
+    refused(folder, "somebody/kernel", "trust_remote_code=True")
 
 
 def test_a_number_of_another_vocabulary_that_ends_texts_does_no_harm(folder):
@@ -258,14 +258,14 @@ def test_a_chat_template_that_fails_is_one_line(folder, template):
 def test_a_model_that_holds_an_adapter_is_refused(folder, weights):
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}')
     (folder / weights).write_bytes(b"")
-    refused(folder, folder, "holds an adapter beside the model", "--model", "--adapter")
+    refused(folder, folder, "holds an adapter beside the model", "with model and", "with adapter")
 
 
 def test_an_adapter_that_is_named_as_a_model_is_refused(tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
-    refused(tmp_path / "adapter", "an adapter, not a model", "--model", "--adapter")
+    refused(tmp_path / "adapter", "an adapter, not a model", "with model and", "with adapter")
 
 
 # Names and the store

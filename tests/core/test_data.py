@@ -104,7 +104,7 @@ EXAMPLES = tuple(
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.ndjson", "DATA.JSONL", "data.csv", "data.tsv", "data.parquet"])
-def test_every_kind_of_file_gives_the_same_examples(tmp_path, name):
+def test_formats_give_the_same_examples(tmp_path, name):
     path, suffix = tmp_path / name, Path(name).suffix.lower()
     if suffix == ".parquet":
         write_parquet(path, ROWS)
@@ -130,7 +130,7 @@ def test_file_with_byte_order_mark_is_read(tmp_path):
         assert (example.inputs, example.references) == ({"document": "a"}, ("b",))
 
 
-def test_blank_lines_are_no_examples_and_keep_the_numbering_of_lines(tmp_path):
+def test_blank_lines_are_skipped_but_counted(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('\n{"document": "a"}\n  \n{"document": ["b"]}\n', encoding="utf-8")
     assert documents(load(path, limit=1)) == ["a"]
@@ -167,7 +167,7 @@ def test_csv_row_with_more_cells_than_the_header_is_refused(tmp_path):
     assert_refused(lambda: load(path), f"{path}, line 3", "more cells", "quotes", "','")
 
 
-def test_csv_row_with_fewer_cells_lacks_the_last_columns(tmp_path):
+def test_csv_row_with_fewer_cells_has_no_last_columns(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("document,topic\na,b\nc\n", encoding="utf-8")
     assert [example.meta for example in load(path).examples] == [{"topic": "b"}, {}]
@@ -186,7 +186,7 @@ def test_jsonl_that_is_not_utf8_names_file_and_line(tmp_path):
     assert_refused(lambda: load(path), f"{path}, line 2", "UTF-8")
 
 
-def test_csv_that_is_not_utf8_names_the_file_and_says_so(tmp_path):
+def test_csv_that_is_not_utf8_names_the_file(tmp_path):
     path = tmp_path / "data.csv"
     path.write_bytes(b"document,summary\na,b\ncaf\xe9,c\n")
     assert_refused(lambda: load(path), str(path), "UTF-8")
@@ -218,7 +218,7 @@ def test_json_number_of_thousands_of_digits_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("line", "kind"), [('["a"]', "list"), ('"a"', "str"), ("3", "int"), ("null", "NoneType")])
-def test_json_line_that_is_no_object_is_refused(tmp_path, line, kind):
+def test_json_line_that_is_not_an_object_is_refused(tmp_path, line, kind):
     path = tmp_path / "data.jsonl"
     path.write_text(f'{{"document": "a"}}\n{line}\n', encoding="utf-8")
     assert_refused(lambda: load(path), f"{path}, line 2", "expected an object", kind)
@@ -250,12 +250,12 @@ def test_file_without_rows_is_refused(tmp_path, name, text):
     assert_refused(lambda: load(path), str(path), "no data rows")
 
 
-def test_name_that_is_neither_set_nor_file_is_unknown_and_the_nearest_set_is_offered():
+def test_unknown_data_set_is_refused_with_the_nearest_name():
     with pytest.raises(UnknownNameError, match='"demmo".*Did you mean demo'):
         load_dataset(make_task(), DataRequest(data="demmo"))
 
 
-def test_no_data_means_the_first_set_of_the_task(tmp_path):
+def test_default_data_is_the_first_data_set_of_the_task(tmp_path):
     task = make_task(
         datasets={
             "first": DataFile(path=write_jsonl(tmp_path / "a.jsonl", {"document": "a"})),
@@ -270,7 +270,7 @@ def test_no_data_means_the_first_set_of_the_task(tmp_path):
 # Fields and columns
 
 
-def test_text_loses_outer_space_and_numbers_become_text(tmp_path):
+def test_values_are_stripped_and_numbers_become_text(tmp_path):
     row = {"id": 7, "document": " \n a b \t", "summary": 3.5, "topic": True}
     assert only_example(write_jsonl(tmp_path / "data.jsonl", row)) == Example(
         id="7", inputs={"document": "a b"}, references=("3.5",), meta={"topic": "True"}
@@ -285,14 +285,14 @@ def test_lone_surrogate_becomes_a_question_mark(tmp_path):
     assert len(dataset.sha256) == 64
 
 
-def test_own_name_of_a_field_comes_before_its_other_columns(tmp_path):
+def test_field_name_wins_over_its_other_columns(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"text": "b", "article": "a", "document": "d"})
     assert only_example(path).inputs == {"document": "d"}
     path = write_jsonl(tmp_path / "data.jsonl", {"text": "b", "article": "a"})
     assert only_example(path).inputs == {"document": "a"}
 
 
-def test_field_without_column_is_refused_with_the_columns_and_the_way_out(tmp_path):
+def test_field_without_column_is_refused_with_columns_and_remedy(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"documents": "a", "summary": "b"})
     assert_refused(
         lambda: load(path),
@@ -301,7 +301,7 @@ def test_field_without_column_is_refused_with_the_columns_and_the_way_out(tmp_pa
         "document, article, text",
         "the columns are documents, summary",
         'Did you mean "documents"?',
-        "--map document=COLUMN",
+        "columns={'document': 'COLUMN'}",
     )
 
 
@@ -337,7 +337,9 @@ def test_optional_field_may_be_absent_or_empty(tmp_path):
 @pytest.mark.parametrize(("value", "kind"), [(["a"], "a list"), ({"a": "b"}, "an object")])
 def test_list_or_object_where_text_was_expected_is_refused(tmp_path, value, kind):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a"}, {"document": value})
-    assert_refused(lambda: load(path), f"{path}, line 2", 'column "document"', kind, "expected text", "--map")
+    assert_refused(
+        lambda: load(path), f"{path}, line 2", 'column "document"', kind, "expected text", "columns={'FIELD': 'COLUMN'}"
+    )
 
 
 def test_other_columns_become_meta_as_text(tmp_path):
@@ -356,7 +358,7 @@ def test_other_columns_become_meta_as_text(tmp_path):
     assert only_example(write_jsonl(tmp_path / "data.jsonl", row)).meta == {"topic": "travel", "year": "2024"}
 
 
-def test_column_with_a_dot_in_its_name_that_is_a_field_is_no_meta(tmp_path):
+def test_field_column_with_a_dot_is_not_meta(tmp_path):
     path = write_csv(tmp_path / "data.csv", [{"translation.en": "Hello", "translation.de": "Hallo", "topic": "t"}])
     example = only_example(path, translation_task())
     assert (example.inputs, example.references) == ({"source": "Hello"}, ("Hallo",))
@@ -423,7 +425,7 @@ def test_map_to_an_unknown_column_is_refused_and_the_nearest_offered(tmp_path, n
     )
 
 
-def test_map_of_the_user_wins_over_that_of_the_data_set(tmp_path):
+def test_map_of_the_user_wins_over_the_data_set(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"one": "1", "two": "2"})
     task = make_task(datasets={"demo": DataFile(path=path, columns={"document": "one"})})
     assert documents(load_dataset(task, DataRequest())) == ["1"]
@@ -434,12 +436,12 @@ def test_map_of_the_user_wins_over_that_of_the_data_set(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["summary", "references", "reference", "target"])
-def test_right_answer_is_found_by_every_known_name(tmp_path, column):
+def test_references_are_read_from_every_known_column(tmp_path, column):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", column: "b"})
     assert only_example(path).references == ("b",)
 
 
-def test_own_reference_columns_come_before_the_general_ones(tmp_path):
+def test_reference_columns_of_the_task_win_over_general_ones(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "target": "t", "reference": "r", "summary": "s"})
     assert only_example(path).references == ("s",)
 
@@ -458,7 +460,7 @@ def test_list_of_references_wins_over_the_single_column_row_by_row(tmp_path, sin
     assert [example.answer for example in examples] == ["one", "four", "five", "six"]
 
 
-def test_answers_of_a_question_may_be_listed_in_an_object(tmp_path):
+def test_answers_may_be_a_list_in_an_object(tmp_path):
     row = {"question": "q", "answers": {"text": ["Paris", "the city of Paris"], "answer_start": [3, 9]}}
     for path in (write_jsonl(tmp_path / "a.jsonl", row), write_parquet(tmp_path / "a.parquet", [row])):
         example = only_example(path, question_task())
@@ -467,7 +469,7 @@ def test_answers_of_a_question_may_be_listed_in_an_object(tmp_path):
         assert example.meta == {}
 
 
-def test_answers_of_a_question_may_be_a_list_of_objects(tmp_path):
+def test_answers_may_be_a_list_of_objects(tmp_path):
     row = {"question": "q", "answers": [{"text": "Paris", "answer_start": 3}, {"text": "France", "answer_start": 9}]}
     path = write_jsonl(tmp_path / "data.jsonl", row)
     assert only_example(path, question_task()).references == ("Paris", "France")
@@ -483,7 +485,7 @@ def test_answers_of_a_question_may_be_a_list_of_objects(tmp_path):
         ([], [{"text": "a"}]),
     ],
 )
-def test_empty_list_of_answers_says_that_no_answer_is_right(tmp_path, answers, other):
+def test_empty_list_of_answers_means_no_answer(tmp_path, answers, other):
     path = write_jsonl(
         tmp_path / "data.jsonl", {"question": "p", "answers": answers}, {"question": "q", "answers": other}
     )
@@ -492,10 +494,10 @@ def test_empty_list_of_answers_says_that_no_answer_is_right(tmp_path, answers, o
     assert (answerable.references, answerable.answer) == (("a",), "a")
 
 
-def test_empty_list_of_answers_is_refused_where_the_task_cannot_say_so(tmp_path):
+def test_empty_list_of_answers_is_refused_without_no_answer(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"question": "p", "answers": ["a"]}, {"question": "q", "answers": []})
     assert_refused(
-        lambda: load(path, question_task(output=Generate())), f"{path}, line 2", 'column "answers"', "no right answer"
+        lambda: load(path, question_task(no_answer=None)), f"{path}, line 2", 'column "answers"', "no reference"
     )
 
 
@@ -506,11 +508,11 @@ def test_data_without_references_has_none(tmp_path):
 
 def test_row_without_reference_among_rows_with_one_is_refused(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "summary": "s"}, {"document": "b"})
-    assert_refused(lambda: load(path), f"{path}, line 2", "no right answer", "column summary", "other rows")
+    assert_refused(lambda: load(path), f"{path}, line 2", "no reference", "column summary", "other rows")
 
 
 @pytest.mark.parametrize("value", [{"a": "b"}, ["a", {"b": "c"}], [["a"]]])
-def test_reference_that_is_no_text_is_refused(tmp_path, value):
+def test_reference_that_is_not_text_is_refused(tmp_path, value):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "summary": value})
     assert_refused(lambda: load(path), f"{path}, line 1", 'column "summary"', "expected text or a list of texts")
 
@@ -531,8 +533,8 @@ def test_rows_without_id_among_others_are_numbered_with_a_warning(tmp_path, miss
     rows = [{"id": "x", "document": "a"}, {"id": missing, "document": "b"}, {"id": missing, "document": "c"}]
     path = write_jsonl(tmp_path / "data.jsonl", *rows)
     assert [example.id for example in load(path).examples] == ["x", "2", "3"]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f'{path}: 2 of 3 rows have no id in column "id"')
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f'{path}: 2 of 3 rows have no id in column "id"')
 
 
 @pytest.mark.parametrize("column", ["id", "language", "lang"])
@@ -543,7 +545,7 @@ def test_object_for_an_id_or_a_language_is_refused(tmp_path, column):
     assert load(path).examples[0].language == "de"
 
 
-def test_id_that_stands_twice_is_refused_with_both_places(tmp_path):
+def test_duplicate_id_is_refused_with_both_lines(tmp_path):
     rows = [{"id": "x", "document": "a"}, {"id": "y", "document": "b"}, {"id": "x", "document": "c"}]
     path = write_jsonl(tmp_path / "data.jsonl", *rows)
     assert_refused(lambda: load(path), 'id "x"', f"{path}, line 1", f"{path}, line 3")
@@ -555,7 +557,7 @@ def test_id_that_stands_twice_is_refused_with_both_places(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["language", "lang"])
-def test_language_comes_from_the_column_unless_it_is_asked_for(tmp_path, column):
+def test_language_option_wins_over_the_column(tmp_path, column):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", column: "zh"}, {"document": "b"})
     assert [example.language for example in load(path).examples] == ["zh", None]
     assert [example.language for example in load(path, language="de").examples] == ["de", "de"]
@@ -570,7 +572,7 @@ def test_data_of_another_language_pair_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("language", ["de", "de-CH"])
-def test_data_of_the_expected_language_is_taken_whatever_its_region(tmp_path, language):
+def test_data_of_another_region_is_accepted(tmp_path, language):
     path = write_jsonl(tmp_path / "data.jsonl", {"en": "a", "de": "b", "target_lang": language})
     assert only_example(path, translation_task()).references == ("b",)
 
@@ -591,12 +593,12 @@ def split_rows(*splits: str) -> list[dict[str, str]]:
         (("other", "train"), "train"),
     ],
 )
-def test_split_to_score_is_test_then_validation_then_dev_then_train(tmp_path, splits, scored):
+def test_split_defaults_to_test_validation_dev_train(tmp_path, splits, scored):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", *split_rows(*splits)))
     assert (dataset.split, documents(dataset)) == (scored, [f"{scored} 0", f"{scored} 1"])
 
 
-def test_split_asked_for_is_taken(tmp_path):
+def test_split_option_chooses_the_split(tmp_path):
     for path in (
         write_jsonl(tmp_path / "data.jsonl", *split_rows("test", "train")),
         write_csv(tmp_path / "data.csv", split_rows("test", "train")),
@@ -605,7 +607,7 @@ def test_split_asked_for_is_taken(tmp_path):
         assert (dataset.split, documents(dataset)) == ("train", ["train 0", "train 1"])
 
 
-def test_split_that_the_data_lacks_is_refused_with_those_it_has(tmp_path):
+def test_unknown_split_is_refused_with_known_ones(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", *split_rows("test", "train"))
     assert_refused(lambda: load(path, split="dev"), str(path), 'no split "dev"', "test, train")
 
@@ -615,25 +617,25 @@ def test_split_of_data_without_splits_is_refused(tmp_path):
     assert_refused(lambda: load(path, split="test"), str(path), 'no split "test"', 'no column "split"')
 
 
-def test_splits_of_unusual_names_need_a_choice(tmp_path):
+def test_splits_with_unusual_names_need_the_option(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", *split_rows("easy", "hard"))
-    assert_refused(lambda: load(path), str(path), "--split", "easy, hard")
+    assert_refused(lambda: load(path), str(path), "with split", "easy, hard")
     assert documents(load(path, split="hard")) == ["hard 0", "hard 1"]
 
 
 @pytest.mark.parametrize("limit", [None, 2])
-def test_a_row_without_a_split_among_others_with_one_is_refused(tmp_path, limit):
+def test_row_without_a_split_among_others_is_refused(tmp_path, limit):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "stray", "summary": "s"}, *split_rows("train", "test"))
     assert_refused(lambda: load(path, limit=limit), f"{path}, line 1", 'no value in column "split"')
 
 
-def test_split_that_is_a_number_can_be_asked_for(tmp_path):
+def test_split_may_be_a_number(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "split": 0}, {"document": "b", "split": 1})
-    assert_refused(lambda: load(path), "--split: 0, 1")
+    assert_refused(lambda: load(path), "with split: 0, 1")
     assert documents(load(path, split="1")) == ["b"]
 
 
-def test_limit_takes_the_first_examples_of_the_split_and_reads_no_further(tmp_path):
+def test_limit_stops_reading_after_the_first_examples(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", *split_rows("train", "test"))
     assert documents(load(path, limit=1)) == ["test 0"]
     assert documents(load(path, limit=9)) == ["test 0", "test 1"]
@@ -653,19 +655,19 @@ def test_hash_is_of_the_examples_and_not_of_the_file(tmp_path):
     assert len({load(jsonl).file_sha256, load(table).file_sha256, load(frame).file_sha256}) == 3
 
 
-def test_hash_is_the_same_in_jsonl_and_csv_where_rows_have_no_id(tmp_path):
+def test_hash_is_the_same_in_jsonl_and_csv_without_ids(tmp_path):
     rows = [{"document": row["document"], "summary": row["summary"]} for row in ROWS]
     jsonl, table = write_jsonl(tmp_path / "data.jsonl", *rows), write_csv(tmp_path / "data.csv", rows)
     assert load(jsonl).sha256 == load(table).sha256
 
 
 @pytest.mark.parametrize("change", [{"id": "z"}, {"document": "z"}, {"summary": "z"}, {"language": "en"}])
-def test_hash_changes_with_whatever_an_example_holds(tmp_path, change):
+def test_hash_changes_with_every_part_of_an_example(tmp_path, change):
     before = load(write_jsonl(tmp_path / "data.jsonl", *ROWS)).sha256
     assert load(write_jsonl(tmp_path / "data.jsonl", *ROWS[:2], ROWS[2] | change)).sha256 != before
 
 
-def test_hash_changes_with_the_answer_that_is_shown_beside_the_references(tmp_path):
+def test_hash_changes_with_the_target(tmp_path):
     row = {"document": "a", "references": ["b", "c"]}
     first = load(write_jsonl(tmp_path / "data.jsonl", row | {"summary": "b"}))
     second = load(write_jsonl(tmp_path / "data.jsonl", row | {"summary": "c"}))
@@ -690,7 +692,7 @@ TEXTS = st.text(CHARACTERS, max_size=40).filter(lambda text: not is_blank(text))
 
 @settings(max_examples=60, deadline=None, database=None)
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
-def test_any_text_comes_back_from_jsonl_and_csv(folder, pairs):
+def test_texts_are_read_back_from_jsonl_and_csv(folder, pairs):
     rows = [
         {"id": f"r{number}", "text": text, "summary": summary, "topic": text}
         for number, (text, summary) in enumerate(pairs)
@@ -723,7 +725,7 @@ def draw(task: Task, dataset: Dataset, count: int = 2, seed: int = 0, data: str 
     return [example.inputs["document"] for example in shown.examples]
 
 
-def test_fewshot_draw_is_the_same_for_a_seed_and_another_for_another(tmp_path):
+def test_fewshot_draw_depends_on_the_seed(tmp_path):
     task = make_task(datasets={"demo": demo_with_train(tmp_path, count=40)})
     dataset = load_dataset(task, DataRequest())
     draws = [tuple(draw(task, dataset, count=5, seed=seed)) for seed in (0, 0, 1)]
@@ -740,7 +742,7 @@ def test_fewshot_examples_come_from_another_split_of_the_same_data(tmp_path):
     assert sorted(draw(task, load(path, task, split="train"))) == ["dev 0", "dev 1"]
 
 
-def test_fewshot_examples_of_mapped_data_come_by_the_same_map(tmp_path):
+def test_fewshot_examples_use_the_same_map(tmp_path):
     rows = [{"corps": f"{split} {n}", "summary": "s", "split": split} for split in ("train", "test") for n in (1, 2)]
     path = write_jsonl(tmp_path / "data.jsonl", *rows)
     task = make_task(datasets={"demo": demo_with_train(tmp_path)})
@@ -749,7 +751,7 @@ def test_fewshot_examples_of_mapped_data_come_by_the_same_map(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[{"document": "own", "summary": "s"}], split_rows("test")])
-def test_fewshot_examples_come_from_the_demo_where_the_data_has_no_other_split(tmp_path, rows):
+def test_fewshot_examples_come_from_the_demo_without_other_splits(tmp_path, rows):
     task = make_task(datasets={"demo": demo_with_train(tmp_path)})
     dataset = load(write_jsonl(tmp_path / "data.jsonl", *rows), task)
     shown = load_fewshot(task, dataset, count=4, seed=0, data=None)
@@ -757,13 +759,13 @@ def test_fewshot_examples_come_from_the_demo_where_the_data_has_no_other_split(t
     assert sorted(example.inputs["document"] for example in shown.examples) == [f"demo {n}" for n in range(4)]
 
 
-def test_fewshot_examples_come_from_the_data_that_is_named(tmp_path):
+def test_fewshot_examples_come_from_fewshot_data(tmp_path):
     task = make_task(datasets={"demo": demo_with_train(tmp_path)})
     path = write_jsonl(tmp_path / "shots.jsonl", {"document": "shot", "summary": "s"})
     assert draw(task, load_dataset(task, DataRequest()), count=1, data=str(path)) == ["shot"]
 
 
-def test_fewshot_never_shows_what_is_scored_nor_what_has_no_answer(tmp_path):
+def test_fewshot_skips_scored_and_unanswered_examples(tmp_path):
     task = question_task(fields={"document": Field()}, prompts={"plain": "$document"})
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"id": "s", "document": "scored", "answers": ["a"]}), task)
     path = write_jsonl(
@@ -795,30 +797,30 @@ def test_fewshot_never_shows_what_is_scored_nor_what_has_no_answer(tmp_path):
         "\u3164scored text",
     ],
 )
-def test_fewshot_never_shows_what_differs_from_a_scored_one_in_nothing_to_be_read(tmp_path, copy):
+def test_fewshot_skips_examples_that_read_like_scored_ones(tmp_path, copy):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "scored text", "summary": "s"}))
     path = write_jsonl(tmp_path / "shots.jsonl", {"document": copy, "summary": "s"}, {"document": "o", "summary": "s"})
     assert draw(make_task(), dataset, count=1, data=str(path)) == ["o"]
     assert_refused(lambda: draw(make_task(), dataset, count=2, data=str(path)), "1 different examples to show")
 
 
-def test_fewshot_shows_an_example_once_however_often_it_stands_in_the_data(tmp_path):
+def test_fewshot_shows_duplicates_once(tmp_path):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "scored", "summary": "s"}))
     again = ("same", "Same", "\uff53ame\u200b")
-    rows = [{"document": text, "summary": f"s{place}"} for place, text in enumerate((*again, "other"))]
+    rows = [{"document": text, "summary": f"s{index}"} for index, text in enumerate((*again, "other"))]
     path = write_jsonl(tmp_path / "shots.jsonl", *rows)
     for seed in range(5):
         assert sorted(draw(make_task(), dataset, count=2, seed=seed, data=str(path))) == ["other", "same"]
     assert_refused(lambda: draw(make_task(), dataset, count=3, data=str(path)), "2 different examples")
 
 
-def test_fewshot_never_shows_what_differs_from_a_scored_one_in_its_composition(tmp_path):
+def test_fewshot_skips_examples_that_differ_in_composition(tmp_path):
     dataset = load(write_jsonl(tmp_path / "data.jsonl", {"document": "caf\u00e9", "summary": "s"}))
     path = write_jsonl(tmp_path / "s.jsonl", {"document": "cafe\u0301", "summary": "s"})
     assert_refused(lambda: draw(make_task(), dataset, count=1, data=str(path)), "0 different examples to show")
 
 
-def test_too_few_examples_to_show_name_the_setting(tmp_path):
+def test_fewshot_with_too_few_examples_names_the_options(tmp_path):
     task = make_task(datasets={"demo": demo_with_train(tmp_path)})
     dataset = load_dataset(task, DataRequest())
     assert_refused(
@@ -826,14 +828,14 @@ def test_too_few_examples_to_show_name_the_setting(tmp_path):
         "demo",
         "4 different examples",
         "5 were asked for",
-        "num_fewshot",
-        "fewshot_data",
+        "lower num_fewshot",
+        "with fewshot_data",
     )
 
 
-def test_nothing_to_draw_fewshot_examples_from_is_refused(tmp_path):
+def test_fewshot_without_other_data_is_refused(tmp_path):
     task = make_task(datasets={"demo": DataFile(path=write_jsonl(tmp_path / "demo.jsonl", *split_rows("test")))})
-    assert_refused(lambda: draw(task, load_dataset(task, DataRequest())), "demo", "no other split", "fewshot_data")
+    assert_refused(lambda: draw(task, load_dataset(task, DataRequest())), "demo", "no other split", "with fewshot_data")
 
 
 # Data from functions
@@ -847,7 +849,7 @@ def one(id: str, **inputs: str) -> Example:
     return Example(id=id, inputs=inputs)
 
 
-def test_function_makes_the_examples_of_the_split_asked_for():
+def test_function_yields_the_requested_split():
     def examples(split):
         yield one("a", document=f"{split} a")
         yield one("b", document=f"{split} b")
@@ -858,7 +860,7 @@ def test_function_makes_the_examples_of_the_split_asked_for():
     assert [example.language for example in from_function(examples, language="zh").examples] == ["zh", "zh"]
 
 
-def test_function_is_not_asked_for_more_than_the_limit():
+def test_function_is_read_up_to_the_limit():
     def endless(split):
         number = 0
         while True:
@@ -868,7 +870,7 @@ def test_function_is_not_asked_for_more_than_the_limit():
     assert len(from_function(endless, limit=3).examples) == 3
 
 
-def test_function_without_examples_of_a_split_is_no_source_of_it():
+def test_function_without_examples_lacks_the_split():
     def tests_alone(split):
         return [one("a", document="d")] if split == "test" else []
 
@@ -887,12 +889,12 @@ def failing_function(split):
 
 
 @pytest.mark.parametrize("function", [failing_generator, failing_function])
-def test_failing_function_is_named_with_its_error(function):
+def test_function_error_names_the_function(function):
     assert_refused(lambda: from_function(function), '"shorten"', '"demo"', "RuntimeError: the disk is on fire")
 
 
 @pytest.mark.parametrize("returned", [None, ["no example"], [{"document": "d"}]])
-def test_function_that_returns_no_examples_at_all_is_refused(returned):
+def test_function_without_examples_is_refused(returned):
     assert_refused(lambda: from_function(lambda split: returned), '"shorten"', '"demo"')
 
 
@@ -907,15 +909,17 @@ def test_function_that_repeats_an_id_is_refused():
 
 
 @pytest.mark.parametrize("inputs", [{}, {"document": ""}])
-def test_function_that_leaves_a_required_field_out_is_refused(inputs):
+def test_function_without_a_required_field_is_refused(inputs):
     assert_refused(
         lambda: from_function(lambda split: [one("a", **inputs)]), '"demo"', 'example "a"', '"document" is missing'
     )
 
 
-def test_map_of_data_from_a_function_is_refused():
+def test_function_refuses_map():
     assert_refused(
-        lambda: from_function(lambda split: [one("a", document="d")], columns={"document": "text"}), "demo", "--map"
+        lambda: from_function(lambda split: [one("a", document="d")], columns={"document": "text"}),
+        "demo",
+        "columns renames",
     )
 
 
@@ -935,13 +939,13 @@ def test_map_of_data_from_a_function_is_refused():
         ),
     ],
 )
-def test_hub_data_has_id_revision_and_configuration(text, parsed):
+def test_hub_id_is_parsed_with_revision_and_config(text, parsed):
     assert parse_hub(text) == parsed
     assert str(parsed) == text
 
 
 @pytest.mark.parametrize("text", ["hub:", "hub:@main", "hub:#config", "hub:name@", "hub:name#"])
-def test_hub_data_that_cannot_be_read_says_what_was_expected(text):
+def test_hub_id_of_another_form_is_refused(text):
     assert_refused(lambda: load_dataset(make_task(), DataRequest(data=text)), f'"{text}"', "hub:ID@REVISION#CONFIG")
 
 
@@ -1006,7 +1010,7 @@ def hub(tmp_path_factory):
     return {"folder": f"hub:{folder}", "stderr": done.stderr, **json.loads(done.stdout)}
 
 
-def test_folder_of_the_hubs_layout_is_read_like_a_file(hub):
+def test_hub_folder_is_read_like_a_file(hub):
     assert (hub["name"], hub["split"]) == (hub["folder"], "test")
     assert hub["references"] == [["x", "y"], [""]]
     assert hub["same"] is True
@@ -1019,11 +1023,11 @@ def test_hub_data_has_splits_and_limits_like_any_other(hub):
     assert hub["no split"] == f'{hub["folder"]}: no split "dev"; it has train, test'
 
 
-def test_bad_row_of_hub_data_is_named_by_set_split_and_row(hub):
+def test_hub_row_error_names_data_set_split_and_row(hub):
     assert f'{hub["folder"]} split test, row 1: column "answers.text" holds a list' in hub["bad row"]
 
 
-def test_hub_data_that_cannot_be_reached_is_one_line_with_a_way_out(hub):
+def test_hub_that_is_offline_is_one_line_with_a_remedy(hub):
     message = hub["unreachable"]
     assert message.startswith("hub:nobody/nothing@abc: the hub cannot be reached")
     assert "give its JSONL, CSV or Parquet file" in message
@@ -1034,30 +1038,30 @@ def test_reading_hub_data_draws_no_progress_bars(hub):
     assert hub["stderr"] == ""
 
 
-def test_an_object_gives_way_to_what_it_holds(tmp_path):
+def test_object_column_loses_against_nested_columns(tmp_path):
     answer = {"value": "Paris", "aliases": ["Paris", "City of Light"]}
     path = write_jsonl(tmp_path / "data.jsonl", {"document": "a", "answer": answer})
     task = make_task(references=("answer", "answer.aliases"))
     assert load(path, task).examples[0].references == ("Paris", "City of Light")
 
 
-def test_a_map_holds_for_fewshot_data_that_has_its_column(tmp_path):
-    own = write_jsonl(tmp_path / "own.jsonl", {"corps": "own", "summary": "s"})
+def test_map_applies_to_fewshot_data_with_its_column(tmp_path):
+    data = write_jsonl(tmp_path / "own.jsonl", {"corps": "own", "summary": "s"})
     mapped = write_jsonl(tmp_path / "mapped.jsonl", {"corps": "shown", "summary": "s"})
     named = write_jsonl(tmp_path / "named.jsonl", {"document": "named", "summary": "s"})
-    dataset = load(own, columns={"document": "corps"})
+    dataset = load(data, columns={"document": "corps"})
     for pool, text in ((mapped, "shown"), (named, "named")):
         (example,) = load_fewshot(make_task(), dataset, count=1, seed=0, data=pool).examples
         assert example.inputs["document"] == text
 
 
-def test_an_input_that_is_no_field_of_the_task_is_refused():
+def test_function_with_an_unknown_field_is_refused():
     stray = Example(id="a", inputs={"document": "d", "note": "n"}, references=("s",))
     task = make_task(datasets={"demo": lambda split: [stray]})
-    assert_refused(lambda: load_dataset(task, DataRequest()), '"note" is no field of the task')
+    assert_refused(lambda: load_dataset(task, DataRequest()), '"note" is not a field of the task')
 
 
-def test_a_function_is_asked_for_test_and_then_for_other_splits():
+def test_function_is_asked_for_test_first():
     only = Example(id="a", inputs={"document": "d"}, references=("s",))
     task = make_task(datasets={"demo": lambda split: [only] if split == "dev" else []})
     assert load_dataset(task, DataRequest()).split == "dev"

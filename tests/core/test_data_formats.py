@@ -49,7 +49,7 @@ def test_compressed_file_is_read_like_the_plain_one(tmp_path: Path, name: str, s
     assert dataset.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_compressed_tsv_with_names_in_capitals_is_read(tmp_path: Path):
+def test_compressed_tsv_with_a_suffix_in_capitals_is_read(tmp_path: Path):
     path = tmp_path / "DATA.TSV.GZ"
     path.write_bytes(gzip.compress("\ufeffdocument\tsummary\na\tb\n".encode()))
     [example] = examples(path)
@@ -96,7 +96,7 @@ def test_damaged_compression_is_one_line(tmp_path: Path, suffix: str, rest: byte
 
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("behind", ["garbage", "short", "damaged", "cut", "text"])
-def test_what_stands_behind_the_first_compressed_part_is_not_dropped(tmp_path: Path, suffix: str, behind: str):
+def test_compressed_streams_after_the_first_are_read(tmp_path: Path, suffix: str, behind: str):
     first, second = (COMPRESS[suffix](f'{{"document": "text {n}"}}\n'.encode()) for n in (1, 2))
     damaged = second[:4] + bytes(255 - byte for byte in second[4:])
     path = tmp_path / f"data.jsonl{suffix}"
@@ -106,7 +106,7 @@ def test_what_stands_behind_the_first_compressed_part_is_not_dropped(tmp_path: P
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
-def test_zeros_between_and_behind_compressed_parts_are_padding(tmp_path: Path, suffix: str):
+def test_zeros_between_compressed_streams_are_padding(tmp_path: Path, suffix: str):
     parts = [COMPRESS[suffix](json.dumps(row).encode() + b"\n") for row in ROWS]
     path = tmp_path / f"data.jsonl{suffix}"
     path.write_bytes(b"".join(part + bytes(9000) for part in parts))
@@ -114,7 +114,7 @@ def test_zeros_between_and_behind_compressed_parts_are_padding(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_compressed_file_of_nothing_has_no_rows(tmp_path: Path, suffix: str):
+def test_empty_compressed_file_has_no_rows(tmp_path: Path, suffix: str):
     path = tmp_path / f"data.jsonl{suffix}"
     path.write_bytes(COMPRESS[suffix](b""))
     assert refusal(path) == f"{path}: no data rows; expected at least one example"
@@ -122,7 +122,7 @@ def test_compressed_file_of_nothing_has_no_rows(tmp_path: Path, suffix: str):
 
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv"])
-def test_compressed_data_in_a_file_of_another_name_is_said_with_the_right_name(tmp_path: Path, name: str, suffix: str):
+def test_compressed_data_with_another_suffix_names_the_right_one(tmp_path: Path, name: str, suffix: str):
     path = tmp_path / name
     path.write_bytes(COMPRESS[suffix](b"document\na\n"))
     assert f"rename it to {name}{suffix}" in refusal(path)
@@ -146,7 +146,7 @@ def test_compressed_data_in_a_file_of_another_name_is_said_with_the_right_name(t
         ("data.txt.gz", gzip.compress(b"a"), "expected a name that ends in .jsonl, .ndjson, .csv, .tsv, .parquet"),
     ],
 )
-def test_content_that_its_name_does_not_say_is_refused(tmp_path: Path, name: str, content: bytes, says: str):
+def test_content_unlike_its_suffix_is_refused(tmp_path: Path, name: str, content: bytes, says: str):
     path = tmp_path / name
     path.write_bytes(content)
     message = refusal(path)
@@ -154,26 +154,26 @@ def test_content_that_its_name_does_not_say_is_refused(tmp_path: Path, name: str
     assert says in message
 
 
-def test_csv_may_begin_with_letters_that_mark_other_kinds_of_files(tmp_path: Path):
+def test_csv_may_begin_with_letters_of_other_formats(tmp_path: Path):
     path = tmp_path / "data.csv"
     path.write_text("PAR1,BZh,document\np,b,a\n")
     assert examples(path)[0].meta == {"PAR1": "p", "BZh": "b"}
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv"])
-def test_line_longer_than_any_record_is_refused(tmp_path: Path, name: str):
+def test_line_that_is_too_long_is_refused(tmp_path: Path, name: str):
     path = tmp_path / name
     path.write_bytes(b"document\n" * (name == "data.csv") + b"a" * (64 * 2**20 + 1))
     assert f"{path}, line {1 + (name == 'data.csv')}: longer than 64 MiB" in refusal(path)
 
 
-def test_cell_longer_than_any_text_is_refused(tmp_path: Path):
+def test_cell_that_is_too_long_is_refused(tmp_path: Path):
     path = tmp_path / "data.csv"
     path.write_bytes(b'document\n"' + (b"a" * 2**20 + b"\n") * 65 + b'"\n')
     assert f"{path}, line 65: field larger than field limit" in refusal(path)
 
 
-def test_small_file_that_grows_without_measure_is_refused(tmp_path: Path):
+def test_small_file_that_decompresses_too_far_is_refused(tmp_path: Path):
     path = tmp_path / "data.jsonl.gz"
     row = b'{"document": "' + b"a" * 2**20 + b'"}\n'
     path.write_bytes(gzip.compress(row * 70, compresslevel=6))
@@ -218,22 +218,22 @@ JSON_LINES = [json.dumps({"id": example.id, "prediction": "a"}) for example in P
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (JSON_LINES, "every line is a JSON object; if these hold outputs and ids, rename the file to .jsonl"),
+        (JSON_LINES, "every line is a JSON object; if they hold predictions and ids, rename the file to .jsonl"),
         ([JSON_LINES[0], "", JSON_LINES[1]], "every line is a JSON object"),
         (JSON_LINES[:2], "every line is a JSON object"),
         (["['a']", "['b', 'c']", "[]"], "every line is a list written as text"),
         (["{'a'}", "set()", "array(['b'])"], "every line is a set written as text"),
         (["b'a'", "b'b'", "b'c'"], "every line is bytes written as text"),
         (['["a"]', '{"text": "b"}', ""], "every line is a JSON list written as text"),
-        (['"Der Zug."', r'"Er sagt \"ja\"."', ""], "every line stands in quotation marks"),
-        (["'Der Zug.'", "'Das Haus.'", r"'Er sagt \'ja\'.'"], "every line stands in quotation marks"),
+        (['"Der Zug."', r'"Er sagt \"ja\"."', ""], "every line is in quotation marks"),
+        (["'Der Zug.'", "'Das Haus.'", r"'Er sagt \'ja\'.'"], "every line is in quotation marks"),
         (["id,prediction", "r0,a", "r1,b"], "the lines are rows of a table, with ids; rename the file to .csv"),
         (["id,prediction", "r0,a", 'r1,"b, c"', "r2,c"], "rename the file to .csv"),
         (["id\toutput", "r2\ta", "r0\tb"], "rename the file to .tsv"),
         (["a text", "b\0", "c"], "line 2: holds a NUL character"),
     ],
 )
-def test_lines_that_hold_outputs_in_another_format_are_refused(tmp_path: Path, lines: list[str], says: str):
+def test_prediction_lines_in_another_format_are_refused(tmp_path: Path, lines: list[str], says: str):
     path = tmp_path / "system.txt"
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError) as caught:
@@ -255,7 +255,7 @@ def test_lines_that_hold_outputs_in_another_format_are_refused(tmp_path: Path, l
         ["output", "r0", "r1"],
     ],
 )
-def test_plain_lines_are_outputs_whatever_they_look_like(tmp_path: Path, lines: list[str]):
+def test_prediction_lines_are_plain_text(tmp_path: Path, lines: list[str]):
     path = tmp_path / "system.txt"
     path.write_text("\n".join(lines) + "\n")
     assert read_predictions(path, PLAIN) == lines
@@ -265,7 +265,7 @@ def test_plain_lines_are_outputs_whatever_they_look_like(tmp_path: Path, lines: 
     ("lines", "reference"),
     [(['"a"', "'b'", '"c"'], '"Der Zug"'), (JSON_LINES, '{"a": 1}'), (["[1]", "[2]", "[3]"], "['x']")],
 )
-def test_lines_may_look_as_references_do(tmp_path: Path, lines: list[str], reference: str):
+def test_prediction_lines_may_look_like_references(tmp_path: Path, lines: list[str], reference: str):
     path = tmp_path / "system.txt"
     path.write_text("\n".join(lines) + "\n")
     answered = [Example(id=str(n), inputs={}, references=(reference,)) for n in range(3)]
@@ -277,7 +277,7 @@ def test_lines_may_look_as_references_do(tmp_path: Path, lines: list[str], refer
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv", "data.tsv", "data.jsonl.gz"])
-def test_utf16_is_named_with_the_way_out(tmp_path: Path, name: str, encoding: str):
+def test_utf16_is_refused_with_a_remedy(tmp_path: Path, name: str, encoding: str):
     path = tmp_path / name
     content = '{"document": "a"}\n'.encode(encoding)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
@@ -304,13 +304,13 @@ def test_table_with_the_line_ends_of_old_macs_is_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (json.dumps([{"document": "a"}], indent=1), "JSON with an array that goes over several lines"),
-        ('[{"document": "a"},\n{"document": "b"}]', "JSON with an array that goes over several lines"),
-        (json.dumps({"document": "a"}, indent=2), "JSON with an object that goes over several lines"),
+        (json.dumps([{"document": "a"}], indent=1), "JSON with an array that spans several lines"),
+        ('[{"document": "a"},\n{"document": "b"}]', "JSON with an array that spans several lines"),
+        (json.dumps({"document": "a"}, indent=2), "JSON with an object that spans several lines"),
         (json.dumps([{"document": "a"}]), "expected an object such as {...}, got list"),
     ],
 )
-def test_json_that_is_no_jsonl_is_said_with_a_way_to_convert_it(tmp_path: Path, text: str, says: str):
+def test_json_that_is_not_jsonl_is_refused_with_a_command(tmp_path: Path, text: str, says: str):
     path = tmp_path / "data.jsonl"
     path.write_text(text)
     message = refusal(path)
@@ -321,20 +321,20 @@ def test_json_that_is_no_jsonl_is_said_with_a_way_to_convert_it(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"document": "a"},\n{"document": "b"}\n', "line 1: a comma behind the object"),
-        ('{"document": "a"}\n{"document": "b"} , \n', "line 2: a comma behind the object"),
+        ('{"document": "a"},\n{"document": "b"}\n', "line 1: a comma after the object"),
+        ('{"document": "a"}\n{"document": "b"} , \n', "line 2: a comma after the object"),
         ('{"document": "a"}{"document": "b"}\n', "line 1: more than one object; JSONL has"),
-        ('{"document": "a",\n"summary": "b"}\n', "line 1: JSON with an object that goes over several lines"),
+        ('{"document": "a",\n"summary": "b"}\n', "line 1: JSON with an object that spans several lines"),
     ],
 )
-def test_objects_that_are_divided_otherwise_than_by_lines_are_said(tmp_path: Path, text: str, says: str):
+def test_jsonl_with_other_separators_is_refused(tmp_path: Path, text: str, says: str):
     path = tmp_path / "data.jsonl"
     path.write_text(text)
     assert refusal(path).startswith(f"{path}, {says}")
 
 
 @pytest.mark.parametrize("name", ["data.csv", "data.csv.gz"])
-def test_tabs_in_a_file_named_for_commas_are_said_with_the_right_name(tmp_path: Path, name: str):
+def test_csv_with_tabs_names_the_right_suffix(tmp_path: Path, name: str):
     path = tmp_path / name
     content = b"document\tsummary\na, b, c\td\n"
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
@@ -351,10 +351,10 @@ def test_tabs_in_a_file_named_for_commas_are_said_with_the_right_name(tmp_path: 
         (r'{"document": "a", "\ud800": 1, "\ud801": 2}', "?"),
     ],
 )
-def test_key_that_stands_twice_is_refused(tmp_path: Path, line: str, key: str):
+def test_duplicate_key_is_refused(tmp_path: Path, line: str, key: str):
     path = tmp_path / "data.jsonl"
     path.write_text('{"document": "first"}\n' + line + "\n")
-    assert refusal(path) == f'{path}, line 2: the key "{key}" stands twice in one object; rename one of the two'
+    assert refusal(path) == f'{path}, line 2: the key "{key}" appears twice in one object; rename one of the two'
 
 
 def test_keys_that_differ_in_case_are_different(tmp_path: Path):
@@ -362,14 +362,14 @@ def test_keys_that_differ_in_case_are_different(tmp_path: Path):
     assert (example.inputs, example.meta) == ({"document": "a"}, {"Document": "b"})
 
 
-def test_half_of_a_surrogate_pair_in_a_key_becomes_a_question_mark(tmp_path: Path):
+def test_key_with_a_lone_surrogate_has_a_question_mark(tmp_path: Path):
     path = tmp_path / "data.jsonl"
     path.write_text(r'{"document": "a", "\ud800": "b", "n": {"\udc00": 1}}' + "\n")
     assert examples(path)[0].meta == {"?": "b"}
 
 
 @pytest.mark.parametrize("opened", ["[", '{"a":'])
-def test_json_nested_without_end_is_one_line(tmp_path: Path, opened: str):
+def test_deeply_nested_json_is_one_line(tmp_path: Path, opened: str):
     path = tmp_path / "data.jsonl"
     path.write_text('{"document": "a", "x": ' + opened * 200_000)
     assert refusal(path).startswith(f"{path}, line 1: not JSON")
@@ -389,7 +389,7 @@ def test_json_nested_without_end_is_one_line(tmp_path: Path, opened: str):
         ("", "the name is empty"),
     ],
 )
-def test_name_that_no_file_can_have_is_refused_everywhere(tmp_path: Path, name: str, says: str):
+def test_data_path_that_is_impossible_is_refused(tmp_path: Path, name: str, says: str):
     assert says in refusal(name)
     dataset = load(write(tmp_path / "data.jsonl", ROWS))
     with pytest.raises(PathError, match=says):
@@ -397,7 +397,7 @@ def test_name_that_no_file_can_have_is_refused_everywhere(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/data.jsonl", "x" * 300 + ".jsonl"])
-def test_name_that_no_file_can_have_is_refused_for_few_shot_data_and_that_of_a_plugin(tmp_path: Path, name: str):
+def test_fewshot_and_plugin_path_that_is_impossible_is_refused(tmp_path: Path, name: str):
     dataset = load(write(tmp_path / "data.jsonl", ROWS))
     with pytest.raises(PathError):
         load_fewshot(make_task(), dataset, count=1, seed=0, data=name)
@@ -405,13 +405,13 @@ def test_name_that_no_file_can_have_is_refused_for_few_shot_data_and_that_of_a_p
         load_dataset(make_task(datasets={"demo": DataFile(path=Path(name))}), DataRequest())
 
 
-def test_file_that_is_no_regular_file_is_refused(tmp_path: Path):
+def test_file_that_is_not_regular_is_refused(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "s.jsonl"))
     for name in ("pipe.jsonl", "s.jsonl"):
-        assert "no regular file" in refusal(tmp_path / name)
-        with pytest.raises(DataError, match="no regular file"):
+        assert "not a regular file" in refusal(tmp_path / name)
+        with pytest.raises(DataError, match="not a regular file"):
             read_predictions(tmp_path / name, EXAMPLES)
     listening.close()
 

@@ -81,7 +81,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def test_values_of_a_hub_set_are_those_of_a_file(read: dict[str, object]):
+def test_hub_values_equal_those_of_a_file(read: dict[str, object]):
     assert read["typed"] == [
         ["101", {"document": "3.14", "subject": "1.5"}, ["3.14"], {"topic": "a"}],
         ["2", {"document": "2"}, ["1931"], {}],
@@ -89,24 +89,24 @@ def test_values_of_a_hub_set_are_those_of_a_file(read: dict[str, object]):
     ]
 
 
-def test_row_of_a_hub_set_whose_input_is_missing_is_left_out(read: dict[str, object]):
+def test_hub_row_without_an_input_is_skipped(read: dict[str, object]):
     assert read["json"] == [
         ["a", {"document": "one"}, [], {"score": "1"}],
         ["c", {"document": "three"}, [], {"score": "2.5"}],
     ]
 
 
-def test_timestamp_of_a_hub_set_is_refused_as_an_input(read: dict[str, object]):
+def test_hub_timestamp_is_refused_as_an_input(read: dict[str, object]):
     assert 'typed split test, row 1: column "far" holds a value of type timestamp' in str(read["far"])
 
 
 @pytest.mark.parametrize("label", ["damaged", "twice", "nowhere", "unknown user", "long", "nul", "surrogate"])
-def test_hub_set_that_cannot_be_read_is_one_line(read: dict[str, object], label: str):
+def test_hub_error_is_one_line(read: dict[str, object], label: str):
     message = read[label]
     assert isinstance(message, str), message
     assert message.startswith("hub:")
     assert "\n" not in message
 
 
-def test_values_of_changing_kinds_do_not_hinder_a_hub_set(read: dict[str, object]):
+def test_hub_values_of_changing_types_are_read(read: dict[str, object]):
     assert [row[:2] for row in read["mixed"]] == [["1", {"document": "a"}], ["2", {"document": "b"}]]

@@ -31,15 +31,15 @@ def not_utf8(texts: list[bytes]) -> pyarrow.Array:
     return pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())
 
 
-def test_damaged_column_that_nobody_needs_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_damaged_column_that_is_unused_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = damaged(tmp_path / "data.parquet", column=1)
     with caplog.at_level(logging.WARNING, "lmtasks.data"):
         dataset = load(path)
     assert [example.inputs["document"] for example in dataset.examples] == [text.strip() for text in TEXTS]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert 'column "note"' in said
-    assert str(path) in said
-    assert "\n" not in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert 'column "note"' in message
+    assert str(path) in message
+    assert "\n" not in message
 
 
 def test_damaged_column_that_is_needed_is_named_with_its_row(tmp_path: Path):
@@ -47,7 +47,7 @@ def test_damaged_column_that_is_needed_is_named_with_its_row(tmp_path: Path):
     assert refusal(path).startswith(f'{path}, row 1: column "document" holds damaged data (')
 
 
-def test_text_that_is_not_utf8_costs_its_own_row_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_text_that_is_not_utf8_affects_only_its_row(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = write_columns(
         tmp_path / "data.parquet",
         document=pyarrow.array(["a", "b", "c"]),
@@ -66,7 +66,7 @@ def test_text_that_is_not_utf8_in_a_list_or_object_is_named(tmp_path: Path):
     assert f'{path}, row 2: column "summary" holds text that is not UTF-8 in its list' in refusal(path)
 
 
-def test_part_of_an_object_that_cannot_be_text_leaves_the_others_readable(tmp_path: Path):
+def test_object_with_an_unreadable_part_keeps_the_others(tmp_path: Path):
     answers = pyarrow.StructArray.from_arrays(
         [pyarrow.array(["x"]), pyarrow.array([2**62], pyarrow.timestamp("us", "Nowhere/Unknown"))], ["text", "when"]
     )
@@ -76,7 +76,7 @@ def test_part_of_an_object_that_cannot_be_text_leaves_the_others_readable(tmp_pa
 
 
 @pytest.mark.parametrize("inner", [False, True])
-def test_columns_of_one_name_are_refused(tmp_path: Path, inner: bool):
+def test_duplicate_columns_are_refused(tmp_path: Path, inner: bool):
     both = [pyarrow.array(["a"]), pyarrow.array(["b"])]
     path = tmp_path / "data.parquet"
     if inner:
@@ -94,7 +94,7 @@ def test_columns_whose_names_differ_in_case_are_different(tmp_path: Path):
     assert examples(path) == (Example(id="1", inputs={"document": "a"}, meta={"Document": "b"}),)
 
 
-def test_columns_of_odd_names_are_told_apart(tmp_path: Path):
+def test_columns_with_odd_names_are_distinct(tmp_path: Path):
     table = pyarrow.table({"": ["e"], "a.b": ["d"], "document": ["x"], "a": [{"b": "q"}]})
     parquet.write_table(table, tmp_path / "data.parquet")
     [example] = examples(tmp_path / "data.parquet", columns={"document": "a.b"})
@@ -102,7 +102,7 @@ def test_columns_of_odd_names_are_told_apart(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kept", [10, 1000, -4])
-def test_file_that_is_cut_is_one_line(tmp_path: Path, kept: int):
+def test_truncated_file_is_one_line(tmp_path: Path, kept: int):
     path = tmp_path / "data.parquet"
     parquet.write_table(pyarrow.table({"document": TEXTS}), path)
     path.write_bytes(path.read_bytes()[:kept])
@@ -122,7 +122,7 @@ def test_file_with_several_row_groups_is_read_in_order(tmp_path: Path):
     assert [example.meta["note"] for example in dataset.examples] == [text.strip() for text in NOTES]
 
 
-def test_prediction_that_is_no_text_is_named(tmp_path: Path):
+def test_prediction_that_is_not_text_is_named(tmp_path: Path):
     answered = [Example(id="1", inputs={})]
     for array, says in (
         (not_utf8([b"\xff"]), "no column can be read here|holds text that is not UTF-8"),

@@ -20,7 +20,7 @@ NAN, INF = math.nan, math.inf
 
 @pytest.mark.parametrize("name", TYPED)
 @pytest.mark.parametrize("missing", [None, NAN, INF, -INF])
-def test_missing_value_is_no_text_in_any_place(tmp_path: Path, name: str, missing: float | None):
+def test_missing_value_is_never_text(tmp_path: Path, name: str, missing: float | None):
     rows = [
         {"id": 7.5, "document": "a", "subject": 1.5, "summary": ["x"], "topic": 2.5, "language": "en"},
         {"id": missing, "document": "b", "subject": missing, "summary": ["y"], "topic": missing, "language": None},
@@ -36,7 +36,7 @@ def test_missing_value_is_refused_where_text_is_required(tmp_path: Path, name: s
     path = write(tmp_path / name, [{"document": 1.5, "summary": 2.5}, {"document": missing, "summary": 2.5}])
     assert 'field "document" is missing' in refusal(path)
     path = write(tmp_path / name, [{"document": 1.5, "summary": 2.5}, {"document": 1.5, "summary": missing}])
-    assert "no right answer (column summary), though other rows have one" in refusal(path)
+    assert "no reference (column summary), though other rows have one" in refusal(path)
     path = write(tmp_path / name, [{"document": 1.5, "split": 1.0}, {"document": 1.5, "split": missing}])
     assert 'no value in column "split"' in refusal(path, split="1")
 
@@ -112,7 +112,7 @@ def test_integer_of_any_length_is_written_in_full(tmp_path: Path):
         (pyarrow.array([10_000_000], pyarrow.date32()), ["29349-01-26"]),
     ],
 )
-def test_value_of_parquet_is_the_text_that_people_write(tmp_path: Path, array: pyarrow.Array, texts: list[str]):
+def test_parquet_values_have_their_usual_text(tmp_path: Path, array: pyarrow.Array, texts: list[str]):
     path = write_columns(tmp_path / "data.parquet", document=array)
     assert [example.inputs["document"] for example in examples(path)] == texts
 
@@ -140,7 +140,7 @@ def test_small_floats_are_short_in_lists_and_objects_too(tmp_path: Path):
         pyarrow.array([[("key", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int32())),
     ],
 )
-def test_value_without_one_text_is_refused_where_it_is_needed_and_left_out_elsewhere(
+def test_value_without_text_form_is_refused_only_where_needed(
     tmp_path: Path, array: pyarrow.Array, caplog: pytest.LogCaptureFixture
 ):
     path = write_columns(tmp_path / "data.parquet", document=pyarrow.array(["a"]), other=array)
@@ -150,7 +150,7 @@ def test_value_without_one_text_is_refused_where_it_is_needed_and_left_out_elsew
     assert caplog.records == []
 
 
-def test_column_with_a_gap_from_pandas_has_whole_numbers(tmp_path: Path):
+def test_pandas_integer_column_with_gaps_keeps_integers(tmp_path: Path):
     pandas = pytest.importorskip("pandas")
     path = tmp_path / "data.parquet"
     frame = pandas.DataFrame(
@@ -168,9 +168,9 @@ def test_column_with_a_gap_from_pandas_has_whole_numbers(tmp_path: Path):
     assert load(tmp_path / "data.jsonl").sha256 == load(path).sha256
 
 
-def test_ids_that_are_one_number_are_refused(tmp_path: Path):
+def test_ids_that_are_the_same_number_are_refused(tmp_path: Path):
     path = write(tmp_path / "data.jsonl", [{"id": "101", "document": "a"}, {"id": 101.0, "document": "b"}])
-    assert f'{path}, line 2: id "101" stands already at {path}, line 1' in refusal(path)
+    assert f'{path}, line 2: duplicate id "101", first seen at {path}, line 1' in refusal(path)
 
 
 # Predictions of another format
@@ -193,25 +193,25 @@ def predictions(tmp_path: Path, name: str, ids: list[object], data: list[str]) -
         ("p.csv", "1.5E-05", "0.000015"),
     ],
 )
-def test_ids_match_by_their_number_with_a_remark(
+def test_ids_match_as_numbers_with_a_warning(
     tmp_path: Path, name: str, given: object, data: str, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.WARNING, "lmtasks.data"):
         assert predictions(tmp_path, name, [given], [data]) == [f"of {given}"]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert "1 of 1 ids" in said
-    assert f'"{data}" in the data' in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert "1 of 1 ids" in message
+    assert f'"{data}" in the data' in message
 
 
 @pytest.mark.parametrize(("given", "data"), [(101, "101"), (101.0, "101"), ("101", "101"), (2e16, "2" + "0" * 16)])
-def test_ids_that_are_written_alike_match_without_a_remark(
+def test_ids_that_are_identical_match_without_a_warning(
     tmp_path: Path, given: object, data: str, caplog: pytest.LogCaptureFixture
 ):
     assert predictions(tmp_path, "p.jsonl", [given], [data]) == [f"of {given}"]
     assert caplog.records == []
 
 
-def test_ids_that_are_one_number_twice_match_by_what_is_written_alone(tmp_path: Path):
+def test_ids_that_are_ambiguous_numbers_match_as_text(tmp_path: Path):
     assert predictions(tmp_path, "p.csv", ["7", "007"], ["007", "7"]) == ["of 007", "of 7"]
     for given, data in ((["7.0", "007"], ["7", "8"]), (["7"], ["7.0", "007"]), (["1e3000"], ["1e3"]), (["x"], ["y"])):
         with pytest.raises(DataError, match="no prediction for"):
@@ -223,7 +223,7 @@ def test_ids_that_are_one_number_twice_match_by_what_is_written_alone(tmp_path: 
 
 @pytest.mark.parametrize("name", TYPED)
 @pytest.mark.parametrize("padding", ["", "  ", None, "\u200b"])
-def test_empty_alternative_beside_a_right_answer_is_padding(tmp_path: Path, name: str, padding: str | None):
+def test_empty_reference_beside_another_is_padding(tmp_path: Path, name: str, padding: str | None):
     rows = [
         {"document": "a", "references": ["The train leaves at eight.", padding]},
         {"document": "b", "references": [padding, "x", padding, "y"]},
@@ -236,7 +236,7 @@ def test_empty_alternative_beside_a_right_answer_is_padding(tmp_path: Path, name
     ]
 
 
-def test_empty_alternative_of_a_plugin_is_padding_too():
+def test_empty_reference_of_a_plugin_is_padding():
     def read(split: str) -> list[Example]:
         return [
             Example(id="a", inputs={"document": "d"}, references=("x", "", "\u200b"), target=" "),
@@ -255,7 +255,7 @@ INVISIBLE = "\u200b\u2060\ufeff"
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.csv", "data.parquet"])
-def test_text_that_shows_nothing_is_empty(tmp_path: Path, name: str):
+def test_text_without_visible_characters_is_empty(tmp_path: Path, name: str):
     rows = [{"document": "a", "summary": "s"}, {"document": INVISIBLE, "summary": "s"}]
     assert 'field "document" is empty' in refusal(write(tmp_path / name, rows))
     rows = [{"id": INVISIBLE, "document": "a", "subject": INVISIBLE, "summary": INVISIBLE}]
@@ -265,7 +265,7 @@ def test_text_that_shows_nothing_is_empty(tmp_path: Path, name: str):
     assert read_predictions(write(tmp_path / name, [{"id": "1", "prediction": INVISIBLE}]), answered) == [""]
 
 
-def test_line_that_shows_nothing_is_an_empty_output(tmp_path: Path):
+def test_prediction_line_without_visible_characters_is_empty(tmp_path: Path):
     path = tmp_path / "system.txt"
     path.write_text(f"{INVISIBLE}\na{INVISIBLE}\n", encoding="utf-8")
     assert read_predictions(path, [Example(id=id, inputs={}) for id in "12"]) == ["", f"a{INVISIBLE}"]
@@ -278,17 +278,17 @@ def test_line_that_shows_nothing_is_an_empty_output(tmp_path: Path):
         (Example(id=INVISIBLE, inputs={"document": "d"}), "id is empty"),
     ],
 )
-def test_example_of_a_plugin_that_shows_nothing_is_refused(example: Example, problem: str):
+def test_plugin_example_without_visible_text_is_refused(example: Example, problem: str):
     with pytest.raises(DataError, match=problem):
         load_dataset(make_task(datasets={"demo": lambda split: [example]}), DataRequest())
 
 
-def test_rows_that_hold_answers_in_another_shape_than_others_are_refused(tmp_path):
+def test_rows_with_answers_of_another_shape_are_refused(tmp_path):
     """A list of texts is no list of objects without any, which would say that no answer is right."""
     path = tmp_path / "mixed.jsonl"
     path.write_text(
         '{"question": "q", "context": "c", "answers": ["nine"]}\n'
         '{"question": "r", "context": "c", "answers": [{"text": "ten"}]}\n'
     )
-    with pytest.raises(DataError, match="line 1: no right answer"):
+    with pytest.raises(DataError, match="line 1: no reference"):
         load_dataset(Registry().task("qa")[0], DataRequest(data=path))

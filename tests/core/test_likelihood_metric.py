@@ -120,7 +120,7 @@ def test_likelihood_refuses_samples_without_loglikelihoods(metric: str, loglikel
         score_samples([sample((-1.0, 1, 1)), without], find_metrics([metric], no_plugin))
     assert f'metric "{metric}" needs log-likelihoods' in str(caught.value)
     assert 'example "the second"' in str(caught.value)
-    assert "--loglikelihood" in str(caught.value)
+    assert "loglikelihood=True" in str(caught.value)
 
 
 measurements = st.tuples(st.floats(-500, 0), st.integers(1, 60), st.integers(1, 400))

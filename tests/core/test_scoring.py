@@ -462,7 +462,7 @@ def test_find_metrics_refuses_other_objects_in_one_line(odd):
 def test_find_metrics_offers_the_nearest_name(name: str, offered: str):
     with pytest.raises(UnknownNameError) as caught:
         find_metrics(["bleu", name], no_plugin)
-    assert f'no metric is called "{name}"' in str(caught.value)
+    assert f'unknown metric "{name}"' in str(caught.value)
     assert offered in str(caught.value)
 
 

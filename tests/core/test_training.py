@@ -213,7 +213,7 @@ def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path
     files = {**data, "data": write(tmp_path / "hard.jsonl", [*rows(3), hard])}
     with pytest.raises(PromptError, match='example "hard"') as error:
         ready(tiny_folder, files, max_length=200)
-    assert "--on-overlong skip" in one_line(error)
+    assert "on_overlong='skip'" in one_line(error)
 
 
 def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, data):
@@ -509,13 +509,13 @@ def test_data_that_asks_everything_twice_still_has_something_held_out_or_is_refu
     try:
         plan = divided(tmp_path, [*made, *({**row, "id": f"twin-{row['id']}"} for row in made)])
     except DataError as error:
-        assert "--eval-data" in str(error)
+        assert "eval_data" in str(error)
     else:
         assert plan.evaluation.examples
 
 
 def test_data_that_asks_only_one_thing_cannot_be_divided(tmp_path):
-    with pytest.raises(DataError, match="--eval-data"):
+    with pytest.raises(DataError, match="eval_data"):
         divided(tmp_path, [{**row, "text": "the same"} for row in rows(12)])
 
 
@@ -564,7 +564,7 @@ def test_examples_without_an_answer_cannot_be_learned(tmp_path):
     made = [{name: text for name, text in row.items() if name != "target"} for row in rows(8)]
     with pytest.raises(DataError, match='8 of 8 examples have no answer to learn.*"e0"') as error:
         divided(tmp_path, made)
-    assert "--map references=COLUMN" in one_line(error)
+    assert "columns={'references': 'COLUMN'}" in one_line(error)
 
 
 def test_limits_count_the_first_examples_of_each_part(tmp_path):
@@ -981,7 +981,7 @@ def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint
     files = {**data, "output_dir": tmp_path / "runs"}
     with pytest.raises(TrainingError, match="no longer a number at step 6") as error:
         train_whole(tiny_folder, files, tmp_path / "adapter", validation=validation)
-    assert "--learning-rate" in one_line(error)
+    assert "learning_rate" in one_line(error)
     kept = checkpoints(tmp_path / "adapter" / "training")
     assert max(kept) == 5
     assert all(finite(path) for path in kept.values())
@@ -1021,7 +1021,7 @@ def test_a_full_disk_costs_no_checkpoint_that_stands(tmp_path, tiny_folder, data
         patched.setattr(PeftModel, "save_pretrained", save)
         with pytest.raises(TrainingError, match="checkpoint-6: the checkpoint cannot be written") as error:
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    assert "--resume" in one_line(error)
+    assert "resume=True" in one_line(error)
     work = tmp_path / "adapter" / "training"
     assert max(checkpoints(work)) == 4
     assert not list(work.glob(".*.part"))
@@ -1051,7 +1051,7 @@ def test_a_disk_that_is_full_behind_the_last_step_costs_nothing_either(
         patched.setattr(shutil, "copyfile", copy)
         with pytest.raises(TrainingError, match="No space left on device") as error:
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    assert "--resume" in one_line(error)
+    assert "resume=True" in one_line(error)
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
     assert len(list((tmp_path / "runs").iterdir())) == 2  # before and after, each scored once

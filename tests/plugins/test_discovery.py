@@ -149,7 +149,7 @@ def test_unknown_task_offers_the_nearest(wrong, nearest):
     with pytest.raises(UnknownNameError) as caught:
         Registry().task(wrong)
     message = str(caught.value)
-    assert message.startswith(f'no task is called "{wrong}". Did you mean ')
+    assert message.startswith(f'unknown task "{wrong}". Did you mean ')
     assert nearest in message.partition("Did you mean")[2].rstrip("?").split()
 
 
@@ -180,7 +180,7 @@ def test_unknown_plugin_metric_offers_the_nearest(wrong, nearest):
 def test_plugin_without_tasks_offers_tasks_of_others():
     with pytest.raises(UnknownNameError) as caught:
         Registry().task("lengths")
-    assert "There is none at all" not in str(caught.value)
+    assert "There are none" not in str(caught.value)
 
 
 # Broken plugins

@@ -231,26 +231,26 @@ parameters:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("summary:", "sumary:", 'line 3: no key is called "sumary". Did you mean summary'),
+        ("summary:", "sumary:", 'line 3: unknown key "sumary". Did you mean summary'),
         ("path: data.jsonl", "path: ~nosuchuser/d", 'line 8: data file "~nosuchuser/d": "~nosuchuser" is the home'),
-        ("    path:", "    pth:", 'line 8: no key of datasets.demo is called "pth". Did you mean path'),
+        ("    path:", "    pth:", 'line 8: unknown key "pth" of datasets.demo. Did you mean path'),
         ("version: 1\n", "", 'line 1: "version" is missing'),
         ("version: 1", "version: one", "line 2: version: expected a whole number, got 'one'"),
         ("version: 1", "version: 0", "line 2: version: expected greater than or equal to 1, got 0"),
         ("version: 1", "version: 1\nlanguage: no", "line 3: language: expected text, got False; put it in quotes"),
         ("name: titles", "name: My Titles", "line 1: name: expected a name in lower case, such as"),
-        ("[rouge, chrf]", "[rogue, chrf]", 'line 11: no metric is called "rogue". Did you mean rouge'),
+        ("[rouge, chrf]", "[rogue, chrf]", 'line 11: unknown metric "rogue". Did you mean rouge'),
         ("$text", "$text costs $ 5", 'line 5: a "$" that names no field; write "$$" for the sign itself'),
         ("$text", "text", 'line 4: no prompt names an input, such as "$text"'),
         (
             "metrics:",
             "fields: [txt]\nmetrics:",
-            'line 5: no field that prompt "plain" names is called "text". Did you mean txt',
+            'line 5: unknown field "text" that prompt "plain" names. Did you mean txt',
         ),
         (
             "{references: title}",
             "{reference: title}",
-            'line 9: no field of the task is called "reference". Did you mean references',
+            'line 9: unknown field "reference" of the task. Did you mean references',
         ),
         (
             "metrics:",

@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def make(folder: Path, recipe: Recipe) -> bool:
-    """Make one environment, and tell whether it is there."""
+    """Create an environment and return whether it is complete."""
     wanted = json.dumps({"python": sys.version.split()[0], **asdict(recipe)}, indent=2)
     mark = folder / MARK
     if mark.is_file() and mark.read_text() == wanted:

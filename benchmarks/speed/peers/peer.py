@@ -125,8 +125,8 @@ def _cut(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
 def _peak_memory() -> int:
     """Return the peak of this process in bytes.
 
-    Linux hands ru_maxrss down from the process that started this one, so a small engine started by a large benchmark
-    would be told the benchmark's peak; VmHWM is of this process alone.
+    On Linux ru_maxrss begins with the peak of the parent process, here that of the benchmark; VmHWM is only of this
+    process.
     """
     try:
         status = Path("/proc/self/status").read_text()

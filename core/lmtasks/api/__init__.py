@@ -1,4 +1,4 @@
-"""What lmtasks does, as functions: the command line calls these, and so does `import lmtasks`."""
+"""The functions of `import lmtasks` and of the command line."""
 
 from lmtasks.api.adapters import merge_adapter, show_adapter
 from lmtasks.api.running import ShownTask, ask, load_model, run, run_all, run_planned, show

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lmtasks.errors import AdapterError, ModelError, UsageError
+from lmtasks.errors import AdapterError, ModelError, UsageError, option
 from lmtasks.models.adapter_files import RECORD, Adapter, find_adapter
 from lmtasks.models.adapter_record import AdapterRecord
 from lmtasks.options import Dtype
@@ -57,21 +57,24 @@ def merge_adapter(
 
     output = user_path(output, "output folder")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise AdapterError(f"{output}: is there already; name another folder with -o")
+        raise AdapterError(f"{output}: is there already; name another folder with {option('output')}")
     found = find_adapter(adapter)
     if model is None:
         if found.record is None:
-            raise AdapterError(f"{found.source}: does not say which model it belongs to; name it with --model")
+            raise AdapterError(
+                f"{found.source}: does not say which model it belongs to; name it with {option('model')}"
+            )
         if trust_remote_code:
             raise UsageError(
-                f"{found.source}: whose code may run, the adapter's file does not decide; name the model with --model"
+                f"{found.source}: the adapter's file does not decide whose code may run; name the model with"
+                f" {option('model')}"
             )
         model = found.record.base.name
     loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
     if bad := not_finite(loaded.module):
         raise ModelError(
-            f"{loaded.info.name}: its weight {bad} is NaN or infinite in {dtype}; nothing was written. Use --dtype"
-            " float32, or fetch the model again if its file is damaged"
+            f"{loaded.info.name}: its weight {bad} is NaN or infinite in {dtype}; nothing was written. Use"
+            f" {option('dtype', 'float32')}, or fetch the model again if its file is damaged"
         )
     if loaded.module.config.get_text_config().tie_word_embeddings and changes_embeddings(loaded.module, found):
         raise AdapterError(
@@ -87,7 +90,7 @@ def merge_adapter(
             if bad := not_finite(whole):
                 raise AdapterError(
                     f"{found.source}: merged into {loaded.info.name}, the weight {bad} is NaN or infinite in {dtype};"
-                    " nothing was written. Use --dtype float32, or an adapter that is not damaged"
+                    f" nothing was written. Use {option('dtype', 'float32')}, or an adapter that is not damaged"
                 )
             whole.save_pretrained(aside)
             loaded.tokenizer.save_pretrained(aside)

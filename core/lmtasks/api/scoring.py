@@ -1,4 +1,4 @@
-"""Scores of outputs, and runs compared: no model is loaded."""
+"""Scoring of predictions and comparison of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmtasks.api.running import RUN_OPTION, loaded_model, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
-from lmtasks.errors import LmtasksError, RunError, UsageError
+from lmtasks.errors import LmtasksError, RunError, UsageError, option
 from lmtasks.metrics import find_metrics
 from lmtasks.metrics.evaluate_bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
@@ -36,15 +36,15 @@ def score(
     on_failure: Callable[[LmtasksError], None] | None = None,
     **changes: object,
 ) -> Scored:
-    """Score outputs that were made elsewhere, or a finished run again; no model is loaded.
+    """Score predictions of a file, or a finished run again; no model is loaded.
 
     >>> score("translation/en-zh", data="test.jsonl", predictions="system.txt").scores  # doctest: +SKIP
 
     Args:
-        target: a task, whose `predictions` are scored, or a run or its folder.
-        options: settings; the fields of ScoreOptions say what there is.
-        on_failure: hears of each metric that failed, which costs its scores alone; None: the first one is raised.
-        **changes: fields of ScoreOptions, over `options`.
+        target: a task to score `predictions` for, or a run or its folder.
+        options: settings of the scoring.
+        on_failure: called for each metric that failed, whose scores are then missing; None: its error is raised.
+        **changes: fields of ScoreOptions that replace those of `options`.
 
     Raises:
         DataError: data and predictions do not match, or cannot be read.
@@ -71,13 +71,15 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         run = target if isinstance(target, Run) else _run_to_score(target)
         for name in ("data", "split", "limit", "references", "columns", "language", "output_dir"):
             if getattr(options, name):
-                flag = "map" if name == "columns" else name.replace("_", "-")
-                raise UsageError(f"--{flag} does not go with a run, which has its own data; it goes with --predictions")
+                raise UsageError(
+                    f"{option(name)} cannot be used with a run, which has its own data; it needs"
+                    f" {option('predictions')}"
+                )
         if run.status != "finished":
             raise RunError(f"{run.path}: the run is {run.status}, not finished; run it again to finish it")
         return score_run(run, metrics_of_runs([run], options.metrics, registry), options)
     if isinstance(target, Run) or (not isinstance(target, Task) and (user_path(target, "run") / RECORD).is_file()):
-        raise UsageError("--predictions are outputs for a task, not for a run, which has its own")
+        raise UsageError(f"{option('predictions')}: outputs belong to a task; a run has its own")
     if options.output_dir is not None:
         user_path(options.output_dir, "output folder")
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
@@ -92,9 +94,9 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         language=options.language,
         require_inputs=False,
     )
-    dataset = load_dataset(found, request)
+    dataset = load_dataset(task, request)
     if not any(example.references for example in dataset.examples):
-        raise UsageError(f"{dataset.name} has no references to score against; name their column with --references")
+        raise UsageError(f"{dataset.name} has no references to score against; give them with {option('references')}")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.found if plugin else None
     return score_predictions(found, source, dataset, predictions, metrics, options)
@@ -111,10 +113,10 @@ def compare(
 
     Args:
         runs: at least two, or their folders.
-        metrics: by name; None: those that all of them were scored with.
-        resamples: of the paired bootstrap.
-        trials: of the approximate randomisation.
-        seed: of both.
+        metrics: names of metrics; None: those that all runs were scored with.
+        resamples: resamples of the paired bootstrap.
+        trials: trials of the approximate randomization.
+        seed: seed of both.
 
     Returns:
         A comparison for each run but the first.
@@ -154,13 +156,13 @@ def compare_adapters(
         task: as for `run`.
         adapters: folders or hub ids, at least one.
         options: settings of the runs.
-        model: the base, by name or loaded before.
-        on_progress: hears how far the runs are.
-        metrics: by name; None: the task's.
+        model: the base model: its name, or a loaded model.
+        on_progress: called with the progress of the runs.
+        metrics: names of metrics; None: the task's.
         resamples: as for `compare`.
         trials: as for `compare`.
         seed: as for `compare`.
-        **changes: fields of RunOptions, over `options`.
+        **changes: fields of RunOptions that replace those of `options`.
 
     Raises:
         LmtasksError: as for `run` and `compare`.
@@ -191,24 +193,26 @@ def as_evaluate(metric: str | Metric, *, language: str | None = None) -> object:
     "signatures" beside them.
 
     Args:
-        metric: its name as in `--metrics`, or a Metric.
-        language: of the references, a BCP 47 tag; None: read from their script.
+        metric: name of a metric, or a Metric.
+        language: language of the references, a BCP 47 tag; None: detected from their script.
 
     Raises:
-        UnknownNameError: there is no such metric.
+        UnknownNameError: the metric does not exist.
     """
-    [found] = find_metrics([metric], Registry().metric)
-    return bridge_to_evaluate(found, language=language)
+    [chosen] = find_metrics([metric], Registry().metric)
+    return bridge_to_evaluate(chosen, language=language)
 
 
 def _check_numbers(resamples: int, trials: int, seed: int) -> None:
     for name, number, least in (("resamples", resamples, 2), ("trials", trials, 1), ("seed", seed, 0)):
         if not isinstance(number, int) or number < least:
-            raise UsageError(f"{name} must be a whole number of at least {least}, not {number!r}")
+            raise UsageError(f"{option(name)} must be a whole number of at least {least}, not {number!r}")
 
 
 def _run_to_score(target: str | Path | Task) -> Run:
     if isinstance(target, Task) or not user_path(target, "run folder").is_dir():
         name = target.name if isinstance(target, Task) else target
-        raise UsageError(f'"{name}" is no run folder; if it is a task, name the file of its outputs with --predictions')
+        raise UsageError(
+            f'"{name}" is not a run folder; if it is a task, name the file of its outputs with {option("predictions")}'
+        )
     return Run(target)

@@ -1,4 +1,4 @@
-"""A data file checked for a task: everything that `run`, `score` and `train` would say about it, all at once."""
+"""Checks a data file for a task: reports at once everything that `run`, `score` and `train` would."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.data.columns import Columns, choose_columns
 from lmtasks.data.diagnostics import COMMANDS, Diagnostic, Diagnostics
-from lmtasks.data.examples import make_example, warn_of_damage, warn_of_missing_ids
+from lmtasks.data.examples import make_example, warn_of_damaged_columns, warn_of_missing_ids
 from lmtasks.data.files import read_rows
-from lmtasks.data.list_literals import JSON_OBJECT, refuse_printed, warn_of_lists
+from lmtasks.data.list_literals import JSON_OBJECT, refuse_literals, warn_of_lists
 from lmtasks.data.load import has_splits, no_split, split_of
 from lmtasks.data.rows import Row
-from lmtasks.data.text_checks import in_rows, no_references, odd_answers, odd_texts, repeated
+from lmtasks.data.text_checks import no_references, repeated_examples, rows_text, suspicious_answers, suspicious_texts
 from lmtasks.errors import DataError, LmtasksError
 from lmtasks.metrics import check_references, find_metrics
 from lmtasks.metrics.language import group_by_language, language_warning
@@ -28,8 +28,8 @@ from lmtasks.runs.samples import new_sample
 from lmtasks.task import Example, Task
 from lmtasks.training import plan_training
 
-WITH_INPUTS = ("run", "train")
-"""The commands that need the inputs of a task; outputs made elsewhere are scored without."""
+NEED_INPUTS = ("run", "train")
+"""Commands that need the inputs of a task; `score` needs only references."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +37,9 @@ class FieldSummary:
     """One input of a task, or its references, in a data file."""
 
     column: str | None
-    """None: the file has none for it."""
+    """Column of the field; None: the file has none."""
     filled: int
-    """Rows that hold text there."""
+    """Number of rows with text in it."""
     shortest: int = 0
     """Length of the shortest text, in characters."""
     median: int = 0
@@ -48,36 +48,36 @@ class FieldSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCheck:
-    """What a data file holds, and what is wrong with it."""
+    """Content of a data file and its diagnostics."""
 
     data: str
     task: str
     rows: int
     examples: int
-    """Rows that are good examples of the task; where columns of inputs are missing, good ones for `score`."""
+    """Number of rows that are valid examples; where input columns are missing, valid for `score`."""
     splits: Mapping[str, int]
-    """Rows by the column "split", in the order of the file; empty: it has none."""
+    """Number of rows by split, in the order of the file; empty: it has no splits."""
     fields: Mapping[str, FieldSummary]
-    """By the task's field, and "references"."""
+    """Summaries by the task's field, and of "references"."""
     other_columns: tuple[str, ...]
-    """Columns that the task does not use; they are kept in the samples."""
+    """Columns that the task does not use; samples keep them."""
     languages: Mapping[str, int]
-    """Examples by the language of their references: as stated, or as "en (script)" where it was read from the text."""
+    """Number of examples by language of the references; "en (script)": detected from the text."""
     references: Mapping[int, int]
-    """Examples by their number of references."""
+    """Number of examples by number of references."""
     no_answer: int
-    """Examples for which giving no answer is right."""
+    """Number of examples for which giving no answer is right."""
     diagnostics: tuple[Diagnostic, ...]
-    """Errors first."""
+    """All diagnostics, errors first."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing would be refused."""
+        """Whether no command would refuse the file."""
         return not self.refused_by
 
     @property
     def refused_by(self) -> tuple[str, ...]:
-        """The commands that would refuse the file: some of "run", "score", "train"."""
+        """Commands that would refuse the file: some of "run", "score", "train"."""
         refusing = {command for diagnostic in self.diagnostics for command in diagnostic.refused_by}
         return tuple(command for command in COMMANDS if command in refusing)
 
@@ -94,48 +94,52 @@ def check_data(
 
     Args:
         data: a JSONL, CSV, TSV or Parquet file.
-        task: its name, or a Task.
-        split: checks the rows of one split alone.
+        task: name of the task, or a Task.
+        split: check only the rows of this split.
         columns: field to column, as for `run`.
-        language: of the references, as for `run`.
+        language: language of the references, as for `run`.
 
     Raises:
-        DataError: there is no such file, or it cannot be read at all.
-        UnknownNameError: there is no such task.
-        UsageError: the language is no language tag.
+        DataError: the file does not exist or cannot be read at all.
+        UnknownNameError: the task does not exist.
+        UsageError: the language is not a language tag.
     """
     check_language(language)
     registry = Registry()
-    found, _ = find_task(registry, task)
+    checked_task, _ = find_task(registry, task)
     path = user_path(data, "data file")
     diagnostics = Diagnostics()
-    with diagnostics.of_log("lmtasks.data"):
+    with diagnostics.collect_log("lmtasks.data"):
         rows: list[Row] = []
         lines = read_rows(path, on_error=lambda error: diagnostics.error("unreadable-row", error))
-        with diagnostics.of_errors("unreadable-file"):
+        with diagnostics.collect_error("unreadable-file"):
             rows.extend(lines)
-        every = _split_rows(path, rows, diagnostics)
-        splits = [each for each in every if split in (None, each.name)]
-        if every and not splits:
-            diagnostics.error("no-split", no_split(str(path), str(split), [each.name for each in every if each.name]))
+        all_splits = _split_rows(path, rows, diagnostics)
+        splits = [each for each in all_splits if split in (None, each.name)]
+        if all_splits and not splits:
+            diagnostics.error(
+                "no-split", no_split(str(path), str(split), [each.name for each in all_splits if each.name])
+            )
         for each in splits:
-            _choose(found, each, columns or {}, diagnostics)
-            _make_examples(found, each, language, diagnostics)
+            _choose_columns(checked_task, each, columns or {}, diagnostics)
+            _make_examples(checked_task, each, language, diagnostics)
         examples = {where: example for each in splits for where, example in each.examples.items()}
-        diagnostics.all += _suspicions(found, splits, examples)
+        diagnostics.all += _find_suspicious(checked_task, splits, examples)
         if not diagnostics.errors:
-            _commands(found, DataRequest(data=path, split=split, columns=columns or {}, language=language), diagnostics)
-    languages = _languages(found, list(examples.values()), diagnostics)
-    with diagnostics.of_errors("metric", ("run", "score")):
-        check_references(find_metrics(found.metrics, registry.metric), examples.values())
+            _dry_run(
+                checked_task, DataRequest(data=path, split=split, columns=columns or {}, language=language), diagnostics
+            )
+    languages = _languages(checked_task, list(examples.values()), diagnostics)
+    with diagnostics.collect_error("metric", ("run", "score")):
+        check_references(find_metrics(checked_task.metrics, registry.metric), examples.values())
     return DataCheck(
         data=str(path),
-        task=found.name,
+        task=checked_task.name,
         rows=len(rows) if split is None else sum(len(each.rows) for each in splits),
         examples=len(examples),
-        splits={each.name: len(each.rows) for each in every if each.name is not None},
-        fields=_fields(found, splits, list(examples.values())),
-        other_columns=_others(splits),
+        splits={each.name: len(each.rows) for each in all_splits if each.name is not None},
+        fields=_fields(checked_task, splits, list(examples.values())),
+        other_columns=_unused_columns(splits),
         languages=languages,
         references=dict(sorted(Counter(len(example.references) for example in examples.values()).items())),
         no_answer=sum(example.references == ("",) for example in examples.values()),
@@ -145,20 +149,20 @@ def check_data(
 
 @dataclass(slots=True)
 class _Split:
-    """The rows of one split, or of a file without splits, and what became of them."""
+    """The rows of one split, or of a file without splits, with their columns and examples."""
 
     name: str | None
     rows: Sequence[Row]
     columns: Columns | None = None
-    """None: none can be chosen, or there are no rows."""
+    """None: no columns match, or there are no rows."""
     with_inputs: bool = True
-    """Whether the columns hold the inputs of the task, or right answers alone."""
+    """Whether there are columns for the inputs; otherwise only for references."""
     examples: dict[str, Example] = field(default_factory=dict)
-    """The good ones, by the place they stand at."""
+    """Valid examples by file and line."""
 
 
 def _split_rows(path: Path, rows: Sequence[Row], diagnostics: Diagnostics) -> list[_Split]:
-    """Divide rows as `run` would."""
+    """Group rows by split as `run` does."""
     if not rows:
         if not diagnostics.errors:
             diagnostics.error("no-rows", DataError(f"{path}: no data rows; expected at least one example"))
@@ -166,44 +170,44 @@ def _split_rows(path: Path, rows: Sequence[Row], diagnostics: Diagnostics) -> li
     groups: dict[str | None, list[Row]] = {}
     if has_splits(rows):
         for row in rows:
-            with diagnostics.of_errors("no-split"):
+            with diagnostics.collect_error("no-split"):
                 groups.setdefault(split_of(row), []).append(row)
     else:
         groups[None] = list(rows)
     return [_Split(name, group) for name, group in groups.items()]
 
 
-def _choose(task: Task, split: _Split, mapping: Mapping[str, str], diagnostics: Diagnostics) -> None:
-    """Choose the columns of a split, and look at these as a whole."""
+def _choose_columns(task: Task, split: _Split, mapping: Mapping[str, str], diagnostics: Diagnostics) -> None:
+    """Choose the columns of a split and check them as a whole."""
     try:
         split.columns = choose_columns(task, split.rows, mapping)
     except DataError as error:
-        split.columns, split.with_inputs = _answers_alone(task, split.rows, mapping), False
-        diagnostics.error("no-column", error, WITH_INPUTS if split.columns else COMMANDS)
+        split.columns, split.with_inputs = _columns_for_score(task, split.rows, mapping), False
+        diagnostics.error("no-column", error, NEED_INPUTS if split.columns else COMMANDS)
     if split.columns is None:
         return
-    for column in split.columns.answers:
-        with diagnostics.of_errors("printed-list"):
-            refuse_printed(split.rows, column)
+    for column in split.columns.answer_columns:
+        with diagnostics.collect_error("printed-list"):
+            refuse_literals(split.rows, column)
             warn_of_lists(split.rows, column)
     for column in split.columns.fields.values() if split.with_inputs else ():
-        with diagnostics.of_errors("printed-list", WITH_INPUTS):
-            refuse_printed(split.rows, column, allowed=JSON_OBJECT)
-    warn_of_damage(split.rows, split.columns)
+        with diagnostics.collect_error("printed-list", NEED_INPUTS):
+            refuse_literals(split.rows, column, allowed=JSON_OBJECT)
+    warn_of_damaged_columns(split.rows, split.columns)
     warn_of_missing_ids(split.rows, split.columns)
 
 
-def _answers_alone(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) -> Columns | None:
-    """Return the columns that `score` chooses where inputs are missing; None: it finds none, or no right answers."""
+def _columns_for_score(task: Task, rows: Sequence[Row], mapping: Mapping[str, str]) -> Columns | None:
+    """Return the columns that `score` would choose, without inputs; None: there are none with references."""
     try:
         chosen = choose_columns(task, rows, mapping, require_inputs=False)
     except DataError:
         return None
-    return chosen if chosen.answers else None
+    return chosen if chosen.answer_columns else None
 
 
 def _make_examples(task: Task, split: _Split, language: str | None, diagnostics: Diagnostics) -> None:
-    """Make the good examples of a split."""
+    """Make the valid examples of a split."""
     if split.columns is None:
         return
     first: dict[str, str] = {}
@@ -215,38 +219,43 @@ def _make_examples(task: Task, split: _Split, language: str | None, diagnostics:
             continue
         if example.id in first:
             message = (
-                f'{row.where}: id "{example.id}" stands already at {first[example.id]}; ids must be unique within a'
-                " split"
+                f'{row.where}: duplicate id "{example.id}", first seen at {first[example.id]}; ids must be unique'
+                " within a split"
             )
             diagnostics.error("repeated-id", DataError(message))
         first.setdefault(example.id, row.where)
-        with diagnostics.of_errors("bad-example", WITH_INPUTS):
+        with diagnostics.collect_error("bad-example", NEED_INPUTS):
             if split.with_inputs:
                 make_example(task, row, split.columns, language=language)
             split.examples[row.where] = example
 
 
-def _commands(task: Task, request: DataRequest, diagnostics: Diagnostics) -> None:
-    """Read the data as `run` and as `train` do, for what only shows then."""
-    with diagnostics.of_errors("run", ("run", "score")):
+def _dry_run(task: Task, request: DataRequest, diagnostics: Diagnostics) -> None:
+    """Load the data as `run` and `train` do, for errors that only appear then."""
+    with diagnostics.collect_error("run", ("run", "score")):
         load_dataset(task, request)
     options = TrainOptions(data=request.data, split=request.split, columns=request.columns, language=request.language)
     try:
-        leaks = plan_training(task, None, options).leaks
+        overlap = plan_training(task, None, options).leaks
     except LmtasksError as error:
-        diagnostics.add("note", "train", f"`train` would refuse it as the only data: {error}")
+        diagnostics.add("note", "train", f"`train` would refuse it as its only data: {error}")
     else:
-        if leaks:
-            diagnostics.add("note", "train", f"`train` would leave out {in_rows(leaks)} that it scores too", leaks)
+        if overlap:
+            diagnostics.add(
+                "note",
+                "train",
+                f"`train` would remove {rows_text(overlap)} that overlap with its evaluation data",
+                overlap,
+            )
 
 
-def _suspicions(task: Task, splits: Sequence[_Split], examples: Mapping[str, Example]) -> Iterator[Diagnostic]:
-    """Yield what is suspicious in good examples."""
-    yield from repeated(examples, {where: split.name for split in splits for where in split.examples})
-    yield from odd_texts(examples)
+def _find_suspicious(task: Task, splits: Sequence[_Split], examples: Mapping[str, Example]) -> Iterator[Diagnostic]:
+    """Yield what is suspicious in valid examples."""
+    yield from repeated_examples(examples, {where: split.name for split in splits for where in split.examples})
+    yield from suspicious_texts(examples)
     for split in splits:
         yield from no_references(split.name, list(split.examples.values()))
-    yield from odd_answers(task, examples)
+    yield from suspicious_answers(task, examples)
 
 
 def _languages(task: Task, examples: Sequence[Example], diagnostics: Diagnostics) -> dict[str, int]:
@@ -273,7 +282,7 @@ def _fields(task: Task, splits: Sequence[_Split], examples: Sequence[Example]) -
     }
     answers = [text for example in examples for text in example.references]
     filled = sum(any(example.references) for example in examples)
-    answered = _summary((column for columns in chosen for column in columns.answers), answers)
+    answered = _summary((column for columns in chosen for column in columns.answer_columns), answers)
     return {**summaries, "references": replace(answered, filled=filled)}
 
 
@@ -291,7 +300,7 @@ def _summary(columns: Iterable[str | None], texts: Sequence[str]) -> FieldSummar
     )
 
 
-def _others(splits: Sequence[_Split]) -> tuple[str, ...]:
+def _unused_columns(splits: Sequence[_Split]) -> tuple[str, ...]:
     names = (
         name
         for split in splits

@@ -1,1 +1,1 @@
-"""The command line: each command parses, calls one function of `lmtasks.api`, and prints."""
+"""The command line: one module per command, which parses its options, calls the library and prints."""

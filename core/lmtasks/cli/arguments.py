@@ -1,4 +1,4 @@
-"""What flags take: how a value is read, and what is refused."""
+"""Parses the values of flags."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lmtasks.errors import PathError
 from lmtasks.paths import user_path
 
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
-"""Values of a chat template as its author may have written them, in the words of JSON."""
+"""Values that Python spells differently from JSON."""
 
 
 class UserPath(click.Path):
-    """A path that a file can have; "~" is the home folder."""
+    """A path; "~" is the home folder."""
 
-    def __init__(self, **what: bool) -> None:
-        """Take what click.Path takes of how the path must be."""
-        super().__init__(path_type=Path, **what)
+    def __init__(self, **requirements: bool) -> None:
+        """Pass the requirements of click.Path on."""
+        super().__init__(path_type=Path, **requirements)
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        """Return the path."""
+        """Return the path, with the home folder in place of "~"."""
         return super().convert(user_path_of(value, self.name, param), param, ctx)
 
 
@@ -34,7 +34,7 @@ def user_path_of(value: str | os.PathLike[str], what: str, parameter: click.Para
     """Return the path that a parameter names.
 
     Raises:
-        click.BadParameter: no file can have it.
+        click.BadParameter: it cannot be a path.
     """
     try:
         return user_path(value, what)
@@ -43,13 +43,13 @@ def user_path_of(value: str | os.PathLike[str], what: str, parameter: click.Para
 
 
 def verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    """Tell more, from now on."""
+    """Enable verbose output."""
     if value:
         logging.getLogger("lmtasks").setLevel(logging.DEBUG)
 
 
 def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Read NAME=VALUE, given any number of times."""
+    """Parse a repeatable NAME=VALUE."""
     pairs = {}
     for value in values:
         name, equals, text = value.partition("=")
@@ -62,18 +62,18 @@ def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
 
 
 def text_pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Read NAME=VALUE, given any number of times, where the value is a text and no file."""
+    """Parse a repeatable NAME=VALUE with values that are text, not paths."""
     for value in values:
         _check_utf8(value, parameter)
     return pairs(ctx, parameter, values)
 
 
 def template_values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, object]:
-    """Read NAME=VALUE, given any number of times; true, false, null and numbers as JSON or Python have them."""
+    """Parse a repeatable NAME=VALUE; true, false, null and numbers are read as in JSON or Python."""
 
     def read(text: str) -> object:
         try:
-            # NaN is no JSON, and stays text.
+            # NaN is not JSON and stays text.
             value: object = json.loads(PYTHON_WORDS.get(text, text), parse_constant=str)
         except (ValueError, RecursionError):
             return text
@@ -83,7 +83,7 @@ def template_values(ctx: click.Context, parameter: click.Parameter, values: tupl
 
 
 def _check_utf8(value: str, parameter: click.Parameter) -> None:
-    """Refuse bytes that are no UTF-8, which Python keeps as halves of surrogate pairs: no record can hold them."""
+    """Refuse bytes that are not UTF-8, which Python keeps as surrogates: no record can hold them."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -91,7 +91,7 @@ def _check_utf8(value: str, parameter: click.Parameter) -> None:
 
 
 def names(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Read names, separated by commas."""
+    """Parse names separated by commas."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(",") if name.strip())
@@ -101,30 +101,30 @@ def names(_ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 def stops(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Read texts in which `\\n` and `\\t` stand for a new line and a tab."""
+    """Parse texts in which `\\n` and `\\t` stand for a new line and a tab."""
     for value in values:
         _check_utf8(value, parameter)
     return tuple(value.replace("\\n", "\n").replace("\\t", "\t") for value in values) or None
 
 
 def _add_to(variable: str, separator: str, ctx: click.Context, values: tuple[str, ...]) -> None:
-    """Add names to an environment variable as long as the command runs, for this process and those it starts."""
+    """Add names to an environment variable while the command runs, for this process and its children."""
     if not values:
         return
     before = os.environ.get(variable)
     os.environ[variable] = separator.join([*([before] if before else []), *values])
 
-    def put_back() -> None:
+    def restore() -> None:
         if before is None:
             del os.environ[variable]
         else:
             os.environ[variable] = before
 
-    ctx.call_on_close(put_back)
+    ctx.call_on_close(restore)
 
 
 def plugin_files(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
-    """Take plugins from these files as long as the command runs."""
+    """Load plugins from these files while the command runs."""
     from lmtasks.plugins import FILES
 
     for value in values:
@@ -133,7 +133,7 @@ def plugin_files(ctx: click.Context, parameter: click.Parameter, values: tuple[s
 
 
 def plugins_off(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
-    """Leave these plugins out as long as the command runs."""
+    """Disable these plugins while the command runs."""
     from lmtasks.errors import unknown_name
     from lmtasks.plugins import DISABLED, find_plugins
 

@@ -42,7 +42,7 @@ MAX_TEXT = 300
     help="Exit with code 3 if it holds of any run against the first: 'rougeL drops' (significantly), 'TER rises', 'BLEU"
     " drops by 0.5' (by more, tested or not). Repeatable.",
 )
-@options.resampling_options(least=2)
+@options.resampling_options(minimum=2)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),

@@ -23,17 +23,17 @@ def command() -> None:
 
 @command.command("check")
 @click.argument("file", metavar="FILE")
-@click.option("--task", required=True, metavar="TASK", shell_complete=complete_tasks, help="What the data is for.")
-@click.option("--split", metavar="NAME", help="Check the rows of one split.  [default: all]")
+@click.option("--task", required=True, metavar="TASK", shell_complete=complete_tasks, help="Task to check for.")
+@click.option("--split", metavar="NAME", help="Split to check.  [default: all]")
 @options.map_option
 @options.language_option
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @options.json_option
 @options.plugin_options
 def check(file: str, task: str, strict: bool, as_json: bool, **settings: Any) -> int:
-    """Say everything that `run`, `score` and `train` would say about a file, all at once; no model is loaded.
+    """Check a data file for a task and report all problems at once; no model is loaded.
 
-    Exit code 1 if they would refuse it.
+    Reports everything that `run`, `score` and `train` would. The exit code is 1 if one of them would refuse the file.
 
     \b
     lmtasks data check tickets.jsonl --task qa
@@ -52,12 +52,12 @@ def _as_json(checked: DataCheck) -> dict[str, Any]:
 
 
 def _as_text(checked: DataCheck) -> str:
-    good = f"{checked.examples} good examples in {checked.rows} rows"
-    parts = [message(f"{checked.data} for {checked.task}: {good}; {_verdict(checked)}")]
+    valid = f"{checked.examples} valid examples in {checked.rows} rows"
+    parts = [message(f"{checked.data} for {checked.task}: {valid}; {_verdict(checked)}")]
     if checked.fields:
         rows = [
-            (name, found.column or "-", found.filled, found.shortest, found.median, found.longest)
-            for name, found in checked.fields.items()
+            (name, summary.column or "-", summary.filled, summary.shortest, summary.median, summary.longest)
+            for name, summary in checked.fields.items()
         ]
         header = ("field", "column", "filled", "shortest", "median", "longest (characters)")
         parts.append(table(header, rows, right=(2, 3, 4, 5)))
@@ -66,7 +66,7 @@ def _as_text(checked: DataCheck) -> str:
         "languages": _counts(checked.languages),
         "references": ", ".join(f"{count} with {number}" for number, count in checked.references.items()),
         "no answer": str(checked.no_answer) if checked.no_answer else "",
-        "not used": ", ".join(checked.other_columns),
+        "unused": ", ".join(checked.other_columns),
     }
     parts.append(facts(values, 11))
     parts.append(
@@ -79,7 +79,7 @@ def _verdict(checked: DataCheck) -> str:
     from lmtasks.data.diagnostics import COMMANDS
 
     if checked.ok:
-        return "it can be used"
+        return "usable"
     errors = sum(diagnostic.count for diagnostic in checked.diagnostics if diagnostic.level == "error")
     counted = f"{errors} error{'s' if errors > 1 else ''}"
     if len(checked.refused_by) == len(COMMANDS):

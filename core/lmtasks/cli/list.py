@@ -25,18 +25,18 @@ def command(as_json: bool) -> None:
                 "task": task.name,
                 "summary": task.summary,
                 "version": task.version,
-                "plugin": found.name,
-                "distribution": found.distribution,
-                "distribution_version": found.version,
+                "plugin": source.name,
+                "distribution": source.distribution,
+                "distribution_version": source.version,
                 "prompts": list(task.prompts),
                 "datasets": list(task.datasets),
             }
-            for task, found in tasks
+            for task, source in tasks
         ]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
     else:
         click.echo(
-            table(("task", "summary", "from"), [(task.name, task.summary, found.origin) for task, found in tasks])
+            table(("task", "summary", "from"), [(task.name, task.summary, source.origin) for task, source in tasks])
         )
     print_errors(broken.values())
     for plugin in loaded:

@@ -1,4 +1,4 @@
-"""`lmtasks`: finds the command, imports that one alone, and turns errors into one line and an exit code."""
+"""`lmtasks`: imports the command that is called, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from importlib.metadata import version
 
 import click
 
+from lmtasks.cli.flags import flag
 from lmtasks.cli.streams import standard_streams
 from lmtasks.cli.terminal import FAILED, message, print_errors, say
-from lmtasks.errors import LmtasksError, UnknownNameError, UsageError
+from lmtasks.errors import LmtasksError, UnknownNameError, UsageError, spell_options
 
 COMMANDS = {
-    "run": ("lmtasks.cli.run", "Run tasks over data with a model: scores, run folder, report."),
-    "ask": ("lmtasks.cli.ask", "Do a task on your own text."),
-    "train": ("lmtasks.cli.train", "Fine-tune an adapter for a task, scored before and after."),
-    "score": ("lmtasks.cli.score", "Score outputs made elsewhere, or a run again; no model is loaded."),
-    "compare": ("lmtasks.cli.compare", "Compare runs on the same examples: differences, tests, verdict."),
+    "run": ("lmtasks.cli.run", "Run tasks on data with a model; write scores and a report."),
+    "ask": ("lmtasks.cli.ask", "Run a task on your own text."),
+    "train": ("lmtasks.cli.train", "Fine-tune a LoRA adapter for a task and score it."),
+    "score": ("lmtasks.cli.score", "Score predictions of a file or a run again; no model is loaded."),
+    "compare": ("lmtasks.cli.compare", "Compare runs on the same examples, with significance tests."),
     "list": ("lmtasks.cli.list", "List the tasks."),
-    "show": ("lmtasks.cli.show", "Show a task, and its prompt as the model sees it."),
-    "data": ("lmtasks.cli.data", "Check a data file: everything that is wrong with it, at once."),
-    "models": ("lmtasks.cli.models", "List and fetch models."),
-    "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its model."),
-    "plugins": ("lmtasks.cli.plugins", "List, begin and check plugins."),
-    "schema": ("lmtasks.cli.schema", "Print the JSON Schema of a task, run, sample or adapter file."),
-    "completion": ("lmtasks.cli.completion", "Complete commands and task names in a shell."),
+    "show": ("lmtasks.cli.show", "Show a task and its rendered prompt."),
+    "data": ("lmtasks.cli.data", "Check a data file for a task."),
+    "models": ("lmtasks.cli.models", "List and download models."),
+    "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its base model."),
+    "plugins": ("lmtasks.cli.plugins", "List, create and check plugins."),
+    "completion": ("lmtasks.cli.completion", "Print a shell completion script."),
 }
-"""Command to its module and its line in --help, so that --help imports none of them."""
+"""Module and one-line help of each command; --help imports no command."""
 USAGE, GATE, INTERRUPTED = 2, 3, 130
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called, and no other."""
+    """A group that imports only the command that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order they are thought of."""
+        """Return the commands in the order of `COMMANDS`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command.
 
         Raises:
-            UsageError: there is no such command; offers the nearest.
+            UsageError: the command does not exist; offers the nearest.
         """
         if cmd_name not in COMMANDS:
             nearest = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
@@ -55,20 +55,20 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table, without importing them."""
+        """Write the list of commands from `COMMANDS`, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 class OneLine(logging.Formatter):
-    """Writes a message in one line; a traceback below it has its own."""
+    """Formats a message as one line; a traceback follows on its own lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the message."""
         return message(super().formatMessage(record))
 
 
-# With color, click leaves escape sequences of an answer alone where it is piped; for terminals, see streams.py.
+# color: click keeps escape sequences of model output where stdout is piped; streams.py removes them on terminals.
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.version_option(version("lmtasks"), "--version", message="lmtasks %(version)s")
 def cli() -> None:
@@ -76,11 +76,11 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave the process with its exit code.
+    """Run the command line and exit the process.
 
-    0: fine; 1: failed; 2: wrong usage, unknown names included; 3: a gate was not met; 130: interrupted.
+    Exit codes: 0 success, 1 failure, 2 wrong usage or unknown name, 3 a gate was not met, 130 interrupted.
     """
-    with standard_streams():
+    with standard_streams(), spell_options(flag):
         sys.exit(_run(arguments))
 
 
@@ -93,7 +93,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = cli.main(args=arguments, prog_name="lmtasks", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.message = message(error.message)  # type: ignore[misc]  # Final, but what else does `show` write?
+        error.message = message(error.message)  # type: ignore[misc]  # Final, but `show` writes nothing else
         error.show()
         return error.exit_code
     except LmtasksError as error:
@@ -103,5 +103,5 @@ def _run(arguments: Sequence[str] | None) -> int:
         say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        return FAILED  # whoever read our output (head, less) has gone; nothing is left to say
+        return FAILED  # the reader of stdout (head, less) has exited
     return code if isinstance(code, int) else 0

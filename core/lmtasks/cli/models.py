@@ -12,16 +12,16 @@ from lmtasks.cli.terminal import FAILED, progress, say, table
 
 @click.group("models")
 def command() -> None:
-    """List and fetch models."""
+    """List and download models."""
 
 
 @command.command("list")
 @options.json_option
 @options.verbose_option
 def list_models(as_json: bool) -> None:
-    """List the models of the catalogue, and where they are kept.
+    """List the models of the catalog and the folder they are stored in.
 
-    --model also takes a folder in transformers format, a .gguf file, or a hub id.
+    --model also accepts a folder in transformers format, a .gguf file or a hub id.
     """
     from lmtasks.models import CATALOG, find_stored, home
 
@@ -49,21 +49,21 @@ def list_models(as_json: bool) -> None:
         )
         for row, entry in zip(rows, CATALOG.values(), strict=True)
     ]
-    click.echo(table(("model", "summary", "license", "fetched"), cells))
-    click.echo(f"\nkept in {home() / 'models'}")
+    click.echo(table(("model", "summary", "license", "downloaded"), cells))
+    click.echo(f"\nstored in {home() / 'models'}")
 
 
 @command.command("pull")
 @click.argument("name")
-@click.option("--accept-license", is_flag=True, help="You have read the model's terms and accept them.")
+@click.option("--accept-license", is_flag=True, help="Accept the model's license terms, which you have read.")
 @options.verbose_option
 def pull_model(name: str, accept_license: bool) -> None:
-    """Fetch a model of the catalogue now instead of at its first use."""
+    """Download a model of the catalog now instead of at its first use."""
     from lmtasks.errors import unknown_name
     from lmtasks.models import CATALOG, fetch_terms, find_stored, pull
 
     if name not in CATALOG:
-        raise unknown_name("model of the catalogue", name, CATALOG)
+        raise unknown_name("model of the catalog", name, CATALOG)
     entry = CATALOG[name]
     with progress() as on_progress:
         if entry.license.terms and not accept_license and not find_stored(entry):
@@ -82,7 +82,7 @@ def pull_model(name: str, accept_license: bool) -> None:
 
 
 def _plain(page: str) -> str:
-    """Return the text of an HTML page's article."""
+    """Return the text of the article in an HTML page."""
     from html.parser import HTMLParser
 
     class Text(HTMLParser):
@@ -93,7 +93,7 @@ def _plain(page: str) -> str:
             self.hidden = 0
 
         def handle_starttag(self, tag: str, attrs: object) -> None:
-            self.inside |= tag == "h1"  # before it stand menus and banners
+            self.inside |= tag == "h1"  # menus and banners come before it
             self.hidden += tag in ("script", "style")
             if tag in ("p", "h1", "h2", "h3", "li", "br"):
                 self.parts.append("\n")

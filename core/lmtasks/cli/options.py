@@ -1,4 +1,4 @@
-"""Flags that commands share; their names are the fields of RunOptions."""
+"""Options that several commands share; their names are the fields of RunOptions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ def group(*options: Callable[[Command], Command]) -> Callable[[Command], Command
 
 
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, callback=arguments.verbose, help="Tell more; show tracebacks."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=arguments.verbose,
+    help="Verbose output, with tracebacks.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 plugin_options = group(
     click.option(
@@ -38,7 +43,7 @@ plugin_options = group(
         expose_value=False,
         callback=arguments.plugin_files,
         metavar="FILE",
-        help="Take a plugin from a Python or YAML file. Repeatable.",
+        help="Load a plugin from a Python or YAML file. Repeatable.",
     ),
     click.option(
         "--no-plugin",
@@ -47,7 +52,7 @@ plugin_options = group(
         callback=arguments.plugins_off,
         metavar="NAME",
         shell_complete=complete_plugins,
-        help="Leave an installed plugin out. Repeatable.",
+        help="Disable an installed plugin. Repeatable.",
     ),
     verbose_option,
 )
@@ -59,21 +64,21 @@ model_options = group(
         show_default=True,
         metavar="MODEL",
         shell_complete=complete_models,
-        help="A name of `lmtasks models list`, a folder, a .gguf file, or a hub id (ORG/NAME[@REVISION]).",
+        help="Model name (see `lmtasks models list`), folder, .gguf file or hub id (ORG/NAME[@REVISION]).",
     ),
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda", "mps"]),
         default="auto",
         show_default=True,
-        help="auto: a GPU where there is one.",
+        help="Device to run on; auto: a GPU if there is one.",
     ),
     click.option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
         show_default=True,
-        help="auto: bfloat16 where the hardware computes in it.",
+        help="Data type of the weights; auto: bfloat16 if the hardware supports it.",
     ),
     click.option(
         "--backend",
@@ -87,7 +92,7 @@ model_options = group(
         type=click.Choice(["none", "int8"]),
         default="none",
         show_default=True,
-        help="int8: round weights and activations to 8 bits, for a CPU without bfloat16; the loss is measured.",
+        help="int8: quantize weights and activations, for a CPU without bfloat16; the quality loss is measured.",
     ),
     click.option(
         "--memory",
@@ -95,15 +100,15 @@ model_options = group(
         default=1.0,
         show_default=True,
         metavar="GIB",
-        help="For keys and values of what is generated at once; weights come on top.",
+        help="Size limit of the KV cache; weights come on top.",
     ),
-    click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
+    click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
 )
 
 adapter_option = click.option(
     "--adapter",
     metavar="ADAPTER",
-    help="A folder or hub id of a LoRA adapter; none: not even the task's own.  [default: the task's own, if any]",
+    help="LoRA adapter: folder or hub id; none: no adapter.  [default: the one bundled with the task, if any]",
 )
 
 map_option = click.option(
@@ -112,28 +117,27 @@ map_option = click.option(
     multiple=True,
     callback=arguments.text_pairs,
     metavar="FIELD=COLUMN",
-    help="The data's column for a field, or for references, id or language. Repeatable.",
+    help="Column of a field, or of references, id or language. Repeatable.",
 )
 language_option = click.option(
-    "--language", metavar="TAG", help="Language of the references, such as zh.  [default: as the data says]"
+    "--language", metavar="TAG", help="Language of the references, such as zh.  [default: from the data]"
 )
 
 data_options = group(
     click.option(
         "--data",
         metavar="DATA",
-        help="A set of the task, a JSONL, CSV, TSV (also compressed: .gz, .zst, .bz2, .xz) or Parquet file, or"
+        help="Named data set of the task, JSONL, CSV, TSV (also .gz, .zst, .bz2, .xz) or Parquet file, or"
         " hub:ID[@REVISION][#CONFIG].  [default: the task's demo]",
     ),
-    click.option("--split", metavar="NAME", help="Of the data.  [default: test, devtest, validation, dev or train]"),
+    click.option("--split", metavar="NAME", help="Split to use.  [default: test, devtest, validation, dev or train]"),
     click.option(
         "--map",
         "columns",
         multiple=True,
         callback=arguments.text_pairs,
         metavar="FIELD=COLUMN",
-        help="The data's column for a field, or for references, id or language; `score` also takes prediction=COLUMN,"
-        " of the outputs. Repeatable.",
+        help="Column of a field, or of references, id, language or (`score`) prediction. Repeatable.",
     ),
     language_option,
 )
@@ -162,8 +166,7 @@ template_options = group(
         "--template-date",
         "chat_template_date",
         metavar="YYYY-MM-DD",
-        help="What a chat template that tells the date takes for today.  [default: as when the adapter was trained, or"
-        " the run began]",
+        help="Current date for chat templates that show it.  [default: date of the adapter's training, or of the run]",
     ),
 )
 
@@ -177,69 +180,79 @@ prompt_options = group(
         default=0,
         show_default=True,
         metavar="N",
-        help="Show N examples with their answers in the prompt.",
+        help="Number of examples with answers in the prompt.",
     ),
     click.option(
         "--fewshot-data",
         metavar="DATA",
-        help="Where to draw them from.  [default: another split of the data, or of the task's demo]",
+        help="Data to draw these examples from.  [default: another split of the data, or of the task's demo]",
     ),
     click.option(
         "--on-overlong",
         type=click.Choice(["error", "skip", "truncate"]),
         default="error",
         show_default=True,
-        help="What to do with a prompt too long for the model.",
+        help="What to do with a prompt that is too long for the model.",
     ),
 )
 
 generation_options = group(
-    click.option("--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="[default: as the task says]"),
-    click.option("--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy.  [default: 0]"),
-    click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P"),
-    click.option("--top-k", type=click.IntRange(min=0), metavar="K"),
+    click.option(
+        "--max-new-tokens",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Length limit of an output.  [default: the task's]",
+    ),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(min=0),
+        metavar="T",
+        help="Sampling temperature; 0: greedy.  [default: 0]",
+    ),
+    click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), metavar="P", help="Nucleus sampling."),
+    click.option("--top-k", type=click.IntRange(min=0), metavar="K", help="Top-k sampling."),
     click.option(
         "--repetition-penalty",
         type=click.FloatRange(min=0, min_open=True),
         metavar="P",
-        help="Above 1: what was said already becomes less likely.  [default: 1]",
+        help="Above 1: penalize repeated tokens.  [default: 1]",
     ),
     click.option(
         "--stop",
         multiple=True,
         callback=arguments.stops,
         metavar="TEXT",
-        help="Ends an answer, instead of the task's own. Repeatable.",
+        help="Stop string, in place of the task's. Repeatable.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of sampling and the few-shot draw."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and of the few-shot draw."),
 )
 
-limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N examples.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use the first N examples.")
 
 
 def metrics_option(default: str) -> Callable[[Command], Command]:
-    """Return the option that names metrics; `default` says which are taken without it."""
+    """Return the option for metrics; `default` describes the metrics used without it."""
     return click.option(
         "--metrics",
         callback=arguments.names,
         metavar="NAME,...",
-        help="bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba, rouge:char),"
-        f" exact_match, f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
+        help="Metrics: bleu (bleu:ja-mecab, bleu:ko-mecab), chrf, chrf++, ter, rouge (rouge:nostem, rouge:jieba,"
+        f" rouge:char), exact_match, f1, PLUGIN/METRIC, evaluate:MODULE.  [default: {default}]",
     )
 
 
-def resampling_options(least: int) -> Callable[[Command], Command]:
-    """Return the options of the bootstrap; `least` is the smallest number of resamples."""
+def resampling_options(minimum: int) -> Callable[[Command], Command]:
+    """Return the options of the bootstrap; `minimum` is the smallest number of resamples."""
     return group(
         click.option(
             "--resamples",
-            type=click.IntRange(min=least),
+            type=click.IntRange(min=minimum),
             default=1000,
             show_default=True,
             metavar="N",
-            help="Of the bootstrap, for intervals.",
+            help="Bootstrap resamples for the confidence intervals.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples."),
     )
 
 
@@ -248,18 +261,18 @@ output_dir_option = click.option(
     type=arguments.UserPath(file_okay=False),
     default=Path("runs"),
     show_default=True,
-    help="Holds run folders.",
+    help="Folder for run folders.",
 )
 
 run_options = group(
     limit_option,
     metrics_option("the task's"),
-    click.option("--loglikelihood", is_flag=True, help="Measure how likely the model finds the references, too."),
+    click.option("--loglikelihood", is_flag=True, help="Also measure the log-likelihood of the references."),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Prompts at once.  [default: 64, or as memory allows]",
+        help="Maximum number of prompts processed at once.  [default: 64, or as many as fit --memory]",
     ),
     output_dir_option,
 )

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 @click.group("plugins")
 def command() -> None:
-    """List, begin and check plugins."""
+    """List, create and check plugins."""
 
 
 @command.command("list")
 @options.json_option
 @options.plugin_options
 def list_plugins(as_json: bool) -> None:
-    """List the plugins with their tasks; broken ones say why."""
+    """List plugins with their tasks, and the errors of broken ones."""
     from lmtasks.plugins import Registry
 
     registry = Registry()
     loaded, broken = registry.load_all()
     working = {plugin.discovered.name: plugin for plugin in loaded}
     rows: list[dict[str, str | list[str] | None]] = []
-    for name, plugins in sorted({**registry.discovered, **registry.disabled}.items()):
-        for plugin in plugins:
-            status = "off" if name in registry.disabled and name not in registry.discovered else "ok"
+    for name, sources in sorted({**registry.found, **registry.disabled}.items()):
+        for plugin in sources:
+            status = "disabled" if name in registry.disabled and name not in registry.found else "ok"
             if name in broken:
                 status = "broken"
             elif name in working and working[name].seconds > SLOW:
@@ -77,7 +77,7 @@ def list_plugins(as_json: bool) -> None:
 @options.json_option
 @options.plugin_options
 def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
-    """Check everything that the tasks of a plugin promise; the exit code is 1 if something does not hold.
+    """Check the tasks of plugins; the exit code is 1 if a check fails.
 
     \b
     lmtasks plugins check titles
@@ -94,49 +94,49 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     results: list[CheckResult] = []
     for name in list(registry.discovered) if names in ((), ("all",)) else names:
         try:
-            of_plugin = check_plugin(name, registry)
+            results = check_plugin(name)
         except PluginError as error:
-            of_plugin = [CheckResult(task=name, check=IS_LOADED, status="failed", detail=str(error))]
+            results = [Check(task=name, promise=LOADED, status="failed", said=str(error))]
             show_traceback(error)
-        results += of_plugin
+        checks += results
         if not as_json:
-            click.echo(_as_text(of_plugin) + "\n")
-    failed = sum(result.status == "failed" for result in results)
+            click.echo(_as_text(results) + "\n")
+    failed = sum(check.status == "failed" for check in checks)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(result) for result in results], ensure_ascii=False, indent=2))
     else:
-        tasks = len({result.task for result in results if result.check in CHECKS})
-        counts = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
-        counts += f"{len(results)} check{'' if len(results) == 1 else 's'}"
-        click.echo(f"{counts}: {f'{failed} failed' if failed else 'all passed'}")
+        tasks = len({check.task for check in checks if check.promise in PROMISES})
+        what = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
+        what += f"{len(checks)} check{'' if len(checks) == 1 else 's'}"
+        click.echo(f"{what}: {f'{failed} failed' if failed else 'all passed'}")
     return FAILED if failed else 0
 
 
 @command.command("new")
 @click.argument("name", required=False)
-@click.option("--summary", metavar="TEXT", help="What its task does, in one line.")
-@click.option("--author", metavar="NAME", help="For the licence and the package's metadata.")
-@click.option("--metric", is_flag=True, help="With a metric of its own.")
+@click.option("--summary", metavar="TEXT", help="One-line summary of the task.")
+@click.option("--author", metavar="NAME", help="Author for the license and the package metadata.")
+@click.option("--metric", is_flag=True, help="Add an example metric.")
 @click.option(
     "--adapter",
     type=arguments.UserPath(exists=True, file_okay=False),
     metavar="FOLDER",
-    help="With a LoRA adapter that `lmtasks train` made; it is copied into the package.",
+    help="LoRA adapter of `lmtasks train` to bundle; it is copied into the package.",
 )
 @click.option(
     "-o",
     "--output",
     type=arguments.UserPath(file_okay=False),
     metavar="FOLDER",
-    help="Where to write it.  [default: lmtasks-NAME]",
+    help="Output folder.  [default: lmtasks-NAME]",
 )
 @options.verbose_option
 def new_plugin(
     name: str | None, summary: str | None, author: str | None, metric: bool, adapter: Path | None, output: Path | None
 ) -> None:
-    """Write a package with a task that installs, passes its tests and `plugins check` as it stands.
+    """Create a plugin package with a task, which installs and passes its tests and `plugins check`.
 
-    What is not given is asked for.
+    Asks for values that are not given.
 
     \b
     lmtasks plugins new titles --summary "Give a paragraph a title." --author "Ada Lovelace"
@@ -164,12 +164,20 @@ def new_plugin(
     written = write_plugin(plan, folder)
     click.echo("\n".join(one_line(str(folder / file)) for file in written))
     install, test = shlex.quote(f"{folder}[test]"), shlex.quote(str(folder))
-    now = one_line(f"Now: pip install -e {install} && pytest {test} && lmtasks plugins check {plan.name}")
-    click.echo(f"\n{now}", err=True)
+    next_steps = one_line(f"Next: pip install -e {install} && pytest {test} && lmtasks plugins check {plan.name}")
+    click.echo(f"\n{next_steps}", err=True)
+
+
+@command.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a YAML task, for editors that complete and validate."""
+    from lmtasks.plugins.yaml_schema import task_schema
+
+    click.echo(json.dumps(task_schema(), ensure_ascii=False, indent=2))
 
 
 def _few(tasks: object) -> str:
-    """Return names of tasks, or the first of many."""
+    """Return the names of tasks, or the first three of many."""
     names = list(tasks) if isinstance(tasks, list) else []
     return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "") or "-"
 

@@ -9,17 +9,24 @@ import click
 
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
-from lmtasks.cli.results import examples, score_lines
+from lmtasks.cli.flags import flag
+from lmtasks.cli.results import examples, score_lines, warnings_line
 from lmtasks.cli.terminal import FAILED, print_errors, progress, say
 from lmtasks.errors import LmtasksError
 from lmtasks.escaping import one_line
 
-if TYPE_CHECKING:
-    from lmtasks.runs import Run
-
-OF_ONE_TASK = ("data", "split", "columns", "language", "prompt", "parameters", "metrics", "fewshot_data", "adapter")
-
-FLAGS = {"columns": "--map", "parameters": "--set"}
+SINGLE_TASK_OPTIONS = (
+    "data",
+    "split",
+    "columns",
+    "language",
+    "prompt",
+    "parameters",
+    "metrics",
+    "fewshot_data",
+    "adapter",
+)
+"""Options that cannot be given for several tasks at once."""
 
 
 @click.command("run")
@@ -33,10 +40,10 @@ FLAGS = {"columns": "--map", "parameters": "--set"}
 @options.json_option
 @options.plugin_options
 def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) -> int:
-    """Run tasks over data with a model: scores, run folder, report.
+    """Run tasks on data with a model; write scores, a run folder and a report.
 
-    Several tasks share one model in memory, each with an adapter of its own where one is named. A task that was
-    interrupted goes on where it stopped when it is run again.
+    Several tasks share one model in memory; TASK=ADAPTER gives a task its adapter. An interrupted run resumes when the
+    same command is run again.
 
     \b
     lmtasks run summarization
@@ -49,14 +56,13 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     from lmtasks.options import RunOptions
 
     if len(tasks) > 1:
-        given = [name for name in OF_ONE_TASK if settings[name]]
+        given = [name for name in SINGLE_TASK_OPTIONS if settings[name]]
         if given:
-            flag = FLAGS.get(given[0], f"--{given[0].replace('_', '-')}")
-            instead = "write TASK=ADAPTER" if given[0] == "adapter" else "with several, each takes its own"
-            raise click.UsageError(f"{flag} belongs to one task: {instead}")
+            instead = "write TASK=ADAPTER" if given[0] == "adapter" else "several tasks use their defaults"
+            raise click.UsageError(f"{flag(given[0])} is for a single task: {instead}")
     named = [(name, adapter or None) for name, _, adapter in (task.partition("=") for task in tasks)]
     if settings["adapter"] and named[0][1]:
-        raise click.UsageError(f"the adapter is named twice: {named[0][1]} and --adapter {settings['adapter']}")
+        raise click.UsageError(f"the adapter is given twice: {named[0][1]} and --adapter {settings['adapter']}")
     failures: list[LmtasksError] = []
     with progress() as on_progress:
         try:
@@ -65,8 +71,7 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
             )
         except KeyboardInterrupt:
             unfinished = ", ".join(name for name, _ in named)
-            goes_on = "goes on where it stopped when it is" if len(named) == 1 else "go on where they stopped when"
-            say(f"{unfinished} {goes_on} run again")
+            say(f"run the same command again to resume {unfinished}")
             raise
     if not as_json:
         click.echo("\n\n".join(_as_text(run) for run in runs))
@@ -105,8 +110,8 @@ def _as_text(run: Run) -> str:
     parts = [
         one_line(f"{record.task.name} with {model}: {examples(record.data.count)} of {record.data.label}"),
         score_lines(run.scores) if run.scores else one_line(f"no scores: {run.why_no_scores}"),
-        record.counts and output_warnings(record.counts, run.output_checks),
-        loss and f"quantized to int8: {quantization_loss(loss)}",
+        warnings_line(counts, run.health),
+        record["rounding"] and f"quantized to int8: {rounding_loss(record['rounding'])}",
         one_line(f"report: {run.path / 'report.md'}"),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @options.limit_option
 @options.metrics_option("the task's, or the run's")
-@options.resampling_options(least=0)
+@options.resampling_options(minimum=0)
 @click.option(
     "--output-dir",
     type=arguments.UserPath(file_okay=False),

@@ -1,4 +1,4 @@
-"""Settings from a YAML file and flags."""
+"""Settings of a training from a YAML file and flags."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.errors import UsageError, keyword, spell_options, unknown_name
 
 if TYPE_CHECKING:
     from lmtasks.options import TrainOptions
 
 
 def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[TrainOptions, str | None]:
-    """Return the settings of a training, and the base model if one is named.
+    """Return the settings of a training, and the base model if it is given.
 
     Args:
         config: a YAML file with the same keys as TrainOptions, and "model".
-        flags: as they were given; None or empty ones were not, and leave a thing to the file.
+        flags: values of flags; None and empty values mean that the flag was not given, and the file decides.
 
     Raises:
-        UsageError: the file or a value is not what it should be.
-        UnknownNameError: there is no such setting; offers the nearest.
-        MetricError: the file names a module of `evaluate`, which is code: only a flag does.
+        UsageError: the file or a value is invalid.
+        UnknownNameError: a setting does not exist; offers the nearest.
+        MetricError: the file names a module of `evaluate`, which is code: only a flag can do so.
     """
     from lmtasks.options import TrainOptions
 
@@ -36,16 +36,17 @@ def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[Tr
     model = settings.pop("model", None)
     if model is not None and not isinstance(model, str):
         raise UsageError(f"{config}: model must be a name or a path, not {model!r}")
-    try:
+    if config is None:
         return TrainOptions(**settings), model
+    try:
+        with spell_options(keyword):  # as the file has them
+            return TrainOptions(**settings), model
     except UsageError as error:
-        if config is None:
-            raise
         raise UsageError(f"{error} (see {config})") from error
 
 
 def _read(config: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the file says and flags do not; it is data, and cannot ask for code to be run."""
+    """Return settings of the file that no flag gives; the file is data and cannot enable code."""
     import yaml
 
     try:
@@ -58,9 +59,9 @@ def _read(config: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f'{config}: expected lines such as "learning_rate: 3e-4"')
     settings = {name: value for name, value in content.items() if name not in flags}
     if settings.get("trust_remote_code"):
-        raise UsageError(f"{config}: a file cannot ask for a model's code to be run; give --trust-remote-code")
+        raise UsageError(f"{config}: a file cannot allow code of a model to run; give --trust-remote-code")
     _refuse_modules(config, settings.get("metrics"))
-    # YAML 1.1 takes 3e-4 for text: it wants 3.0e-4.
+    # YAML 1.1 reads 3e-4 as text; it would need 3.0e-4.
     return {str(name): _number(value) for name, value in settings.items()}
 
 

@@ -1,7 +1,7 @@
-"""What all that a command writes passes through, so that a terminal gets no control character of anybody else.
+"""Wraps stdout and stderr, so that no control characters of data or models reach a terminal.
 
-stdout is for results: exact where it is piped, and a write that fails is an error. stderr is for people, always
-without control characters; what cannot be written there is lost, for nobody is left to be told.
+stdout is for results: exact where it is piped, and a failed write is an error. stderr is for people, always without
+control characters; what cannot be written there is dropped.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from lmtasks.escaping import visible
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_OF_TQDM = re.compile(r"\r|(\x1b\[A)+\Z")
-"""To the beginning of the line; up, from one bar to another."""
+_TQDM_CONTROLS = re.compile(r"\r|(\x1b\[A)+\Z")
+"""Carriage return, and moves up from one progress bar to another."""
 
 
 class _Stream:
-    """A text stream through which text is written as it may be shown."""
+    """A text stream that escapes what must not be shown."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the stream has."""
+        """Return an attribute of the wrapped stream."""
         return getattr(self.stream, name)
 
     @property
     def buffer(self) -> _Bytes:
-        """The way for bytes, which does not lead around `write`."""
+        """A binary stream that writes through `write`."""
         return _Bytes(self)
 
     def write(self, text: str) -> int:
-        """Write text."""
+        """Write text, escaped."""
         try:
             self.stream.write(self.shown(text))
         except OSError as error:
@@ -49,34 +49,34 @@ class _Stream:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write texts."""
+        """Write each text."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Flush the buffer."""
         try:
             self.stream.flush()
         except OSError as error:
             self.fail(error)
 
     def shown(self, text: str) -> str:
-        """Return text as it may be written."""
+        """Return text with control characters escaped."""
         return visible(text)
 
     def fail(self, error: OSError) -> None:
-        """Lead what is still held back nowhere: Python would try to write it again when it ends."""
+        """Redirect the stream to the null device: Python would try to write its buffer again at exit."""
         try:
             number = self.stream.fileno()
-        except (OSError, ValueError):  # no file at all
+        except (OSError, ValueError):  # not a file
             return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, number)
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
 
 
 class _Bytes(io.BufferedIOBase):
-    """Takes UTF-8, and writes it as text."""
+    """Accepts UTF-8 bytes and writes them as text."""
 
     def __init__(self, text: _Stream) -> None:
         self._text = text
@@ -86,28 +86,28 @@ class _Bytes(io.BufferedIOBase):
         return True
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write bytes; what is not UTF-8 is escaped."""
+        """Write bytes; bytes that are not UTF-8 are escaped."""
         content = bytes(data)
         self._text.write(content.decode("utf-8", "backslashreplace"))
         return len(content)
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Flush the buffer."""
         self._text.flush()
 
 
 class Results(_Stream):
-    """stdout: what a program reads is exact, what a terminal shows is not."""
+    """stdout: exact for programs, escaped on a terminal."""
 
     def shown(self, text: str) -> str:
-        """Return text as it is, or without control characters for a terminal."""
+        """Return text unchanged, or escaped if stdout is a terminal."""
         return visible(text) if self.stream.isatty() else text
 
     def fail(self, error: OSError) -> None:
-        """Say that results are lost.
+        """Report that results are lost.
 
         Raises:
-            BrokenPipeError: whoever read them has gone.
+            BrokenPipeError: the reader has exited.
             OutputError: they cannot be written.
         """
         super().fail(error)
@@ -118,23 +118,23 @@ class Results(_Stream):
 
 
 class Messages(_Stream):
-    """stderr."""
+    """stderr: always escaped."""
 
     def shown(self, text: str) -> str:
-        """Return text without control characters, but for those that tqdm draws progress bars with.
+        """Return text with control characters escaped, except those that tqdm draws progress bars with.
 
-        It writes them at the beginning of a text, or alone: no text that holds data begins like that.
+        tqdm writes them at the beginning of a text, or alone; no text with data begins with them.
         """
-        lead = _OF_TQDM.match(text)
+        lead = _TQDM_CONTROLS.match(text)
         return lead[0] + visible(text[lead.end() :]) if lead else visible(text)
 
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Let sys.stdout take results alone, and everything be written through this module.
+    """Wrap sys.stdout and sys.stderr, and keep sys.stdout for results.
 
-    What compiled code, child processes and functions at exit print to stdout goes to stderr. sys.stderr stays as it
-    is made here, for what is still to be said when the process ends.
+    Output of compiled code, child processes and exit functions to stdout goes to stderr. sys.stderr stays wrapped after
+    the block, for messages at the end of the process.
     """
     _open_closed()
     if not isinstance(sys.stderr, Messages):
@@ -144,7 +144,7 @@ def standard_streams() -> Iterator[None]:
         results = os.dup(before.fileno())
         before.flush()
         os.dup2(sys.stderr.fileno(), before.fileno())
-    except (OSError, ValueError):  # no file at all
+    except (OSError, ValueError):  # not a file
         sys.stdout = cast(TextIO, Results(before))
         try:
             yield
@@ -152,7 +152,7 @@ def standard_streams() -> Iterator[None]:
             sys.stdout = before
         return
     buffering = 1 if before.line_buffering else -1
-    # What a terminal or UTF-8 cannot show is escaped, as on stderr.
+    # Characters that the encoding lacks are escaped, as on stderr.
     stream = os.fdopen(results, "w", buffering, encoding=before.encoding, errors="backslashreplace")
     sys.stdout = cast(TextIO, Results(stream))
     try:
@@ -162,18 +162,18 @@ def standard_streams() -> Iterator[None]:
 
 
 def _open_closed() -> None:
-    """Open standard streams that are closed, such that to read or write them fails.
+    """Open closed standard streams, so that reading or writing them fails.
 
-    Otherwise the next files that are opened get their numbers, and what compiled code prints goes into a run's samples.
+    Otherwise the next opened file would get such a number, and output of compiled code would go into a run's samples.
     """
     for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, mode)  # gets the lowest number that is free
+            os.open(os.devnull, mode)  # gets the lowest free number
             os.set_inheritable(number, True)
     if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:

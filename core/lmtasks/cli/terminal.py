@@ -1,4 +1,4 @@
-"""What people see: progress on stderr, tables on stdout."""
+"""Output for people: progress and messages on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lmtasks.escaping import one_line
 from lmtasks.progress import OnProgress
 
 FAILED = 1
-"""The exit code of a command that did not do all that was asked."""
+"""Exit code of a command that failed, fully or in part."""
 SLOW = 2.0
-"""Seconds from which on the import of a plugin is told: whoever lists tasks waits for it."""
-LONGEST_MESSAGE = 2000
-"""Characters of a message; the known names of tasks, which some list, are 600."""
-PLAIN_EVERY = 10.0
-"""Seconds between lines of progress where stderr is no terminal."""
+"""Seconds of import after which a plugin is reported as slow, since `list` waits for it."""
+MAX_MESSAGE = 2000
+"""Maximum number of characters of a message; a list of known task names has about 600."""
+PLAIN_INTERVAL = 10.0
+"""Seconds between lines of progress if stderr is not a terminal."""
 
 
 @contextmanager
 def progress() -> Iterator[OnProgress]:
-    """Give a callback that shows progress: bars with an estimate on a terminal, plain lines elsewhere."""
+    """Yield a callback that shows progress: bars with an estimate on a terminal, plain lines elsewhere."""
     if isinstance(sys.stderr, Messages) and sys.stderr.isatty():
         with _bars(sys.stderr) as on_progress:
             yield on_progress
@@ -39,13 +39,13 @@ def progress() -> Iterator[OnProgress]:
 
 @contextmanager
 def _bars(messages: Messages) -> Iterator[OnProgress]:
-    """Draw bars on the terminal itself; what else is said meanwhile is shown above them."""
+    """Draw progress bars on the terminal; other messages appear above them."""
     from rich.console import Console
     from rich.file_proxy import FileProxy
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     terminal = messages.stream
-    # Names and paths are text: "[/x]" is no markup, ":smile:" no picture.
+    # Names and paths are plain text: "[/x]" is not markup, ":smile:" not an emoji.
     console = Console(file=terminal, markup=False, highlight=False, emoji=False)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -78,18 +78,18 @@ def _bars(messages: Messages) -> Iterator[OnProgress]:
 
 
 def _plain_lines() -> OnProgress:
-    current, told, begun, before, complete = "", 0.0, 0.0, 0, False
+    current, printed, begun, before, complete = "", 0.0, 0.0, 0, False
 
     def on_progress(what: str, done: int, total: int, note: str = "") -> None:
-        nonlocal current, told, begun, before, complete
+        nonlocal current, printed, begun, before, complete
         now = time.monotonic()
         if what != current:
             current, begun, before, complete = what, now, done, False
-        elif now - told < PLAIN_EVERY and (complete or not done >= total > 0):
+        elif now - printed < PLAIN_INTERVAL and (complete or not done >= total > 0):
             return
-        told, complete = now, done >= total > 0
+        printed, complete = now, done >= total > 0
         left = ""
-        if before < done < total and now - begun >= PLAIN_EVERY:  # the first batch alone tells little
+        if before < done < total and now - begun >= PLAIN_INTERVAL:  # the first batch alone is a poor estimate
             left = f", about {(now - begun) / (done - before) * (total - done):.0f} s left"
         click.echo(one_line(f"{what}{': ' if total else ''}{_amount(done, total, note)}{left}"), err=True)
 
@@ -101,39 +101,39 @@ def _amount(done: int, total: int, note: str) -> str:
 
 
 def message(text: str) -> str:
-    """Return a message in one line of bounded length: a file's column may have a name of a megabyte."""
+    """Return a message as one line of limited length: the name of a column may be a megabyte long."""
     line = one_line(text)
-    if len(line) <= LONGEST_MESSAGE:
+    if len(line) <= MAX_MESSAGE:
         return line
-    half = LONGEST_MESSAGE // 2
+    half = MAX_MESSAGE // 2
     return f"{line[:half]} [...] {line[-half:]}"
 
 
 def say(text: str) -> None:
-    """Write a line to stderr."""
+    """Print a line to stderr."""
     click.echo(message(f"lmtasks: {text}"), err=True)
 
 
 def print_errors(errors: Iterable[LmtasksError]) -> None:
-    """Write a line for each error to stderr, with the traceback where `-v` asks for it."""
+    """Print a line for each error to stderr, with the traceback if `-v` was given."""
     for error in errors:
         show_traceback(error)
         say(str(error))
 
 
 def show_traceback(error: LmtasksError) -> None:
-    """Write where an error came from to stderr, where `-v` asks for it."""
+    """Print the traceback of an error to stderr if `-v` was given."""
     if logging.getLogger("lmtasks").isEnabledFor(logging.DEBUG):
         traceback.print_exception(error)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> str:
-    """Return rows in columns, as wide as they need; a row is one line.
+    """Return a table as text, one line per row.
 
     Args:
         header: names of the columns.
-        rows: cells, any values.
-        right: columns to be aligned to the right.
+        rows: rows of cells with any values.
+        right: indices of right-aligned columns.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
@@ -148,12 +148,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequen
 
 
 def facts(values: Mapping[str, object], width: int) -> str:
-    """Return names, in a column of that width, with their values, each in one line; without those that are empty."""
+    """Return lines of a name, padded to a width, and its value; empty values are left out."""
     return "\n".join(f"{name:<{width}} {one_line(str(value))}" for name, value in values.items() if value)
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes: Chinese characters take two."""
+    """Return the width of a text on a terminal, where Chinese characters take two columns."""
     from rich.cells import cell_len
 
     return cell_len(text)

@@ -20,22 +20,22 @@ from lmtasks.models.catalog import DEFAULT
 
 @click.command("train")
 @click.argument("task", shell_complete=complete_tasks)
-@click.option("-o", "--output", type=arguments.UserPath(), metavar="ADAPTER", help="The adapter's folder.")
+@click.option("-o", "--output", type=arguments.UserPath(), metavar="ADAPTER", help="Output folder of the adapter.")
 @click.option(
     "--model",
     metavar="MODEL",
     shell_complete=complete_models,
-    help=f"The base: a name of `lmtasks models list`, a folder, ...  [default: {DEFAULT}]",
+    help=f"Base model: name (see `lmtasks models list`), folder or hub id.  [default: {DEFAULT}]",
 )
 @training_options
 @click.option(
     "--config",
     type=arguments.UserPath(dir_okay=False),
     metavar="FILE",
-    help="YAML with the same settings (learning_rate: 3e-4); flags win.",
+    help="YAML file with the same settings (learning_rate: 3e-4); flags override it.",
 )
-@click.option("--plan", "plan_only", is_flag=True, help="Say what it would do, and stop.")
-@click.option("--resume", is_flag=True, help="Go on with a training that was interrupted, by the same command.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print the plan and exit.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted training of the same command.")
 @options.json_option
 @options.plugin_options
 def command(
@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Fine-tune a LoRA adapter for a task, and score the model without and with it.
 
-    Examples for the scores come from --eval-data, from another split of the data, or from a part that is held out.
+    The evaluation data is --eval-data, else another split of the training data, else a part that is held out.
 
     \b
     lmtasks train summarization/dialogue --data train.jsonl --eval-data test.jsonl -o adapters/dialogue
@@ -67,7 +67,7 @@ def command(
         if plan_only:
             planned = api.plan_train(task, settings, model=base, on_progress=on_progress).record
         elif output is None:
-            raise click.UsageError("-o ADAPTER is missing: in which folder should the adapter be? (--plan needs none)")
+            raise click.UsageError("-o ADAPTER is missing, the output folder of the adapter (--plan needs none)")
         else:
             try:
                 trained = api.train(
@@ -81,12 +81,12 @@ def command(
                 )
             except KeyboardInterrupt:
                 if can_resume(output):
-                    say("run the same command with --resume to resume the training")
+                    say("add --resume to the same command to resume the training")
                 raise
     if plan_only:
         click.echo(json.dumps(planned, ensure_ascii=False, indent=2) if as_json else _plan_text(planned))
     elif trained is None:
-        return  # one of several processes; the first one tells
+        return  # one of several processes; the first one prints
     elif as_json:
         result = {"adapter": str(trained.path), "before": str(trained.before.path), "after": str(trained.after.path)}
         click.echo(json.dumps({**result, **trained.record.to_json()}, ensure_ascii=False, indent=2))
@@ -101,23 +101,23 @@ def _plan_text(record: Mapping[str, Any]) -> str:
     share = 100 * record["trainable_weights"] / record["weights"]
     split = f" ({record['evaluation_split']})" if record["evaluation_split"] else ""
     values = {
-        "train": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
-        "learn": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} of them answers",
-        "cut": record["cut"]
+        "task": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
+        "train on": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} in targets",
+        "truncated": record["cut"]
         and f"{record['cut']} prompts ({100 * record['cut'] / count:.1f}%), to {record['max_length']} tokens with their"
-        " answer",
-        "leave out": record["skipped"] and f"{examples(record['skipped'])}, too long",
-        "not learn": record["leaks"] and f"{examples(record['leaks'])} that are scored too, but for space or case",
-        "validate": f"on {examples(record['validation_examples'])} held out of them"
+        " target",
+        "skipped": record["skipped"] and f"{examples(record['skipped'])}, too long",
+        "overlap removed": record["leaks"] and f"{examples(record['leaks'])} that are also in the evaluation data",
+        "validate on": f"{examples(record['validation_examples'])} held out of them"
         if record["validation_examples"]
-        else "on nothing: the last checkpoint is kept",
-        "score": f"{examples(record['evaluation_examples'])} of {record['evaluation']}{split}, before and after",
+        else "no examples: the last checkpoint is kept",
+        "evaluate on": f"{examples(record['evaluation_examples'])} of {record['evaluation']}{split}, before and after",
         "weights": f"{record['trainable_weights']:,} in the adapter, {share:.2f}% of the model",
-        "steps": f"{record['steps']}, {record['epochs']:.2f} passes, {record['step_tokens']} tokens",
-        "expect": f"{duration(record['expected_seconds'])} of training"
+        "steps": f"{record['steps']}, {record['epochs']:.2f} epochs, {record['step_tokens']} tokens",
+        "estimate": f"{duration(record['expected_seconds'])} of training"
         + (f", {record['expected_memory_bytes'] / 2**30:.1f} GiB" if record["expected_memory_bytes"] else ""),
     }
-    return facts(values, 10)
+    return facts(values, 15)
 
 
 def _as_text(trained: Any) -> str:
@@ -129,8 +129,8 @@ def _as_text(trained: Any) -> str:
     what = f"{record.task.name} on {record.base.name}"
     parts = [
         one_line(
-            f"{what}: trained on {examples(training.examples)} in {training.steps} steps,"
-            f" {duration(training.seconds)}; {kept}"
+            f"{what}: trained on {examples(training['examples'])} in {training['steps']} steps,"
+            f" {duration(training['seconds'])}; {kept}"
         )
     ]
     if trained.comparison:
@@ -141,7 +141,12 @@ def _as_text(trained: Any) -> str:
             + compared_lines(compared.scores, baseline="base", candidate="adapter"),
             one_line(f"Verdict: {record.verdict}"),
         ]
-        parts += compared_check_lines(compared.output_checks, baseline="base", candidate="adapter")
+        checks = [score for score in compared.health if score.first or score.second]
+        if checks:
+            parts.append(
+                "Outputs, shares in % and length against the references:\n\n"
+                + compared_lines(checks, first="base", second="adapter")
+            )
         parts.append("\n".join(signature_lines(score.signature for score in compared.scores)))
     else:
         parts.append(one_line(record.verdict))

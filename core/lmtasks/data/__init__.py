@@ -1,4 +1,4 @@
-"""Data: files and hub sets become examples, and bad data an error that names file, line and field."""
+"""Data: reads files and hub data sets into examples; an error in them names file, line and field."""
 
 from lmtasks.data.fewshot import FEWSHOT_SPLITS, FewShot, load_fewshot
 from lmtasks.data.files import file_sha256

@@ -1,4 +1,4 @@
-"""Values of Arrow columns as those of JSON: what Parquet files and hub sets hold."""
+"""Converts Arrow columns, as Parquet files and hub data sets have them, to values as in JSON."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from lmtasks.data.jsonl import parse_json
 from lmtasks.data.values import Unreadable, finite
 
-BATCH = 1024
-"""Rows that are read at once."""
-_COUNTED = 2.0**53
-"""Every whole number up to this is a float of 64 bits."""
+BATCH_ROWS = 1024
+"""Number of rows read at once."""
+_MAX_EXACT_INTEGER = 2.0**53
+"""Every whole number up to this one is exact as a 64-bit float."""
 
 
 def table_rows(table: Any) -> list[dict[str, object]]:
@@ -27,7 +27,7 @@ def table_rows(table: Any) -> list[dict[str, object]]:
 
 
 def repeated_name(schema: Iterable[Any]) -> str | None:
-    """Return the name that two columns share, or two parts of an object at any depth: "answers.text"; None: none does.
+    """Return the name that two columns share, or two keys of an object at any depth: "answers.text"; None: no two do.
 
     Args:
         schema: the fields of a schema or a struct type.
@@ -37,14 +37,14 @@ def repeated_name(schema: Iterable[Any]) -> str | None:
         if field.name in seen:
             return str(field.name)
         seen.add(field.name)
-        inner = repeated_name(_parts(field.type))
+        inner = repeated_name(_fields(field.type))
         if inner is not None:
             return f"{field.name}.{inner}"
     return None
 
 
-def _parts(type: Any) -> Iterable[Any]:
-    """Return the fields of a struct, or of the structs in a list."""
+def _fields(type: Any) -> Iterable[Any]:
+    """Return the fields of a struct type, or of the structs in a list type."""
     from pyarrow import types
 
     while _is_list(type):
@@ -56,7 +56,7 @@ def python_values(array: Any) -> list[object]:
     """Return the values of an array: texts, numbers, lists, objects, None, or `Unreadable` for anything else.
 
     NaN and infinities are None. A float32 is the number with the fewest digits that it stands for: 3.14, not
-    3.140000104904175. Dates are text in ISO form; a time, a duration or bytes have no text that all would agree on.
+    3.140000104904175. Dates are text in ISO form; times, durations and bytes have no agreed text form.
     """
     import pyarrow
     from pyarrow import types
@@ -74,7 +74,7 @@ def python_values(array: Any) -> list[object]:
     if _is_list(type):
         return _lists(array)
     if types.is_float32(type) or types.is_float16(type):
-        return [_shortest(number) for number in array.to_numpy(zero_copy_only=False)]
+        return [_shortest_float(number) for number in array.to_numpy(zero_copy_only=False)]
     if types.is_float64(type):
         return [None if value is None else finite(value) for value in array.to_pylist()]
     if types.is_date(type):
@@ -101,11 +101,11 @@ def _is_list(type: Any) -> bool:
 
 def _objects(array: Any) -> list[object]:
     names = [field.name for field in array.type]
-    columns = [python_values(array.field(place)) for place in range(len(names))]
+    columns = [python_values(array.field(index)) for index in range(len(names))]
     valid = array.is_valid().to_pylist()
     return [
-        {name: column[row] for name, column in zip(names, columns, strict=True)} if there else None
-        for row, there in enumerate(valid)
+        {name: column[row] for name, column in zip(names, columns, strict=True)} if is_valid else None
+        for row, is_valid in enumerate(valid)
     ]
 
 
@@ -117,13 +117,13 @@ def _lists(array: Any) -> list[object]:
     return [None if length is None else list(islice(items, length)) for length in lengths]
 
 
-def _shortest(number: Any) -> float | None:
+def _shortest_float(number: Any) -> float | None:
     """Return a NumPy float of 16 or 32 bits as the number with the fewest digits that it stands for.
 
-    A whole number that a float of 64 bits counts up to, such as an id, keeps all its digits.
+    A whole number that is exact as a 64-bit float, such as an id, keeps all its digits.
     """
     exact = float(number)
-    return finite(exact if exact.is_integer() and abs(exact) < _COUNTED else float(str(number)))
+    return finite(exact if exact.is_integer() and abs(exact) < _MAX_EXACT_INTEGER else float(str(number)))
 
 
 def _texts(array: Any) -> list[object]:

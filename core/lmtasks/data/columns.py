@@ -1,4 +1,4 @@
-"""Which column of a data set is which field of a task."""
+"""Matches the columns of a data set with the fields of a task."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmtasks.data.rows import Row
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, option
 from lmtasks.task import Task
 
-REFERENCES = ("references", "reference", "target")
-"""Columns that right answers are known by whatever the task."""
-LISTED = "references"
-"""The column whose list of right answers wins over a column with a single one, in the rows that have it."""
-SPLIT = "split"
-LANGUAGES = ("language", "lang")
+REFERENCE_COLUMNS = ("references", "reference", "target")
+"""Names of columns with references, for any task."""
+REFERENCES_COLUMN = "references"
+"""The column with a list of references; where a row has it, it wins over a column with a single one."""
+SPLIT_COLUMN = "split"
+LANGUAGE_COLUMNS = ("language", "lang")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns chosen for one data set, once for all its rows."""
+    """The columns chosen for a data set; the same for all its rows."""
 
     fields: Mapping[str, str]
-    listed: str | None
-    """The column with all right answers."""
-    single: str | None
-    """The column with the one that training learns to write."""
+    references: str | None
+    """The column with all references of a row."""
+    reference: str | None
+    """The column with a single reference, which is also the training target."""
     id: str | None
     language: str | None
 
     @property
-    def answers(self) -> list[str]:
-        """The columns with right answers."""
-        return [column for column in (self.listed, self.single) if column]
+    def answer_columns(self) -> list[str]:
+        """Columns with references."""
+        return [column for column in (self.references, self.reference) if column]
 
     @property
     def used(self) -> set[str]:
-        """The top-level columns that have a meaning here; what else a row holds is its meta."""
-        chosen = [*self.fields.values(), self.listed, self.single, self.id, self.language, SPLIT]
+        """Top-level columns that are used; the others of a row become its `meta`."""
+        chosen = [*self.fields.values(), self.references, self.reference, self.id, self.language, SPLIT_COLUMN]
         return {name for column in chosen if column for name in (column, column.partition(".")[0])}
 
 
 def choose_column(rows: Sequence[Row], meaning: str, known: Sequence[str]) -> str:
-    """Return the first known column that any row has.
+    """Return the first of the known column names that any row has.
 
     Raises:
-        DataError: there is none; names the columns that there are.
+        DataError: no row has one of them; names the columns of the data.
     """
     present, objects = _present(rows)
-    found = _first(known, present, objects)
-    if found is None:
+    column = _first(known, present, objects)
+    if column is None:
         raise DataError(
             f'{_origin(rows)}: no column "{meaning}" (looked for {", ".join(known)}); {_columns_hint(present, meaning)}'
-            f" Name it with --map {meaning}=COLUMN"
+            f" Name it with {option('columns', {meaning: 'COLUMN'})}"
         )
-    return found
+    return column
 
 
 def choose_columns(
@@ -66,17 +66,17 @@ def choose_columns(
     ignore_unknown_columns: bool = False,
     require_inputs: bool = True,
 ) -> Columns:
-    """Decide which column is which field, by the first name that any row has.
+    """Choose the column of each field: the first of its known names that any row has.
 
     Args:
-        task: says by which names its fields and references are known.
+        task: its fields and the names of columns that they are known by.
         rows: all rows of the data set.
         mapping: columns named by the user or the data set: field, "references", "id" or "language" to column.
-        lenient: whether a mapping to a column that is not there is left out; it was meant for other data.
-        need_inputs: whether required fields must have a column; outputs made elsewhere are scored without.
+        ignore_unknown_columns: ignore mappings to columns that the data lacks; they were meant for other data.
+        require_inputs: refuse data without a column for a required field; scoring predictions needs none.
 
     Raises:
-        DataError: a mapping names no field or no column, or a required field has no column.
+        DataError: a mapping names an unknown field or column, or a required field has no column.
     """
     present, objects = _present(rows)
     if ignore_unknown_columns:
@@ -93,32 +93,32 @@ def choose_columns(
     fields = {}
     for name, field in task.fields.items():
         known = (mapping[name],) if name in mapping else (name, *field.columns)
-        found = _first(known, present, objects)
-        if found is not None:
-            fields[name] = found
+        match = _first(known, present, objects)
+        if match is not None:
+            fields[name] = match
         elif field.required and require_inputs:
             raise DataError(
                 f'{rows[0].where}: no field "{name}" (looked for {", ".join(known)}); {_columns_hint(present, name)}'
-                f" Name its column with --map {name}=COLUMN"
+                f" Name its column with {option('columns', {name: 'COLUMN'})}"
             )
-    listed = single = None
+    references = reference = None
     if "references" in mapping:
-        single = mapping["references"]
+        reference = mapping["references"]
     else:
-        listed = LISTED if LISTED in present else None
-        taken = {*fields.values(), LISTED}
-        single = _first((*task.references, *REFERENCES), present - taken, objects - taken)
+        references = REFERENCES_COLUMN if REFERENCES_COLUMN in present else None
+        taken = {*fields.values(), REFERENCES_COLUMN}
+        reference = _first((*task.references, *REFERENCE_COLUMNS), present - taken, objects - taken)
     return Columns(
         fields=fields,
-        listed=listed,
-        single=single,
+        references=references,
+        reference=reference,
         id=mapping.get("id") or _first(("id",), present, objects),
-        language=mapping.get("language") or _first(LANGUAGES, present, objects),
+        language=mapping.get("language") or _first(LANGUAGE_COLUMNS, present, objects),
     )
 
 
 def lookup(values: object, column: str) -> object:
-    """Return what stands in a column, or None; "a.b" reaches into objects and lists of objects."""
+    """Return the value in a column, or None; "a.b" reaches into objects and lists of objects."""
     if isinstance(values, Mapping) and column in values:
         return values[column]
     head, dot, rest = column.partition(".")
@@ -127,19 +127,19 @@ def lookup(values: object, column: str) -> object:
     inner = values[head]
     if isinstance(inner, list):
         if not all(isinstance(item, Mapping) for item in inner):
-            return None  # a list of something else, such as the texts themselves, is no empty list of objects
-        found = [lookup(item, rest) for item in inner]
-        return [item for item in found if item is not None]
+            return None  # a list of texts, say; an empty list would mean objects without the key
+        nested = [lookup(item, rest) for item in inner]
+        return [item for item in nested if item is not None]
     return lookup(inner, rest)
 
 
 def _first(known: Sequence[str], present: set[str], objects: set[str]) -> str | None:
-    """Return the first known name; an object only where no name stands for text, and then to be complained of."""
+    """Return the first known name; an object column only if no other matches, for the error message about it."""
     return next((name for names in (present, objects) for name in known if name in names), None)
 
 
 def _present(rows: Sequence[Row]) -> tuple[set[str], set[str]]:
-    """Return the names of columns that hold text or lists, nested ones joined by dots, and of those with objects."""
+    """Return the columns with text or lists, nested names joined by dots, and the columns with objects."""
     names: set[str] = set()
     objects: set[str] = set()
     for row in rows:
@@ -157,7 +157,7 @@ def _present(rows: Sequence[Row]) -> tuple[set[str], set[str]]:
 
 def _columns_hint(present: set[str], wanted: str) -> str:
     if len(present) == 1 and ";" in (only := next(iter(present))):
-        return f'the one column is "{only}"; separate cells by commas, or name the file .tsv if it has tabs.'
+        return f'the only column is "{only}"; separate cells by commas, or name the file .tsv if it has tabs.'
     near = difflib.get_close_matches(wanted, sorted(present), n=1)
     return f"the columns are {', '.join(sorted(present))}." + (f' Did you mean "{near[0]}"?' if near else "")
 

@@ -1,4 +1,4 @@
-"""What is said of a data file that is checked."""
+"""Diagnostics of a data file: errors, warnings and notes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import Literal
 from lmtasks.errors import LmtasksError
 
 Level = Literal["error", "warning", "note"]
-"""An error is refused by `run`, `score` or `train`; a warning is probably a mistake; a note is good to know."""
+"""error: `run`, `score` or `train` would refuse the file; warning: probably a mistake; note: for information."""
 COMMANDS = ("run", "score", "train")
-SHOWN = 20
-"""Errors of single rows that are listed; more of them are counted."""
+MAX_LISTED = 20
+"""Number of errors of one kind that are listed; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
-    """Something about a data file."""
+    """One error, warning or note about a data file."""
 
     level: Level
     kind: str
-    """A short name for programs, the same in every release: "repeated-example"."""
+    """Short name for programs, the same in every release: "repeated-example"."""
     message: str
-    """One line, with the file and the first line that it holds for."""
+    """One line that names the file and the first line concerned."""
     count: int = 1
-    """How many rows it holds for."""
+    """Number of rows concerned."""
     refused_by: tuple[str, ...] = ()
-    """Of an error: the commands that would refuse the file for it."""
+    """Commands that would refuse the file for this error; empty for warnings and notes."""
 
 
 @dataclass(slots=True)
 class Diagnostics:
-    """Remarks that are collected while a file is read, each of them once."""
+    """Diagnostics collected while a file is read, each of them once."""
 
     all: list[Diagnostic] = field(default_factory=list)
     errors: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=Counter)
-    """How many errors there are, by kind and the commands that refuse them."""
+    """Number of errors by kind and the commands that refuse them."""
 
     def add(self, level: Level, kind: str, message: str, count: int = 1) -> None:
         """Add a warning or note."""
@@ -48,24 +48,24 @@ class Diagnostics:
             self.all.append(diagnostic)
 
     def error(self, kind: str, error: LmtasksError, refused_by: tuple[str, ...] = COMMANDS) -> None:
-        """Add an error; beyond `SHOWN` of a kind they are counted alone."""
+        """Add an error; beyond `MAX_LISTED` of a kind they are only counted."""
         self.errors[kind, refused_by] += 1
-        if self.errors[kind, refused_by] <= SHOWN:
+        if self.errors[kind, refused_by] <= MAX_LISTED:
             self.all.append(Diagnostic(level="error", kind=kind, message=str(error), refused_by=refused_by))
 
     @contextmanager
-    def of_errors(self, kind: str, refused_by: tuple[str, ...] = COMMANDS) -> Iterator[None]:
-        """Add the error that ends what is within."""
+    def collect_error(self, kind: str, refused_by: tuple[str, ...] = COMMANDS) -> Iterator[None]:
+        """Add an error that is raised in the block instead of raising it."""
         try:
             yield
         except LmtasksError as error:
             self.error(kind, error, refused_by)
 
     @contextmanager
-    def of_log(self, name: str) -> Iterator[None]:
-        """Add what is logged within, instead of logging it."""
+    def collect_log(self, name: str) -> Iterator[None]:
+        """Add warnings that are logged in the block instead of logging them."""
         logger = logging.getLogger(name)
-        handler, propagate = _Handler(self.add), logger.propagate
+        handler, propagate = _CollectWarnings(self.add), logger.propagate
         logger.addHandler(handler)
         logger.propagate = False
         try:
@@ -75,24 +75,24 @@ class Diagnostics:
             logger.propagate = propagate
 
     def sorted(self) -> tuple[Diagnostic, ...]:
-        """Return all remarks, errors first."""
+        """Return all diagnostics, errors first."""
         more = [
             Diagnostic(
                 level="error",
                 kind=kind,
-                message=f"... and {count - SHOWN} more such errors",
-                count=count - SHOWN,
+                message=f"... and {count - MAX_LISTED} more such errors",
+                count=count - MAX_LISTED,
                 refused_by=refused_by,
             )
             for (kind, refused_by), count in self.errors.items()
-            if count > SHOWN
+            if count > MAX_LISTED
         ]
         order = ("error", "warning", "note")
         return tuple(sorted([*self.all, *more], key=lambda diagnostic: order.index(diagnostic.level)))
 
 
-class _Handler(logging.Handler):
-    """Hands warnings to a function."""
+class _CollectWarnings(logging.Handler):
+    """Passes warnings to a function."""
 
     def __init__(self, add: Callable[[Level, str, str], None]) -> None:
         super().__init__(logging.WARNING)

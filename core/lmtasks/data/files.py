@@ -1,4 +1,4 @@
-"""From a file to rows, each with the place it stands, so that an error can point there."""
+"""Reads a data file into rows that know their file and line, for error messages."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmtasks.data.jsonl import CONVERT, read_jsonl
+from lmtasks.data.jsonl import CONVERT_HINT, read_jsonl
 from lmtasks.data.parquet_file import read_parquet
 from lmtasks.data.rows import OnError, Row
 from lmtasks.data.streams import COMPRESSIONS, check_file, suffixes
 from lmtasks.data.tables import read_table
 from lmtasks.errors import DataError
 
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-"""Of the files that have columns; all but the last may have one of `COMPRESSIONS` behind it."""
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+"""Suffixes of files with columns; all but the last may be followed by one of `COMPRESSIONS`."""
 
 
 def has_columns(path: Path) -> bool:
-    """Return whether a file's name says that it holds rows with columns."""
-    return suffixes(path)[0] in SUFFIXES
+    """Return whether the file's suffix stands for rows with columns."""
+    return suffixes(path)[0] in DATA_SUFFIXES
 
 
 def read_rows(path: Path, on_error: OnError | None = None) -> Iterator[Row]:
     """Yield the rows of a JSONL, CSV, TSV or Parquet file, lazily.
 
     Args:
-        path: of the file.
-        on_error: gets what is wrong with a single row, which is then left out; None: it is raised.
+        path: the file.
+        on_error: called with the error of a single row, which is then skipped; None: the error is raised.
 
     Raises:
-        DataError: the file is missing, of another kind, or a line cannot be read; names file and line.
+        DataError: the file is missing or of another format, or a line cannot be read; names file and line.
     """
     if path.is_dir():
         raise DataError(f"{path}: a folder; name one of the data files in it, or hub:{path} for a data set's folder")
@@ -45,9 +45,9 @@ def read_rows(path: Path, on_error: OnError | None = None) -> Iterator[Row]:
     if suffix == ".parquet":
         raise DataError(f"{path}: Parquet is compressed inside; decompress the file to {path.stem}")
     if suffix == ".json":
-        raise DataError(f"{path}: JSON is read as JSONL, from a file named .jsonl; {CONVERT}")
+        raise DataError(f"{path}: JSON is read as JSONL, from a file named .jsonl; {CONVERT_HINT}")
     raise DataError(
-        f"{path}: cannot tell what kind of data this is; expected a name that ends in {', '.join(SUFFIXES)}, or in one"
+        f"{path}: unknown format; expected a name that ends in {', '.join(DATA_SUFFIXES)}, or in one"
         f" of these (but .parquet) and {', '.join(COMPRESSIONS)}"
     )
 

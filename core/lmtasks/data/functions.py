@@ -1,4 +1,4 @@
-"""Data sets that a plugin's function makes, checked like those from files."""
+"""Data sets that a plugin's function yields, checked like those from files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lmtasks.data.examples import right_answers
+from lmtasks.data.examples import drop_blank_references
 from lmtasks.data.request import DataRequest, NoSplitError
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, option
 from lmtasks.isolation import guarded_call
 from lmtasks.task import DataFunction, Example, Task
 from lmtasks.text_utils import as_utf8, is_blank
 
 
 def read_function(task: Task, name: str, source: DataFunction, request: DataRequest) -> tuple[str, tuple[Example, ...]]:
-    """Return the split that a function has of those asked for, and its examples.
+    """Return the first requested split that the function has examples for, and these examples.
 
     Raises:
-        DataError: the function failed or returned something wrong; names the task, the set and the example.
-        NoSplitError: it has none of the splits.
+        DataError: the function failed or yielded something invalid; names the task, the data set and the example.
+        NoSplitError: it has no examples for any of the splits.
     """
     if request.columns and not request.ignore_unknown_columns:
-        raise DataError(f'{name}: --map renames columns, but this set of task "{task.name}" is made by its plugin')
+        raise DataError(
+            f'{name}: {option("columns")} renames columns, but a plugin makes this data set of task "{task.name}"'
+        )
     for split in [request.split] if request.split else request.prefer:
         examples = _checked(task, name, source, split, request.limit)
         if examples:
@@ -36,8 +38,8 @@ def read_function(task: Task, name: str, source: DataFunction, request: DataRequ
 def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int | None) -> tuple[Example, ...]:
     checked: dict[str, Example] = {}
     with guarded_call(f'{task.label}: reading its data set "{name}" failed', DataError):
-        found = list(itertools.islice(source.read(split), limit))
-    for example in found:
+        yielded = list(itertools.islice(source.read(split), limit))
+    for example in yielded:
         if not isinstance(example, Example):
             raise DataError(
                 f'{task.label}: its data set "{name}" yields {type(example).__name__}, expected lmtasks.Example'
@@ -45,7 +47,7 @@ def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int
         where = f'{task.label}, data set "{name}", example "{example.id}"'
         if (problem := _problem(task, example)) is not None:
             raise DataError(f"{where}: {problem}")
-        example = _cleaned(example)
+        example = _normalized(example)
         if example.id in checked:
             raise DataError(f"{where}: ids must be unique")
         checked[example.id] = example
@@ -53,7 +55,7 @@ def _checked(task: Task, name: str, source: DataFunction, split: str, limit: int
 
 
 def _problem(task: Task, example: Example) -> str | None:
-    """Return what is wrong with an example that a function made; None: nothing."""
+    """Return what is wrong with an example that a function yielded; None: nothing."""
     if not isinstance(example.id, str):
         return "id must be text"
     if is_blank(example.id):
@@ -74,19 +76,19 @@ def _problem(task: Task, example: Example) -> str | None:
         return f'field "{missing[0]}" is missing'
     unknown = sorted(set(example.inputs) - set(task.fields))
     if unknown:
-        return f'"{unknown[0]}" is no field of the task; it has {", ".join(task.fields)}'
+        return f'"{unknown[0]}" is not a field of the task; it has {", ".join(task.fields)}'
     return None
 
 
-def _cleaned(example: Example) -> Example:
-    """Return an example as data from files is: as UTF-8 can hold it, no empty alternative beside right answers."""
+def _normalized(example: Example) -> Example:
+    """Return an example like one from a file: text as UTF-8 can hold it, no empty reference beside others."""
     references = [as_utf8(text) for text in example.references]
     target = None if example.target is None or is_blank(example.target) else as_utf8(example.target)
     return replace(
         example,
         id=as_utf8(example.id),
         inputs={name: as_utf8(text) for name, text in example.inputs.items() if not is_blank(text)},
-        references=right_answers(["" if is_blank(text) else text for text in references]) if references else (),
+        references=drop_blank_references(["" if is_blank(text) else text for text in references]) if references else (),
         target=target,
         meta={as_utf8(name): as_utf8(text) for name, text in example.meta.items()},
     )

@@ -1,4 +1,4 @@
-"""Data sets from the Hugging Face hub, through `datasets`."""
+"""Reads data sets of the Hugging Face hub with `datasets`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import logging
 import re
 from collections.abc import Iterator
 
-from lmtasks.data.arrow_values import BATCH, table_rows
+from lmtasks.data.arrow_values import BATCH_ROWS, table_rows
 from lmtasks.data.rows import Row
 from lmtasks.errors import DataError
 from lmtasks.task import HubDataset
 
-PREFIX = "hub:"
+HUB_PREFIX = "hub:"
 
 
 def parse_hub(text: str) -> HubDataset:
-    """Read "hub:ID[@REVISION][#CONFIG]".
+    """Parse "hub:ID[@REVISION][#CONFIG]".
 
     Raises:
-        DataError: the text has no ID.
+        DataError: the text has another form.
     """
     match = re.fullmatch(r"hub:(?P<id>[^@#]+)(?:@(?P<revision>[^#]+))?(?:#(?P<config>.+))?", text)
     if match is None:
@@ -30,11 +30,11 @@ def hub_splits(dataset: HubDataset) -> list[str]:
     """Return the names of a data set's splits.
 
     Raises:
-        DataError: it cannot be reached, or needs a choice that was not made.
+        DataError: the hub cannot be reached, there is no such data set, or it needs a config.
     """
     import datasets
 
-    with _one_line(dataset):
+    with _HubErrors(dataset):
         return [
             str(name)
             for name in datasets.get_dataset_split_names(dataset.id, dataset.config, revision=dataset.revision)
@@ -50,11 +50,11 @@ def hub_rows(dataset: HubDataset, split: str) -> Iterator[Row]:
     import datasets
 
     number = 0
-    with _one_line(dataset):
+    with _HubErrors(dataset):
         data = datasets.load_dataset(dataset.id, dataset.config, revision=dataset.revision, split=split)
-        batches = data.with_format("arrow").iter(BATCH)
+        batches = data.with_format("arrow").iter(BATCH_ROWS)
     while True:
-        with _one_line(dataset):
+        with _HubErrors(dataset):
             batch = next(batches, None)
             rows = [] if batch is None else table_rows(batch)
         if batch is None:
@@ -64,10 +64,10 @@ def hub_rows(dataset: HubDataset, split: str) -> Iterator[Row]:
             yield Row(f"{dataset} split {split}, row {number}", number, values)
 
 
-class _one_line:
-    """Turn what `datasets` and the hub's client raise into one DataError.
+class _HubErrors:
+    """Turns the errors of `datasets` and the hub's client into one DataError.
 
-    They raise from several families (OSError, ValueError, their own), with advice in many lines.
+    They raise errors of several families (OSError, ValueError, their own), with advice in many lines.
     """
 
     def __init__(self, dataset: HubDataset) -> None:
@@ -79,7 +79,7 @@ class _one_line:
 
         self.bars = datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()
-        # The hub's client tells of each attempt; what counts comes as one error.
+        # The hub's client logs each attempt; one error follows in the end.
         self.level = self.log.level
         self.log.setLevel(logging.CRITICAL)
 
@@ -94,7 +94,7 @@ class _one_line:
         text = " ".join(str(error).split())
         if isinstance(error, ConnectionError) or "offline" in text.lower() or "connect" in text.lower():
             raise DataError(
-                f"{self.dataset}: the hub cannot be reached. Download the set where there is a network and give"
+                f"{self.dataset}: the hub cannot be reached. Download the data set on a machine with a network and give"
                 f" its JSONL, CSV or Parquet file, or try again later. ({text[:160]})"
             ) from error
         raise DataError(f"{self.dataset}: {text[:400] or type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""JSONL: an object on each line."""
+"""Reads JSONL: one object on each line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lmtasks.data.values import finite
 from lmtasks.errors import DataError
 from lmtasks.text_utils import as_utf8
 
-CONVERT = (
+CONVERT_HINT = (
     "JSONL has one whole object on each line; convert it, for example with jq -c '.[]' (an array) or jq -c . (objects)"
 )
-"""What to do with JSON that is no JSONL."""
+"""Remedy for JSON that is not JSONL."""
 
 
 def read_jsonl(path: Path, on_error: OnError | None = None) -> Iterator[Row]:
-    """Yield the objects of a file; NaN and infinities, which JSON does not know, are null.
+    """Yield the objects of a file; NaN and infinities, which JSON does not have, are null.
 
     Args:
-        path: of the file.
-        on_error: gets the error of a line that is no good, which is then left out; None: it is raised.
+        path: the file.
+        on_error: called with the error of a bad line, which is then skipped; None: the error is raised.
 
     Raises:
-        DataError: a line is no JSON object or names a key twice; names file and line.
+        DataError: a line is not a JSON object or has a key twice; names file and line.
     """
     number = 0
     with open_bytes(path) as stream:
@@ -58,7 +58,7 @@ def parse_json(text: str) -> object:
     """Return the value of a JSON text; NaN, infinities and numbers beyond a float are None.
 
     Raises:
-        ValueError: the text is no JSON, a number has thousands of digits, or an object has a key twice.
+        ValueError: the text is not JSON, a number has thousands of digits, or an object has a key twice.
         RecursionError: it is nested too deeply.
     """
     return _DECODER.decode(text)
@@ -72,35 +72,35 @@ def _parse(where: str, line: str, *, first: bool) -> dict[str, object]:
             behind = line[error.pos :].strip()
             if behind == ",":
                 raise DataError(
-                    f"{where}: a comma behind the object; a line of JSONL is the object alone: take the commas away,"
+                    f"{where}: a comma after the object; a line of JSONL is only the object: remove the commas,"
                     " for example with sed 's/,[[:space:]]*$//'"
                 ) from error
             if behind.startswith("{"):
-                raise DataError(f"{where}: more than one object; {CONVERT}") from error
+                raise DataError(f"{where}: more than one object; {CONVERT_HINT}") from error
         if first and isinstance(error, json.JSONDecodeError) and line.rstrip().endswith(("{", "[", ",")):
             shape = "an array" if line.lstrip().startswith("[") else "an object"
-            raise DataError(f"{where}: JSON with {shape} that goes over several lines; {CONVERT}") from error
+            raise DataError(f"{where}: JSON with {shape} that spans several lines; {CONVERT_HINT}") from error
         if isinstance(error, _RepeatedKeyError):
             raise DataError(f"{where}: {error}; rename one of the two") from error
         what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
         raise DataError(f"{where}: not JSON ({what}); each line must be one whole JSON object") from error
     if not isinstance(values, dict):
-        hint = f"; {CONVERT}" if isinstance(values, list) else ""
+        hint = f"; {CONVERT_HINT}" if isinstance(values, list) else ""
         raise DataError(f"{where}: expected an object such as {{...}}, got {type(values).__name__}{hint}")
     return values
 
 
 class _RepeatedKeyError(ValueError):
-    """An object names a key twice."""
+    """An object has a key twice."""
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = {as_utf8(key): value for key, value in pairs}
-    if len(made) < len(pairs):
+    values = {as_utf8(key): value for key, value in pairs}
+    if len(values) < len(pairs):
         keys = [as_utf8(key) for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _RepeatedKeyError(f'the key "{twice}" stands twice in one object')
-    return made
+        raise _RepeatedKeyError(f'the key "{twice}" appears twice in one object')
+    return values
 
 
 _DECODER = json.JSONDecoder(

@@ -1,4 +1,4 @@
-"""Lists and objects that were printed into cells: what pandas does with them when it writes CSV."""
+"""Detects lists and objects that were written as text into cells, as pandas does when it saves CSV."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lmtasks.errors import DataError
 
 log = logging.getLogger("lmtasks.data")
 JSON_OBJECT = "a JSON object"
-"""A kind that may be an input on purpose: a table or record that the model should put into words."""
-_LONGEST = 1_000_000
-"""Characters of a cell that are looked at; a longer one says nothing of its column."""
-_SHOWN = 40
-_SAVE = (
+"""The kind that may be an input on purpose: a table or record that the model should describe."""
+_MAX_CELL = 1_000_000
+"""Characters of the longest cell that is inspected; longer ones are ignored."""
+_MAX_SHOWN = 40
+_REMEDY = (
     "save the original data as JSONL or Parquet, where lists stay lists:"
     ' df.to_json("data.jsonl", orient="records", lines=True)'
 )
@@ -34,7 +34,7 @@ _WRAPPERS = {
     "set": "a set",
     "frozenset": "a set",
 }
-"""What Python prints before the brackets of some lists, dicts and sets."""
+"""Type names that Python prints before the brackets, and the kind each stands for."""
 _NAMES = (
     "None|True|False|null|true|false|nan|NaN|NaT|inf|Infinity|NA|"
     r"(?:np\.|numpy\.)(?:array|nan|inf)|"
@@ -42,7 +42,7 @@ _NAMES = (
     r"dtype|torch\.\w+|maxlen|tzinfo|Timestamp|Timedelta|(?:datetime\.)?(?:datetime|date|time|timedelta|timezone\.utc)|Decimal|UUID|"
     rf"(?:collections\.)?(?:{'|'.join(_WRAPPERS)})"
 )
-_BEGINNING = re.compile(rf"[\[({{]|(?:np\.|numpy\.|collections\.)?(?P<wrapper>{'|'.join(_WRAPPERS)})\(")
+_OPENING = re.compile(rf"[\[({{]|(?:np\.|numpy\.|collections\.)?(?P<wrapper>{'|'.join(_WRAPPERS)})\(")
 _BYTES = re.compile(r"[bB](?:'[^'\\]*+(?:\\.[^'\\]*+)*+'|\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\")", re.DOTALL)
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
@@ -53,53 +53,53 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _UNQUOTED = re.compile(r"\[[^\[\]{}]*\]|\{[^\[\]{}]*\}")
-"""Lists as DuckDB ([seven, seven arches]) and PostgreSQL ({seven,"seven arches"}) print them: text may look so too."""
+"""Lists as DuckDB ([seven, seven arches]) and PostgreSQL ({seven,"seven arches"}) print them; texts may look alike."""
 _MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})
-"""What pandas writes for missing values, in lower case."""
+"""Words that pandas writes for missing values, in lower case."""
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
-_WITHIN = {":": "}", "=": ")"}
-"""Marks that stand only within certain brackets."""
+_ONLY_WITHIN = {":": "}", "=": ")"}
+"""Marks that are allowed only within certain brackets, by their closing bracket."""
 
 
-def printed_kind(text: str) -> str | None:
-    """Return what a text is the printed form of: "a list", "a JSON list", "a dict", "bytes"; None: it is plain text.
+def literal_kind(text: str) -> str | None:
+    """Return which value a text is the literal of: "a list", "a JSON list", "a dict", "bytes"; None: plain text.
 
-    The text is cut into tokens and never evaluated: what a file holds must not decide how deep or long that goes.
+    The text is split into tokens and never evaluated, so that a file cannot cause deep recursion or long work.
 
     Args:
-        text: of a cell.
+        text: the text of a cell.
     """
     text = text.strip()
     if _BYTES.fullmatch(text):
         return "bytes"
-    begun = _BEGINNING.match(text)
-    if begun is None or not text.endswith(("]", ")", "}")) or not _is_one_literal(text):
+    opening = _OPENING.match(text)
+    if opening is None or not text.endswith(("]", ")", "}")) or not _is_one_literal(text):
         return None
-    if begun["wrapper"]:
-        return _WRAPPERS[begun["wrapper"]]
+    if opening["wrapper"]:
+        return _WRAPPERS[opening["wrapper"]]
     if text.startswith("("):
         # (1931) is a number in parentheses.
         return "a tuple" if "," in text else None
-    loaded = _loaded(text)
+    loaded = _load_json(text)
     if loaded is not None:
         return "a JSON list" if isinstance(loaded, list) else JSON_OBJECT
     if text.startswith("{"):
         if ":" in text:
             return "a dict"
-        # {0} is a place for a value in a text.
+        # {0} is a placeholder in a text.
         return "a set" if re.search("[,'\"]", text) else None
     return "a list"
 
 
 def _is_one_literal(text: str) -> bool:
-    """Return whether a text is one pair of brackets that holds literals and brackets alone.
+    """Return whether a text is one pair of brackets with only literals and brackets inside.
 
-    "[00:12]" is none, for ":" stands only between the parts of a dict; nor is "[12-14]", two values without a space.
+    "[00:12]" is not, since ":" is allowed only in a dict; nor is "[12-14]", two values without a space.
     """
     brackets: list[str] = []
-    place, previous, held = 0, "", ""
-    while place < len(text):
-        token = _TOKEN.match(text, place)
+    position, previous, content = 0, "", ""
+    while position < len(text):
+        token = _TOKEN.match(text, position)
         if token is None or (token.lastgroup == "value" and previous == "value"):
             return False
         part, previous = token[0], str(token.lastgroup)
@@ -109,37 +109,37 @@ def _is_one_literal(text: str) -> bool:
             if not brackets or brackets.pop() != part:
                 return False
             if not brackets:
-                return token.end() == len(text) and held != "mark"
-        elif previous == "mark" and part in _WITHIN and brackets[-1:] != [_WITHIN[part]]:
+                return token.end() == len(text) and content != "mark"
+        elif previous == "mark" and part in _ONLY_WITHIN and brackets[-1:] != [_ONLY_WITHIN[part]]:
             return False
-        if held != "value" and previous in ("value", "mark"):
-            held = previous
-        place = token.end()
+        if content != "value" and previous in ("value", "mark"):
+            content = previous
+        position = token.end()
     return False
 
 
-def _loaded(text: str) -> object:
+def _load_json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
-def printed_column(rows: Sequence[Row], column: str, *, allowed: str | None = None) -> str | None:
-    """Return what is wrong with a column whose every text is a printed list or object; None: nothing.
+def literal_column(rows: Sequence[Row], column: str, *, allowed: str | None = None) -> str | None:
+    """Return what is wrong with a column in which every text is the literal of a list or object; None: nothing.
 
     Args:
-        rows: of a data set.
-        column: whose values are looked at; lists, numbers and other values that are no text make it sound, while
-            empty cells and words that pandas writes for them say nothing.
-        allowed: a kind that may stand there.
+        rows: rows of a data set.
+        column: the column to inspect; a list, number or other value that is not text makes it fine, while empty cells
+            and the words that pandas writes for them are ignored.
+        allowed: a kind that is allowed.
     """
     first: tuple[Row, str, str] | None = None
     for row in rows:
         value = lookup(row.values, column)
-        if value is None or (isinstance(value, str) and not _says_something(value)):
+        if value is None or (isinstance(value, str) and not _is_informative(value)):
             continue
-        kind = printed_kind(value) if isinstance(value, str) else None
+        kind = literal_kind(value) if isinstance(value, str) else None
         if kind in (None, allowed):
             return None
         first = first or (row, str(value).strip(), str(kind))
@@ -147,58 +147,58 @@ def printed_column(rows: Sequence[Row], column: str, *, allowed: str | None = No
         return None
     row, text, kind = first
     return (
-        f'{row.where}: column "{column}" holds {kind} written as text ({_shown(text)}), here and in every other row;'
-        f" {_SAVE}"
+        f'{row.where}: column "{column}" holds {kind} written as text ({_shortened(text)}), here and in every other'
+        f" row; {_REMEDY}"
     )
 
 
-def refuse_printed(rows: Sequence[Row], column: str, *, allowed: str | None = None) -> None:
-    """Refuse a column whose every text is a printed list or object; arguments as for `printed_column`.
+def refuse_literals(rows: Sequence[Row], column: str, *, allowed: str | None = None) -> None:
+    """Refuse a column in which every text is the literal of a list or object; arguments as for `literal_column`.
 
     Raises:
-        DataError: names the first of them, and says what to do.
+        DataError: names the first such row and the remedy.
     """
-    problem = printed_column(rows, column, allowed=allowed)
+    problem = literal_column(rows, column, allowed=allowed)
     if problem is not None:
         raise DataError(problem)
 
 
 def warn_of_lists(rows: Sequence[Row], column: str) -> None:
-    """Log a warning where every right answer in a column looks like a list, and may be a text all the same.
+    """Log a warning if every reference in a column looks like a list but may be plain text.
 
-    So do lists of printed lists, which are the way to give such a text, and brackets around words without quotation
-    marks: those of DuckDB, but also of sounds in subtitles or of parse trees.
+    These are lists of list literals, the way to give such a text on purpose, and brackets around words without
+    quotation marks: lists of DuckDB, but also sounds in subtitles and parse trees.
     """
     first: tuple[Row, str] | None = None
     certain = False
     for row in rows:
         value = lookup(row.values, column)
         for text in value if isinstance(value, list) else [value]:
-            if text is None or (isinstance(text, str) and not _says_something(text)):
+            if text is None or (isinstance(text, str) and not _is_informative(text)):
                 continue
             if not isinstance(text, str):
                 return
             text = text.strip()
-            printed = printed_kind(text) is not None
-            if not printed and not _UNQUOTED.fullmatch(text):
+            is_literal = literal_kind(text) is not None
+            if not is_literal and not _UNQUOTED.fullmatch(text):
                 return
             first = first or (row, text)
-            certain = certain or printed or "," in text
+            certain = certain or is_literal or "," in text
     if first is not None and certain:
         row, text = first
         log.warning(
-            '%s: column "%s" holds texts that look like lists (%s), here and in every other row; they count as texts.'
+            '%s: column "%s" holds texts that look like lists (%s), here and in every other row; they are kept as text.'
             " If they are lists, %s",
             row.where,
             column,
-            _shown(text),
-            _SAVE,
+            _shortened(text),
+            _REMEDY,
         )
 
 
-def _says_something(text: str) -> bool:
-    return len(text) <= _LONGEST and text.strip().casefold() not in _MISSING
+def _is_informative(text: str) -> bool:
+    return len(text) <= _MAX_CELL and text.strip().casefold() not in _MISSING
 
 
-def _shown(text: str) -> str:
-    return " ".join((text[:_SHOWN] + "..." if len(text) > _SHOWN else text).split())
+def _shortened(text: str) -> str:
+    return " ".join((text[:_MAX_SHOWN] + "..." if len(text) > _MAX_SHOWN else text).split())

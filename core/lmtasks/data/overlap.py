@@ -1,4 +1,4 @@
-"""When two examples are the same: one definition for all that must not see what is scored."""
+"""Tells which examples overlap: the one definition, for few-shot draws, held-out data and training data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from lmtasks.text_utils import folded
 
 
 def input_key(example: Example) -> tuple[tuple[str, str], ...]:
-    """Return what an example asks, equal for examples that ask the same.
+    """Return a key of the inputs, equal for examples that count as the same.
 
-    Space, case, width, invisible characters and the form in which Unicode composes characters do not count: public sets
-    hold copies that differ in nothing else.
+    White space, case, width, invisible characters and Unicode composition are ignored: public data sets hold copies
+    that differ in nothing else.
     """
     return tuple(sorted((name, folded(text)) for name, text in example.inputs.items()))

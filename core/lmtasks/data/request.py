@@ -1,4 +1,4 @@
-"""What is asked of a data set, and what comes of it."""
+"""A request for data, and the data set that is loaded for it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,47 @@ from lmtasks.options import DataOptions
 from lmtasks.task import Example
 
 EVAL_SPLITS = ("test", "devtest", "validation", "dev", "train")
-"""Where no split is asked for, the first of these that the data has is scored."""
+"""Splits to evaluate on by default: the first of these that the data has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataRequest(DataOptions):
-    """The examples that a user asks for, and how they are chosen where the options leave it open."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRequest:
+    """The data that a user asks for; the task has a default for each part."""
 
+    data: str | Path | None = None
+    """A named data set of the task, a file, or hub:ID[@REVISION][#CONFIG]; None: the task's demo."""
+    split: str | None = None
+    """None: the first of `prefer` that the data has."""
+    limit: int | None = None
+    """Maximum number of examples; the first ones are used."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field to column, where the columns have names that the task does not know."""
+    language: str | None = None
+    """Language of all references; overrides what the data and the task say."""
     ignore_unknown_columns: bool = False
-    """Whether `columns` were meant for other data, and count only where this has them."""
+    """Whether to ignore entries of `columns` that the data lacks, as they were meant for other data."""
     prefer: tuple[str, ...] = EVAL_SPLITS
+    """Splits to choose from if none is named, best first."""
     require_inputs: bool = True
-    """Whether every example needs what its task requires; only references are scored."""
+    """Whether every example needs the required inputs; scoring predictions needs only references."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """The examples of one split, and where they come from."""
+    """The examples of one split and their origin."""
 
     name: str
     split: str | None
-    """None: the set has no splits."""
+    """None: the data has no splits."""
     examples: tuple[Example, ...]
     file_sha256: str | None
-    """Of the file's bytes, where there is one."""
+    """SHA-256 of the file; None: the data is not a file."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """As the user mapped them; they hold for its other splits too."""
+    """The user's mapping of field to column; it applies to the other splits too."""
 
     @property
     def sha256(self) -> str:
-        """The hash of the examples themselves, so that the same data in another file format is known again."""
+        """SHA-256 of the examples, the same for the same data in another file format."""
         digest = hashlib.sha256()
         for example in self.examples:
             record = {

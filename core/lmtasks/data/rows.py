@@ -1,4 +1,4 @@
-"""What all kinds of data are read into."""
+"""A row of data, the same for all formats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from lmtasks.errors import DataError
 
 OnError = Callable[[DataError], None]
-"""Gets what is wrong with one row of a file, so that the rest can be read."""
+"""Called with the error of one row of a file, so that the rest can be read."""
 
 
 class Row(NamedTuple):
-    """One record of a data set: column name to value, nested ones as they came."""
+    """One record of a data set: column name to value, nested values unchanged."""
 
     where: str
-    """For messages: "data.jsonl, line 3"."""
+    """File and line for messages: "data.jsonl, line 3"."""
     number: int
-    """Its place among the rows, from 1: the same in every file format."""
+    """Row number from 1, the same in every file format."""
     values: Mapping[str, object]

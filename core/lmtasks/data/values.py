@@ -1,4 +1,4 @@
-"""Values of JSON, Parquet and hub sets as text: which ones are missing, and how a number is written."""
+"""Converts values of JSON, Parquet and hub data sets to text: missing values and numbers."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from decimal import Decimal
 
 from lmtasks.text_utils import as_utf8, is_blank
 
-_WRITTEN_OUT = 30
-"""Powers of ten, up and down, that a float is written out to; further ones have an exponent, as Python writes it."""
+_MAX_EXPONENT = 30
+"""Largest power of ten, positive or negative, that a float is written out with; others get an exponent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands for a value that is no text, number, list or object: a timestamp, bytes, damaged data.
+    """A value that is not text, a number, a list or an object: a timestamp, bytes, damaged data.
 
-    It is an error only where a task needs the value.
+    It is an error only if a task needs the value.
     """
 
     kind: str
-    """For messages: "a timestamp[ns]", "text that is not UTF-8"."""
+    """Description for messages: "a timestamp[ns]", "text that is not UTF-8"."""
     damaged: bool = False
-    """Whether the file should have held something else."""
+    """Whether the file is damaged here."""
 
 
 def finite(number: float) -> float | None:
-    """Return a number, or None for NaN and infinities, which stand for missing values as null does."""
+    """Return a number, or None for NaN and infinities, which mean a missing value, as null does."""
     return number if math.isfinite(number) else None
 
 
 def as_text(value: object) -> str | None:
-    """Return the text of a text or a number, without space around it; None for what is neither.
+    """Return a text or number as text, without surrounding space; None for other values.
 
     A number's text is the same whatever type it was stored in, without an exponent: 101 for an integer, a float 101.0
-    and a decimal 101.00, 0.00001 for 1e-05. Text in which nothing can be seen is returned as "".
+    and a decimal 101.00, 0.00001 for 1e-05. Text without a visible character becomes "".
     """
     if isinstance(value, str):
         text = as_utf8(value.strip())
@@ -44,17 +44,17 @@ def as_text(value: object) -> str | None:
         return str(value)
     if isinstance(value, float):
         exact = Decimal(repr(value))
-        return as_text(exact) if abs(exact.adjusted()) <= _WRITTEN_OUT else repr(value)
+        return as_text(exact) if abs(exact.adjusted()) <= _MAX_EXPONENT else repr(value)
     if isinstance(value, Decimal):
         return canonical_number(format(value, "f"))
     return None
 
 
 def canonical_number(text: str) -> str:
-    """Return a plain decimal number such as "007" or "101.0" in the one form that all numbers of its value share.
+    """Return a plain decimal number such as "007" or "101.0" in a canonical form, the same for equal numbers.
 
     Args:
-        text: digits, perhaps with a sign before them and a decimal point among them.
+        text: digits, with an optional sign and decimal point.
     """
     whole, _, fraction = text.lstrip("+-").partition(".")
     number = whole.lstrip("0") or "0"
@@ -63,8 +63,8 @@ def canonical_number(text: str) -> str:
     return f"-{number}" if text.startswith("-") and number != "0" else number
 
 
-def kind(value: object) -> str:
-    """Return what a value is, for messages: "a list", "an object (of text, start)"."""
+def kind_of(value: object) -> str:
+    """Return the kind of a value for messages: "a list", "an object (of text, start)"."""
     if isinstance(value, Unreadable):
         return value.kind
     if isinstance(value, Mapping):

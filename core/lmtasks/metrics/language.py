@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import regex
 
+from lmtasks.errors import option
 from lmtasks.languages import primary, states_language
 from lmtasks.metrics.language_id import identify_all
 from lmtasks.task import Example, Sample
@@ -162,14 +163,14 @@ def language_warning(groups: Mapping[tuple[str | None, bool], Sequence[Sample]])
         if stated and script and _states_no_spaces(language) not in (None, script in UNSPACED):
             return (
                 f'the references are stated to be in "{language}", but look like {script.removeprefix("und-")}: are'
-                " their column and --language right?"
+                f" their column and {option('language')} right?"
             )
     if len(groups) > 1 and not all(stated for _, stated in groups):
         largest_first = sorted(
             ((len(members), language or "unknown") for (language, _), members in groups.items()), reverse=True
         )
         counts = ", ".join(f"{count} as {language}" for count, language in largest_first)
-        return f"the references are taken {counts}, each scored for itself; --language scores all as one"
+        return f"the references are taken {counts}, each scored for itself; {option('language')} scores all as one"
     return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lmtasks.errors import MetricError
+from lmtasks.errors import MetricError, option
 from lmtasks.metrics.means import reference_count
 from lmtasks.task import Measurement, Metric, Sample, ScoreSpec
 
@@ -36,7 +36,7 @@ class Likelihood(Metric):
             if len(sample.loglikelihoods) != len(sample.references):
                 raise MetricError(
                     f'metric "{self.name}" needs log-likelihoods, and example "{sample.id}" has none: only a run with'
-                    " --loglikelihood measures them"
+                    f" {option('loglikelihood', True)} measures them"
                 )
         statistics = np.array(
             [

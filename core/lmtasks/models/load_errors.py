@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lmtasks.errors import LmtasksError, ModelError
+from lmtasks.errors import LmtasksError, ModelError, option
 
 PLAIN = (OSError, ValueError, ImportError, RuntimeError)
 """Errors whose text is written for people; the names of others help to understand them."""
@@ -51,7 +51,7 @@ def one_line(name: str) -> Iterator[None]:
         if "trust_remote_code" in text:
             raise ModelError(
                 f'model "{name}" brings code of its own, which is not run unasked; if you trust it, add'
-                " --trust-remote-code"
+                f" {option('trust_remote_code', True)}"
             ) from error
         if "safetensors" in text:
             raise ModelError(

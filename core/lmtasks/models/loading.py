@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from lmtasks.errors import ModelError, unknown_name
+from lmtasks.errors import ModelError, option, unknown_name
 from lmtasks.kernels.memory import limit_kernel_caches, tune_malloc
 from lmtasks.models import store
 from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
@@ -177,7 +177,7 @@ def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
         if (adapter := _hub_file(place, ADAPTER_CONFIG)) is not None:
             raise ModelError(
                 f"{place.path}: holds an adapter ({adapter.name}), and it would not be said which weights answer; name"
-                " its base with --model and it with --adapter"
+                f" its base with {option('model')} and it with {option('adapter')}"
             )
         if (file := _hub_file(place, CONFIG)) is not None:
             check_counts(file, read_object(file))
@@ -186,7 +186,7 @@ def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
     if "/" in attention and not arguments["trust_remote_code"]:
         raise ModelError(
             f'{place.path}: its config names code of the hub (attn_implementation "{attention:.60}"), which is not run'
-            " unasked; if you trust it, add --trust-remote-code"
+            f" unasked; if you trust it, add {option('trust_remote_code', True)}"
         )
     if place.source == "folder":
         where, there = str(Path(place.path) / CONFIG), sum(tensor_sizes(Path(place.path)))
@@ -264,9 +264,11 @@ def _choose_device(device: Device) -> torch.device:
             return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("--device cuda: this torch finds no CUDA device; use --device cpu or install a CUDA build")
+        cuda, cpu = option("device", "cuda"), option("device", "cpu")
+        raise ModelError(f"{cuda}: this torch finds no CUDA device; use {cpu} or install a CUDA build")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise ModelError("--device mps: this machine has no Metal device; use --device cpu")
+        mps, cpu = option("device", "mps"), option("device", "cpu")
+        raise ModelError(f"{mps}: this machine has no Metal device; use {cpu}")
     return _own_gpu() if device == "cuda" else torch.device(device)
 
 

@@ -99,7 +99,7 @@ class Registry:
         self._refuse_broken_files()
         plugin = self._add_file(Path(name))
         if not plugin.tasks:
-            raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin")
+            raise PluginError(f"{name}: offers metrics and no task; name the file with --plugin or LMTASKS_PLUGINS")
         return next(iter(plugin.tasks.values())), plugin
 
     def task_of_plugin(self, name: str) -> tuple[Task, LoadedPlugin]:

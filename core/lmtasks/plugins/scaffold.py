@@ -10,7 +10,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from lmtasks.errors import PluginError, UsageError
+from lmtasks.errors import PluginError, UsageError, option
 from lmtasks.hookspecs import PROJECT
 from lmtasks.plugins.discovery import find_plugins
 
@@ -94,11 +94,13 @@ def write_plugin(plan: NewPlugin, folder: Path) -> list[str]:
             f'a plugin named "{plan.name}" is installed: {installed[plan.name][0].origin}; choose another'
         )
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise PluginError(f"{folder}: exists already; name another folder with -o")
+        raise PluginError(f"{folder}: exists already; name another folder with {option('output')}")
     if plan.adapter and not (plan.adapter / "adapter_config.json").is_file():
         raise UsageError(f"{plan.adapter}: no adapter (it has no adapter_config.json); `lmtasks train` makes one")
     if plan.adapter and (plan.adapter / "training").is_dir():
-        raise UsageError(f"{plan.adapter}: its training has not finished; wait for it, or go on with --resume")
+        raise UsageError(
+            f"{plan.adapter}: its training has not finished; wait for it, or continue with {option('resume', True)}"
+        )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE),
         undefined=jinja2.StrictUndefined,

@@ -73,6 +73,7 @@ def attach_for_run(
             adapter.source,
             trained.name,
             renderer.name,
+            option("prompt"),
         )
     elif trained.sha256 != renderer.fingerprint():
         log.warning(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lmtasks.errors import UnknownNameError, UsageError
+from lmtasks.errors import UnknownNameError, UsageError, option
 from lmtasks.runs.compare import Comparison
 
 _CONDITION = re.compile(r"(?P<score>\S+)\s+(?P<change>drops|rises)(\s+by\s+(?P<amount>\d+(\.\d+)?))?")
@@ -48,7 +48,7 @@ class Gate:
         scores = [score for score in compared if score.name.lower() == self.score.lower()]
         if not scores:
             known = ", ".join(dict.fromkeys(score.name for score in compared))
-            raise UnknownNameError(f'no score of the comparison is called "{self.score}"; it has {known}')
+            raise UnknownNameError(f'unknown score "{self.score}"; the comparison has {known}')
         for score in scores:
             if self.amount is None and score.p_corrected is None and score.difference:
                 raise UsageError(f'{score.name} has no test; say by how much: "{score.name} {self.change} by NUMBER"')

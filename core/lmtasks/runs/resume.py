@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
-from lmtasks.errors import PromptError, UsageError
+from lmtasks.errors import PromptError, UsageError, option
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OnOverlong, OverlongPromptError, Renderer
 from lmtasks.task import Example
@@ -89,12 +89,15 @@ def render_sequences(
         ids = pair.prompt.token_ids + pair.answer_ids
         items.append(TrainingExample(ids, len(pair.answer_ids), bool(pair.prompt.truncated)))
     if overlong and on_overlong != "skip":
+        ways = " or ".join(option("on_overlong", way) for way in ("skip", "cut") if way != on_overlong)
         raise PromptError(
             f"{len(overlong)} of {len(examples)} examples are too long to learn from. The first: {overlong[0]}. Use"
             f" --on-overlong skip{'' if on_overlong == 'truncate' else ' or truncate'}, or a larger --max-length"
         )
     if not items:
-        raise PromptError(f"all {len(examples)} examples are too long to learn from; use a larger --max-length")
+        raise PromptError(
+            f"all {len(examples)} examples are too long to learn from; use a larger {option('max_length')}"
+        )
     return TokenizedDataset(tuple(items), len(overlong))
 
 

@@ -154,7 +154,7 @@ class AdapterTrainer(Trainer):
         kept = "the last good checkpoint, if any, is kept"
         return TrainingError(
             f"{what} is no longer a number at step {self.state.global_step + 1}; {kept}. Begin anew with a lower"
-            " --learning-rate, a longer --warmup or --dtype float32"
+            f" {option('learning_rate')}, a longer {option('warmup')} or {option('dtype', 'float32')}"
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -252,7 +252,8 @@ class TrainingMonitor(TrainerCallback):
         if not torch.stack([gradient.sum() for gradient in gradients]).sum().isfinite():
             raise TrainingError(
                 f"the gradient is no longer a number at step {state.global_step + 1}; the last good checkpoint, if any,"
-                " is kept. Begin anew with a lower --learning-rate, a longer --warmup or --dtype float32"
+                f" is kept. Begin anew with a lower {option('learning_rate')}, a longer {option('warmup')} or"
+                f" {option('dtype', 'float32')}"
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

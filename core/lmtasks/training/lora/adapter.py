@@ -121,8 +121,8 @@ def report_oom() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            "a step needs more memory than the device has; use --gradient-accumulation with a higher number,"
-            " --gradient-checkpointing, or a smaller --max-length"
+            f"a step needs more memory than the device has; use a higher {option('gradient_accumulation')},"
+            f" {option('gradient_checkpointing', True)} or a smaller {option('max_length')}"
         ) from error
 
 

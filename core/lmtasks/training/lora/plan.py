@@ -63,7 +63,7 @@ def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOpt
         if not held_out:
             raise DataError(
                 f"{data.name}: nothing can be held out to be scored, all {len(data.examples)} examples ask the same;"
-                " name other data with --eval-data"
+                f" name other data with {option('eval_data')}"
             )
         evaluation = replace(data, examples=held_out, split=split)
     else:
@@ -74,13 +74,14 @@ def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOpt
     train, validation = _hold_out(learned, count, options.seed + 1)
     if options.early_stopping is not None and not validation:
         raise UsageError(
-            f"early_stopping needs validation examples, and of {len(learned)} none are held out; give --validation N"
+            f"{option('early_stopping')} needs validation examples, and none of {len(learned)} are held out; give"
+            f" their number with {option('validation')}"
         )
     if not train:
         raise DataError(
             f"{data.name}: nothing is left to learn of {len(data.examples)} examples, with {len(evaluation.examples)}"
             f" held out to be scored and {len(validation)} to validate; give more data, or data of its own with"
-            " --eval-data"
+            f" {option('eval_data')}"
         )
     return TrainingPlan(
         task=task,
@@ -147,8 +148,8 @@ def _refuse_unanswered(task: Task, data: Dataset) -> None:
         columns = _listed(("target", "references", *task.references))
         raise DataError(
             f"{data.name}: {len(without)} of {len(data.examples)} examples have no answer to learn (first:"
-            f' "{without[0]}"); the answer\'s column is one of {columns}, or name it with --map'
-            " references=COLUMN"
+            f' "{without[0]}"); the answer\'s column is one of {columns}, or name it with'
+            f" {option('columns', {'references': 'COLUMN'})}"
         )
 
 

@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import TrainerState
 
-from lmtasks.errors import LmtasksError, TrainingError
+from lmtasks.errors import LmtasksError, TrainingError, option
 from lmtasks.models.adapter_files import CONFIG, WEIGHTS
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
@@ -238,4 +238,6 @@ def place_adapter(trained: Trained, folder: Path) -> None:
             shutil.copyfile(trained.checkpoint / name, aside)
             os.replace(aside, folder / name)
     except OSError as error:
-        raise TrainingError(f"{folder}: the adapter cannot be written ({error}); go on with --resume") from error
+        raise TrainingError(
+            f"{folder}: the adapter cannot be written ({error}); continue with {option('resume', True)}"
+        ) from error

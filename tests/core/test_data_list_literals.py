@@ -96,7 +96,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("cell", "kind"), PRINTED)
 @pytest.mark.parametrize("name", ["data.csv", "data.jsonl"])
-def test_column_of_printed_answers_is_refused_with_what_to_do(tmp_path: Path, name: str, cell: str, kind: str):
+def test_column_of_list_literals_is_refused_with_a_remedy(tmp_path: Path, name: str, cell: str, kind: str):
     empty = {"data.csv": "", "data.jsonl": None}[name]
     path = write(tmp_path / name, [{"document": "a", "summary": empty}, {"document": "b", "summary": cell}])
     message = refusal(path)
@@ -113,7 +113,7 @@ def test_text_in_brackets_is_a_text(tmp_path: Path, cell: str):
     assert (example.inputs, example.references) == ({"document": cell}, (cell,))
 
 
-def test_one_text_among_printed_lists_makes_them_texts(tmp_path: Path):
+def test_column_with_one_plain_text_is_text(tmp_path: Path):
     rows = [{"document": "a", "summary": "['x']"}, {"document": "b", "summary": "a list: ['x']"}]
     assert [example.references for example in examples(write(tmp_path / "data.csv", rows))] == [
         ("['x']",),
@@ -122,7 +122,7 @@ def test_one_text_among_printed_lists_makes_them_texts(tmp_path: Path):
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "<NA>", "null", "NaT", " "])
-def test_words_for_missing_values_do_not_hide_printed_lists(tmp_path: Path, word: str):
+def test_missing_values_do_not_hide_list_literals(tmp_path: Path, word: str):
     rows = [{"document": "a", "summary": word}, {"document": "b", "summary": "['x']"}]
     assert 'line 3: column "summary" holds a list written' in refusal(write(tmp_path / "data.csv", rows))
     path = write(tmp_path / "words.csv", [{"document": "a", "summary": "nan"}])
@@ -139,13 +139,13 @@ def test_words_for_missing_values_do_not_hide_printed_lists(tmp_path: Path, word
         [["['seven']"], "['x']"],
     ],
 )
-def test_texts_that_look_like_lists_count_as_texts_with_a_warning(
+def test_texts_that_look_like_lists_cause_a_warning(
     tmp_path: Path, answers: list[object], caplog: pytest.LogCaptureFixture
 ):
     rows = [{"document": "a", "summary": answer} for answer in answers if answer is not None]
     assert len(examples(write(tmp_path / "data.jsonl", rows))) == len(rows)
-    [said] = [record.getMessage() for record in caplog.records]
-    assert 'data.jsonl, line 1: column "summary" holds texts that look like lists (' in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert 'data.jsonl, line 1: column "summary" holds texts that look like lists (' in message
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_texts_in_brackets_pass_without_a_warning(
     assert caplog.records == []
 
 
-def test_column_of_printed_inputs_is_refused_but_json_objects_may_be_put_into_words(tmp_path: Path):
+def test_inputs_may_be_json_objects_but_no_other_literals(tmp_path: Path):
     path = write(tmp_path / "data.csv", [{"document": "['a', 'b']", "summary": "s"}])
     assert 'column "document" holds a list written as text' in refusal(path)
     record = '{"name": "The Mill", "food": ["fish", "bread"]}'
@@ -174,18 +174,18 @@ def test_column_of_printed_inputs_is_refused_but_json_objects_may_be_put_into_wo
     assert example.inputs == {"document": record}
 
 
-def test_printed_list_in_a_column_that_nobody_needs_is_meta(tmp_path: Path):
+def test_list_literal_in_an_unused_column_is_meta(tmp_path: Path):
     [example] = examples(write(tmp_path / "data.csv", [{"document": "a", "tags": "['x', 'y']"}]))
     assert example.meta == {"tags": "['x', 'y']"}
 
 
-def test_text_that_looks_like_a_list_may_be_given_in_a_real_list(tmp_path: Path):
+def test_text_that_looks_like_a_list_may_be_in_a_list(tmp_path: Path):
     [example] = examples(write(tmp_path / "data.jsonl", [{"document": "a", "summary": ['["x"]']}]))
     assert example.references == ('["x"]',)
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
-def test_printed_predictions_are_refused_unless_references_look_so_too(tmp_path: Path, name: str):
+def test_list_literals_in_predictions_are_refused_unless_in_references(tmp_path: Path, name: str):
     path = write(tmp_path / name, [{"id": "1", "prediction": "['x']"}, {"id": "2", "prediction": "[]"}])
     data = [{"id": id, "document": "a", "summary": ["x"]} for id in ("1", "2")]
     dataset = load(write(tmp_path / "data.jsonl", data))
