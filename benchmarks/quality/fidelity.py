@@ -31,7 +31,6 @@ from lmtasks.backends.native.engine_model import EngineModel
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
-from lmtasks.task import SamplingParams
 
 BATCH = 16
 """Batch size of `generate`."""
@@ -122,7 +121,7 @@ def by_engine(
 
     Engine._finish = keep
     try:
-        generation = Generation(max_new_tokens=new_tokens)
+        generation = SamplingParams(max_new_tokens=new_tokens)
         requests = [Request(str(index), ids, generation) for index, ids in enumerate(prompts)]
         list(model.generate(requests, seed=0, batch_size=batch))
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmtasks.api import load_model
-from lmtasks.backends import Completion, Continuation, LanguageModel, OnText, QuantizationLoss, Request
+from lmtasks.backends import Capabilities, Completion, Continuation, LanguageModel, QuantizationLoss, Request
 from lmtasks.checks.character_tokenizer import CHAT_TEMPLATE, CharacterTokenizer
 from lmtasks.checks.plugin import check_plugin
 from lmtasks.checks.task import STRANGE_TEXTS, run_checks
@@ -94,7 +94,7 @@ class FakeModel:
             text = parsed.answer[: min(ends, default=len(parsed.answer))]
             if request.on_text:
                 for length in range(1, len(text) + 1):
-                    on_text(text[:length])
+                    request.on_text(text[:length])
             reasoning = len(answer) if parsed.start is None else parsed.start
             yield [(index, Completion(text, reasoning + len(text), "stop", parsed.reasoning, reasoning))]
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Generation, Prompt, RunOptions, Task, TrainOptions
+from lmtasks import Example, Field, Prompt, RunOptions, Task, TrainOptions
 from lmtasks.api import show_adapter
 from lmtasks.backends import Completion, Continuation, LanguageModel, Request
 from lmtasks.backends.native import runner

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Generation, RunOptions, Task
+from lmtasks import Example, Field, RunOptions, SamplingParams, Task
 from lmtasks.backends import Capabilities, LanguageModel, Request
 from lmtasks.backends.registry import BACKENDS
 from lmtasks.errors import ModelError, UsageError
@@ -33,7 +33,7 @@ def mamba(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def complete(model: LanguageModel) -> str:
     ids = tuple(model.tokenizer.encode("ferry at nine", add_special_tokens=False))
-    [[(_, completion)]] = model.generate([Request("a", ids, Generation(max_new_tokens=5))], seed=0)
+    [[(_, completion)]] = model.generate([Request("a", ids, SamplingParams(max_new_tokens=5))], seed=0)
     return completion.text
 
 
@@ -95,7 +95,7 @@ def test_run_records_its_backend(tmp_path, tiny_folder, backend):
 def test_fake_model_has_the_capabilities_of_a_backend():
     texts: list[str] = []
     model = FakeModel(["nine"])
-    request = Request("a", (65,), Generation(max_new_tokens=5), on_text=texts.append)
+    request = Request("a", (65,), SamplingParams(max_new_tokens=5), on_text=texts.append)
     list(model.generate([request], seed=0))
     assert model.capabilities.streaming and texts == ["n", "ni", "nin", "nine"]
 

@@ -14,7 +14,6 @@ from lmtasks import RunOptions
 from lmtasks.backends import Request
 from lmtasks.errors import ModelError
 from lmtasks.models import store
-from lmtasks.task import SamplingParams
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
 HIDDEN, FEED_FORWARD, LAYERS = 64, 96, 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions, SamplingParams
 from lmtasks.backends import Completion, LanguageModel, Request
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.config import EngineConfig
@@ -91,7 +91,7 @@ def make_requests(model: LanguageModel | LoadedModel, beginnings: tuple[str, ...
     requests = []
     for number in range(23):
         text = beginnings[number % len(beginnings)] + f"number {number * 7} " + "ferry at nine " * (1 + number * 5 % 9)
-        limit = Generation(max_new_tokens=5 + number * 3 % 17, **generation)
+        limit = SamplingParams(max_new_tokens=5 + number * 3 % 17, **generation)
         ids = tuple(model.tokenizer.encode(text, add_special_tokens=False))
         requests.append(Request(str(number), ids, limit))
     return requests
@@ -215,7 +215,7 @@ def test_requests_that_arrive_later_share_prefixes_with_earlier_ones(loaded, eng
 def test_a_later_request_with_a_long_prompt_evicts_idle_prefixes(loaded, engine_model):
     shared = make_requests(loaded, (EXAMPLES * 2,))[:9]
     ids = shared[0].token_ids
-    alone = Request("long", (*ids[len(ids) // 2 :], *ids), Generation(max_new_tokens=4))
+    alone = Request("long", (*ids[len(ids) // 2 :], *ids), SamplingParams(max_new_tokens=4))
     requests = [*shared[:3], alone, *shared[3:]]
     expected = complete_alone(loaded, requests)
     engine = make_engine(loaded, engine_model, kv_tokens=max(needed_tokens(requests)) + 1, max_batch=1)
@@ -370,7 +370,7 @@ def test_blocks_need_little_padding_as_requests_come_and_go(loaded, engine_model
 def test_a_request_that_memory_has_no_room_for_is_one_line(loaded, tmp_path):
     loaded.module.save_pretrained(tmp_path)
     loaded.tokenizer.save_pretrained(tmp_path)
-    model = lmtasks.load_model(tmp_path, replace(ON_CPU, memory=1e-6))
+    model = lmtasks.load_model(tmp_path, replace(ON_CPU, kv_cache_gib=1e-6))
     with pytest.raises(ModelError, match=r"more than the .* MiB that memory allows") as error:
         complete(model, make_requests(model, ("",)))
     assert "\n" not in str(error.value)
@@ -425,7 +425,7 @@ def test_drafts_save_steps_and_change_nothing(tmp_path):
     loaded = load_weights(tmp_path)
     engine_model = prepared(loaded)
     prompt = tuple(loaded.tokenizer.encode("one two three " * 8, add_special_tokens=False))
-    requests = [Request("a", prompt, Generation(max_new_tokens=60))]
+    requests = [Request("a", prompt, SamplingParams(max_new_tokens=60))]
     drafting = make_engine(loaded, engine_model)
     plain = make_engine(loaded, engine_model, max_speculative_batch=0)
     assert run_all(drafting, requests) == run_all(plain, requests) == complete_alone(loaded, requests)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lmtasks
-from lmtasks import Generation, RunOptions
+from lmtasks import RunOptions, SamplingParams
 from lmtasks.backends import Completion, LanguageModel, Request, hf_generate
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.sampling import Draw, request_generator
@@ -55,16 +55,16 @@ def test_text_is_the_same_in_any_batch_and_equals_plain_generate(architecture: A
 
 
 def test_completions_belong_to_their_requests_though_work_is_sorted(model):
-    together = ask(model, Generation(max_new_tokens=8), batch_size=2)
+    together = ask(model, SamplingParams(max_new_tokens=8), batch_size=2)
     for row, answer in zip(LENGTHS, together, strict=True):
         assert ask(model, SamplingParams(max_new_tokens=8), rows=(row,)) == [answer]
 
 
 def test_stop_string_ends_the_answer_and_is_removed(model):
-    (whole,) = ask(model, Generation(max_new_tokens=30), rows=(7,))
+    (whole,) = ask(model, SamplingParams(max_new_tokens=30), rows=(7,))
     stop = whole.text[10:13]
     index = whole.text.find(stop)
-    generation = Generation(max_new_tokens=30, stop=(stop,))
+    generation = SamplingParams(max_new_tokens=30, stop=(stop,))
     answers = ask(model, generation, batch_size=8, rows=(7, *LENGTHS))
     assert answers[0].text == whole.text[:index]
     assert answers[0].finish_reason == "stop"
@@ -73,12 +73,12 @@ def test_stop_string_ends_the_answer_and_is_removed(model):
 
 
 def test_finish_reason_is_length_where_nothing_ended_the_answer(model):
-    (answer,) = ask(model, Generation(max_new_tokens=5), rows=(3,))
+    (answer,) = ask(model, SamplingParams(max_new_tokens=5), rows=(3,))
     assert (answer.finish_reason, answer.tokens) == ("length", 5)
 
 
 def test_end_token_ends_the_answer(model):
-    (answer,) = ask(model, Generation(max_new_tokens=20), rows=(3,))
+    (answer,) = ask(model, SamplingParams(max_new_tokens=20), rows=(3,))
     ids = model.tokenizer.encode("ferry at nine " * 3, add_special_tokens=False)
     loaded = model._loaded
     output = loaded.module.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False)[0, len(ids) :].tolist()
@@ -120,7 +120,7 @@ def test_draw_follows_the_softmax():
 
 def test_on_text_is_called_with_the_growing_answer(model):
     texts: list[str] = []
-    generation = Generation(max_new_tokens=16, stop=("zzzz",))
+    generation = SamplingParams(max_new_tokens=16, stop=("zzzz",))
     request = Request("a", tuple(model.tokenizer.encode("ferry", add_special_tokens=False)), generation)
     [[(_, answer)]] = list(model.generate([replace(request, on_text=texts.append)], seed=0))
     assert len(texts) == 16
@@ -131,7 +131,7 @@ def test_on_text_is_called_with_the_growing_answer(model):
 def test_hf_generate_puts_long_prompts_into_smaller_batches(model, monkeypatch):
     monkeypatch.setattr(hf_generate, "BATCH_TOKENS", 300)
     model = TransformersModel(model._loaded, backend="hf-generate")
-    requests = [Request(str(row), tuple(range(5, 5 + 90)), Generation(max_new_tokens=10)) for row in range(7)]
+    requests = [Request(str(row), tuple(range(5, 5 + 90)), SamplingParams(max_new_tokens=10)) for row in range(7)]
     sizes = [len(finished) for finished in model.generate(requests, seed=0)]
     assert sizes == [3, 3, 1]
 

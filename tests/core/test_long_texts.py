@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Sample
-from lmtasks.metrics import BUILTIN_METRICS, score_outputs, score_samples
+from lmtasks.metrics import score_outputs, score_samples
 from lmtasks.metrics.lcs import lcs_positions, longest_common_run
 from lmtasks.metrics.tokenize import sentences, tokens
 
@@ -27,7 +27,7 @@ def chinese(length: int, seed: int) -> str:
 
 def score(metric: str, prediction: str, reference: str) -> dict[str, float]:
     one = Sample(index=0, id="0", inputs={}, references=(reference,), prediction=prediction, language="zh")
-    return {each.name: each.value for each in score_samples([one], [CORE[metric]], resamples=0)}
+    return {each.name: each.value for each in score_samples([one], [BUILTIN_METRICS[metric]], resamples=0)}
 
 
 @contextmanager

@@ -11,25 +11,25 @@ from pathlib import Path
 
 import click
 import pytest
+from lmtasks.runs.options import RunOptions
 
 import lmtasks
 from lmtasks import api
 from lmtasks.cli.flags import flag
 from lmtasks.cli.main import COMMANDS, cli
 from lmtasks.errors import LmtasksError, UsageError, keyword, option, spell_options
-from lmtasks.runs.options import RunOptions
 from lmtasks.runs.rescore import ScoreOptions
 from lmtasks.testing import FakeModel
 from lmtasks.training import TrainOptions
 
-CORE = Path(lmtasks.__file__).parent
+BUILTIN_METRICS = Path(lmtasks.__file__).parent
 SWITCHED = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-o)\b")
 """A flag within a text."""
 
 
 def library_trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(CORE.rglob("*.py")):
-        if "cli" not in path.relative_to(CORE).parts and "template" not in path.parts:
+    for path in sorted(BUILTIN_METRICS.rglob("*.py")):
+        if "cli" not in path.relative_to(BUILTIN_METRICS).parts and "template" not in path.parts:
             yield path, ast.parse(path.read_text("utf-8"))
 
 
@@ -95,7 +95,7 @@ def test_option_is_written_as_its_reader_writes_it(name: str, value: object, pyt
 
 def test_options_in_messages_exist_in_python_and_on_the_command_line() -> None:
     used = named_options()
-    assert {"memory", "quantize", "columns", "output_dir"} <= used
+    assert {"kv_cache_gib", "quantize", "columns", "output_dir"} <= used
     parameters = {field.name for options in (RunOptions, ScoreOptions, TrainOptions) for field in fields(options)}
     for function in vars(api).values():
         if inspect.isfunction(function):
@@ -115,7 +115,7 @@ def test_messages_of_the_library_hold_no_flags() -> None:
             shown = re.sub(r"`lmtasks [^`]*`?|^lmtasks .*", "", text)
             for match in SWITCHED.finditer(shown):
                 if match[0] != text.partition("=")[0] and "LMTASKS_" not in text:
-                    wrong.append(f"{path.relative_to(CORE)}:{line}: {match[0]}: use lmtasks.errors.option")
+                    wrong.append(f"{path.relative_to(BUILTIN_METRICS)}:{line}: {match[0]}: use lmtasks.errors.option")
     assert not wrong, "\n".join(wrong)
 
 

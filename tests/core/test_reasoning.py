@@ -9,12 +9,11 @@ from click.testing import CliRunner
 
 import lmtasks
 from lmtasks import Example, Generation, Prompt, RunOptions, Task
-from lmtasks.backends.stopping import StopCheck, finish_completion, streamable_answer
+from lmtasks.backends.stopping import StopCheck, finish_completion
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.prompts import Renderer
 from lmtasks.reasoning import ReasoningParser
-from lmtasks.task import SamplingParams
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model
 
 SWITCH = (

@@ -545,7 +545,7 @@ def test_run_refuses_numbers_that_no_record_can_hold(setting, tmp_path):
 @pytest.mark.parametrize("memory", [float("inf"), float("nan"), 0, -1, "1"])
 def test_run_options_refuse_invalid_memory(memory):
     with pytest.raises(UsageError, match="memory must be a number of GiB above 0"):
-        RunOptions(memory=memory)
+        RunOptions(kv_cache_gib=memory)
 
 
 def test_run_warns_once_of_template_that_drops_the_data(tmp_path, caplog):

@@ -15,7 +15,6 @@ from peer import Job, read_job, tell
 import lmtasks
 from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request
-from lmtasks.task import SamplingParams
 
 VARIANTS = {
     "float32": RunOptions(dtype="float32"),
@@ -50,7 +49,7 @@ def main() -> None:
 
 def answer(model: LanguageModel, job: Job, prompts: list[list[int]], new_tokens: int) -> list[Completion]:
     """Answer prompts greedily."""
-    generation = Generation(max_new_tokens=new_tokens)
+    generation = SamplingParams(max_new_tokens=new_tokens)
     requests = [Request(str(index), tuple(prompt), generation) for index, prompt in enumerate(prompts)]
     done = dict(pair for finished in model.generate(requests, seed=0, batch_size=job.slots) for pair in finished)
     return [done[index] for index in range(len(prompts))]

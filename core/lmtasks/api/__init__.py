@@ -25,7 +25,6 @@ __all__ = [
     "compare_adapters",
     "load_model",
     "merge_adapter",
-    "plan_run",
     "plan_train",
     "run",
     "run_all",

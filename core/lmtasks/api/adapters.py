@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 from lmtasks.errors import AdapterError, ModelError, UsageError, option
-from lmtasks.models.adapter_files import RECORD, Adapter, find_adapter
-from lmtasks.models.adapter_record import AdapterRecord
+from lmtasks.models.adapter_files import Adapter, find_adapter
 from lmtasks.options import Dtype
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress, no_progress

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmtasks.models import DEFAULT
+from lmtasks.options import RunOptions, with_changes
 from lmtasks.plugins import DiscoveredPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
 from lmtasks.runs.bound_task import bind_task
 from lmtasks.runs.folder import Run
-from lmtasks.runs.options import RunOptions, with_changes
 from lmtasks.runs.plan import Plan, plan_ask, plan_run
 from lmtasks.task import Task
 

@@ -12,9 +12,10 @@ from lmtasks.data import DataRequest, load_dataset, read_predictions
 from lmtasks.errors import LmtasksError, RunError, UsageError, option
 from lmtasks.metrics import find_metrics
 from lmtasks.metrics.evaluate_bridge import as_evaluate as bridge_to_evaluate
-from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
+from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
 from lmtasks.options import RunOptions, ScoreOptions, with_changes
+from lmtasks.options.score import RESAMPLES
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
@@ -51,6 +52,8 @@ def score(
         RunError: the run has not finished, or has no folder.
         LmtasksError: as for `run`.
     """
+    from lmtasks.runs.rescore import write_outputs_run
+
     options = with_changes(options or ScoreOptions(), changes, "option of a scoring")
     scored, failures = _scored(target, options)
     if failures and on_failure is None:
@@ -64,6 +67,7 @@ def score(
 
 
 def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Scored, list[LmtasksError]]:
+    from lmtasks.runs.plan import LIKELIHOOD_METRICS
     from lmtasks.runs.rescore import score_predictions, score_run
 
     registry = Registry()
@@ -85,7 +89,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
     found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or found.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
-        raise UsageError("log-likelihoods need a model: they are measured by a run with --loglikelihood")
+        raise UsageError(f"log-likelihoods need a model: only a run with {option('loglikelihood')} measures them")
     request = DataRequest(
         data=options.data,
         split=options.split,
@@ -94,11 +98,11 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         language=options.language,
         require_inputs=False,
     )
-    dataset = load_dataset(task, request)
+    dataset = load_dataset(found, request)
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; give them with {option('references')}")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
-    source = plugin.found if plugin else None
+    source = plugin.discovered if plugin else None
     return score_predictions(found, source, dataset, predictions, metrics, options)
 
 
@@ -168,6 +172,7 @@ def compare_adapters(
         LmtasksError: as for `run` and `compare`.
     """
     from lmtasks.runs.compare import compare_runs
+    from lmtasks.runs.plan import plan_run
 
     options = with_changes(options or RunOptions(), {"metrics": metrics, **changes}, RUN_OPTION)
     if not adapters:

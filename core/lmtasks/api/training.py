@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from lmtasks.api.running import run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
-from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
+from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
 from lmtasks.options import TrainOptions, with_changes
+from lmtasks.options.score import RESAMPLES
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
 from lmtasks.progress import OnProgress, no_progress
@@ -30,7 +31,8 @@ from lmtasks.runs.compare import compared_score_record
 from lmtasks.runs.environment import environment, package_versions
 from lmtasks.runs.folder import Run
 from lmtasks.runs.folder import write_record as write_run_record
-from lmtasks.runs.run_json import data_record, now, task_record
+from lmtasks.runs.plan import plan_run
+from lmtasks.runs.run_json import chat_template_record, data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training import TrainingPlan, plan_training
 from lmtasks.training.common.distributed import processes, rank

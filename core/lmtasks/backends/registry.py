@@ -48,7 +48,7 @@ def _load_weights(name: str, options: InferenceOptions, on_progress: OnProgress)
         on_progress=on_progress,
     )
     return TransformersModel(
-        loaded, kv_bytes=int(options.memory * 2**30), quantize=options.quantize, backend=options.backend
+        loaded, kv_bytes=int(options.kv_cache_gib * 2**30), quantize=options.quantize, backend=options.backend
     )
 
 

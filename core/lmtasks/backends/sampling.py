@@ -98,7 +98,7 @@ def request_generator(key: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
-def logits_processors(generation: Generation, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
+def logits_processors(generation: SamplingParams, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
     """Return the processors that turn greedy choice into sampling; none at temperature 0.
 
     Args:
@@ -117,7 +117,7 @@ def logits_processors(generation: Generation, generators: Sequence[torch.Generat
     return processors
 
 
-def sampling_settings(generation: Generation) -> tuple[float, float, int, float]:
+def sampling_settings(generation: SamplingParams) -> tuple[float, float, int, float]:
     """Return the settings that decide how tokens are drawn: rows that share them are drawn together."""
     return generation.temperature, generation.top_p, generation.top_k, generation.repetition_penalty
 

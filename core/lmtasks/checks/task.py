@@ -95,7 +95,7 @@ def right_answers(task: Task, dataset: Dataset) -> list[Sample]:
 
 def _right_answer(task: Task, index: int, example: Example) -> Sample:
     prediction = parse_completion(task, example.answer or "", example.id)
-    return replace(new_sample(task, index, example), prediction=prediction, finish="stop")
+    return replace(new_sample(task, index, example), prediction=prediction, finish_reason="stop")
 
 
 def _metadata(subject: TaskUnderTest) -> Iterator[str]:

@@ -27,9 +27,9 @@ from lmtasks.paths import user_path
     metavar="FIELD=TEXT",
     help="Text of a field of the task; FIELD=@FILE reads a file, @@ stands for @. Repeatable.",
 )
-@options.model_options
+@options.inference_options
 @options.adapter_option
-@options.prompt_options
+@options.run_prompt_options
 @options.generation_options
 @options.plugin_options
 def command(task: str, text: str | None, inputs: dict[str, str], model: str, **settings: Any) -> None:
@@ -60,7 +60,7 @@ def command(task: str, text: str | None, inputs: dict[str, str], model: str, **s
 
     with ExitStack() as bars:
         on_progress = bars.enter_context(progress())
-        api.ask(task, given, model=model, on_text=write, on_progress=on_progress, **settings)
+        api.ask(task, given, model=model, on_text=write, on_progress=on_progress, **options.given(settings))
     click.echo()
 
 

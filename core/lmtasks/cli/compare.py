@@ -13,6 +13,8 @@ from lmtasks.cli import options
 from lmtasks.cli.results import compared_check_lines, compared_lines, signature_lines
 from lmtasks.cli.terminal import progress, say
 from lmtasks.escaping import one_line
+from lmtasks.options import RunOptions, ScoreOptions
+from lmtasks.options.score import RESAMPLES
 
 if TYPE_CHECKING:
     from lmtasks.runs import Run
@@ -33,7 +35,7 @@ MAX_TEXT = 300
     help="Run TASK with the base model and with this adapter, and compare the two. Repeatable. The options of the runs"
     " are below.",
 )
-@options.metrics_option("those that all runs were scored with")
+@options.metrics_option(ScoreOptions, "those that all runs were scored with")
 @click.option(
     "--fail-if",
     "gates",
@@ -42,7 +44,7 @@ MAX_TEXT = 300
     help="Exit with code 3 if it holds of any run against the first: 'rougeL drops' (significantly), 'TER rises', 'BLEU"
     " drops by 0.5' (by more, tested or not). Repeatable.",
 )
-@options.resampling_options(minimum=2)
+@options.resampling_options
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -51,11 +53,11 @@ MAX_TEXT = 300
     metavar="N",
     help="Trials of the approximate randomisation, for p.",
 )
-@options.model_options
-@options.data_options
-@options.prompt_options
-@options.limit_option
-@options.output_dir_option
+@options.inference_options
+@options.data_options(RunOptions)
+@options.run_prompt_options
+@options.limit_option(RunOptions)
+@options.output_dir_option(RunOptions)
 @options.json_option
 @options.plugin_options
 def command(
@@ -64,8 +66,8 @@ def command(
     gates: tuple[str, ...],
     as_json: bool,
     metrics: tuple[str, ...] | None,
-    resamples: int,
-    seed: int,
+    resamples: int | None,
+    seed: int | None,
     trials: int,
     model: str,
     **settings: Any,
@@ -83,10 +85,10 @@ def command(
     """
     from lmtasks import api
     from lmtasks.cli.main import GATE
-    from lmtasks.options import RunOptions
     from lmtasks.runs.compare import ALPHA
     from lmtasks.runs.gates import Gate
 
+    resamples, seed = RESAMPLES if resamples is None else resamples, seed or 0
     checks = [Gate.parse(text) for text in gates]
     if adapters:
         if len(runs) != 1:
@@ -95,7 +97,7 @@ def command(
             comparisons = api.compare_adapters(
                 runs[0],
                 adapters,
-                RunOptions(**settings),
+                RunOptions(**options.given(settings)),
                 model=model,
                 on_progress=on_progress,
                 metrics=metrics,

@@ -39,10 +39,10 @@ def complete_tasks(_ctx: click.Context, _parameter: click.Parameter, incomplete:
     registry = Registry()
     name, slash, _ = incomplete.partition("/")
     if not slash:
-        plugins = [CompletionItem(other) for other in registry.found if other.startswith(incomplete)]
+        plugins = [CompletionItem(other) for other in registry.discovered if other.startswith(incomplete)]
         if [item.value for item in plugins] != [incomplete]:
             return plugins or [CompletionItem(incomplete, type="file")]
-    if name not in registry.found:
+    if name not in registry.discovered:
         return [CompletionItem(incomplete, type="file")]
     try:
         tasks = registry.load(name).tasks

@@ -11,6 +11,7 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import FAILED, facts, message, table
+from lmtasks.options import DataOptions
 
 if TYPE_CHECKING:
     from lmtasks.checks.data_file import DataCheck
@@ -24,9 +25,9 @@ def command() -> None:
 @command.command("check")
 @click.argument("file", metavar="FILE")
 @click.option("--task", required=True, metavar="TASK", shell_complete=complete_tasks, help="Task to check for.")
-@click.option("--split", metavar="NAME", help="Split to check.  [default: all]")
-@options.map_option
-@options.language_option
+@options.setting(DataOptions, "split", "Split to check.", metavar="NAME", default="all")
+@options.columns_option(DataOptions)
+@options.language_option(DataOptions)
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @options.json_option
 @options.plugin_options
@@ -41,7 +42,7 @@ def check(file: str, task: str, strict: bool, as_json: bool, **settings: Any) ->
     """
     from lmtasks import api
 
-    checked = api.check_data(file, task, **settings)
+    checked = api.check_data(file, task, **options.given(settings))
     click.echo(json.dumps(_as_json(checked), ensure_ascii=False, indent=2) if as_json else _as_text(checked))
     bad = ("error", "warning") if strict else ("error",)
     return FAILED if any(diagnostic.level in bad for diagnostic in checked.diagnostics) else 0

@@ -36,9 +36,9 @@ def list_plugins(as_json: bool) -> None:
     loaded, broken = registry.load_all()
     working = {plugin.discovered.name: plugin for plugin in loaded}
     rows: list[dict[str, str | list[str] | None]] = []
-    for name, sources in sorted({**registry.found, **registry.disabled}.items()):
-        for plugin in sources:
-            status = "disabled" if name in registry.disabled and name not in registry.found else "ok"
+    for name, plugins in sorted({**registry.discovered, **registry.disabled}.items()):
+        for plugin in plugins:
+            status = "disabled" if name in registry.disabled and name not in registry.discovered else "ok"
             if name in broken:
                 status = "broken"
             elif name in working and working[name].seconds > SLOW:
@@ -94,21 +94,21 @@ def check_plugins(names: tuple[str, ...], as_json: bool) -> int:
     results: list[CheckResult] = []
     for name in list(registry.discovered) if names in ((), ("all",)) else names:
         try:
-            results = check_plugin(name)
+            of_plugin = check_plugin(name, registry)
         except PluginError as error:
-            results = [Check(task=name, promise=LOADED, status="failed", said=str(error))]
+            of_plugin = [CheckResult(task=name, check=IS_LOADED, status="failed", detail=str(error))]
             show_traceback(error)
-        checks += results
+        results += of_plugin
         if not as_json:
-            click.echo(_as_text(results) + "\n")
-    failed = sum(check.status == "failed" for check in checks)
+            click.echo(_as_text(of_plugin) + "\n")
+    failed = sum(result.status == "failed" for result in results)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(result) for result in results], ensure_ascii=False, indent=2))
     else:
-        tasks = len({check.task for check in checks if check.promise in PROMISES})
-        what = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
-        what += f"{len(checks)} check{'' if len(checks) == 1 else 's'}"
-        click.echo(f"{what}: {f'{failed} failed' if failed else 'all passed'}")
+        tasks = len({result.task for result in results if result.check in CHECKS})
+        counts = f"{tasks} task{'' if tasks == 1 else 's'}, " if tasks else ""
+        counts += f"{len(results)} check{'' if len(results) == 1 else 's'}"
+        click.echo(f"{counts}: {f'{failed} failed' if failed else 'all passed'}")
     return FAILED if failed else 0
 
 

@@ -10,10 +10,14 @@ import click
 from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.flags import flag
-from lmtasks.cli.results import examples, score_lines, warnings_line
+from lmtasks.cli.results import examples, score_lines
 from lmtasks.cli.terminal import FAILED, print_errors, progress, say
 from lmtasks.errors import LmtasksError
 from lmtasks.escaping import one_line
+from lmtasks.options import RunOptions
+
+if TYPE_CHECKING:
+    from lmtasks.runs import Run
 
 SINGLE_TASK_OPTIONS = (
     "data",
@@ -31,10 +35,10 @@ SINGLE_TASK_OPTIONS = (
 
 @click.command("run")
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK[=ADAPTER]...", shell_complete=complete_tasks)
-@options.model_options
+@options.inference_options
 @options.adapter_option
-@options.data_options
-@options.prompt_options
+@options.data_options(RunOptions)
+@options.run_prompt_options
 @options.generation_options
 @options.run_options
 @options.json_option
@@ -53,7 +57,6 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     lmtasks run summarization/dialogue=adapters/dialogue qa=adapters/qa
     """
     from lmtasks import api
-    from lmtasks.options import RunOptions
 
     if len(tasks) > 1:
         given = [name for name in SINGLE_TASK_OPTIONS if settings[name]]
@@ -67,7 +70,11 @@ def command(tasks: tuple[str, ...], model: str, as_json: bool, **settings: Any) 
     with progress() as on_progress:
         try:
             runs = api.run_all(
-                named, RunOptions(**settings), model=model, on_progress=on_progress, on_failure=failures.append
+                named,
+                RunOptions(**options.given(settings)),
+                model=model,
+                on_progress=on_progress,
+                on_failure=failures.append,
             )
         except KeyboardInterrupt:
             unfinished = ", ".join(name for name, _ in named)
@@ -110,8 +117,8 @@ def _as_text(run: Run) -> str:
     parts = [
         one_line(f"{record.task.name} with {model}: {examples(record.data.count)} of {record.data.label}"),
         score_lines(run.scores) if run.scores else one_line(f"no scores: {run.why_no_scores}"),
-        warnings_line(counts, run.health),
-        record["rounding"] and f"quantized to int8: {rounding_loss(record['rounding'])}",
+        record.counts and output_warnings(record.counts, run.output_checks),
+        loss and f"quantized to int8: {quantization_loss(loss)}",
         one_line(f"report: {run.path / 'report.md'}"),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmtasks.cli import arguments, options
+from lmtasks.cli import options
 from lmtasks.cli.results import examples, score_lines
 from lmtasks.cli.terminal import FAILED, print_errors
 from lmtasks.escaping import one_line
+from lmtasks.options import ScoreOptions
 
 if TYPE_CHECKING:
     from lmtasks.runs.rescore import Scored
@@ -18,26 +19,25 @@ if TYPE_CHECKING:
 
 @click.command("score")
 @click.argument("target", metavar="TASK|RUN")
-@click.option(
-    "--predictions",
-    metavar="FILE",
-    help="File of outputs for TASK: JSONL, CSV, TSV or Parquet, matched by id; any other file has one output a line, in"
+@options.setting(
+    ScoreOptions,
+    "predictions",
+    "File of outputs for TASK: JSONL, CSV, TSV or Parquet, matched by id; any other file has one output a line, in"
     " order. All but Parquet may be compressed (.gz, .zst, .bz2, .xz).",
+    metavar="FILE",
 )
-@options.data_options
-@click.option(
-    "--references",
+@options.data_options(ScoreOptions)
+@options.setting(
+    ScoreOptions,
+    "references",
+    "Column of the data with the references.",
     metavar="COLUMN",
-    help="Column of the data with the right answers.  [default: references, else as the task knows it]",
+    default="references, else as the task knows it",
 )
-@options.limit_option
-@options.metrics_option("the task's, or the run's")
-@options.resampling_options(minimum=0)
-@click.option(
-    "--output-dir",
-    type=arguments.UserPath(file_okay=False),
-    help="Write a run folder here, for `lmtasks compare`.  [default: none]",
-)
+@options.limit_option(ScoreOptions)
+@options.metrics_option(ScoreOptions, "the task's, or the run's")
+@options.resampling_options
+@options.output_dir_option(ScoreOptions, "Write a run folder here, for `lmtasks compare`.", "none")
 @options.json_option
 @options.plugin_options
 def command(target: str, as_json: bool, **settings: Any) -> int:
@@ -52,7 +52,7 @@ def command(target: str, as_json: bool, **settings: Any) -> int:
     from lmtasks.errors import LmtasksError
 
     failures: list[LmtasksError] = []
-    scored = api.score(target, on_failure=failures.append, **settings)
+    scored = api.score(target, on_failure=failures.append, **options.given(settings))
     if failures and not scored.scores:
         raise failures[0]
     _print(scored, as_json=as_json, again=not settings["predictions"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,22 +10,25 @@ from lmtasks.cli import options
 from lmtasks.cli.completion import complete_tasks
 from lmtasks.cli.terminal import facts, progress
 from lmtasks.escaping import one_line
-from lmtasks.task import Task
+from lmtasks.options import RunOptions
+
+if TYPE_CHECKING:
+    from lmtasks.task import Parameter
 
 
 @click.command("show")
 @click.argument("task", shell_complete=complete_tasks)
-@options.model_options
-@options.data_options
-@options.prompt_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the few-shot draw.")
+@options.inference_options
+@options.data_options(RunOptions)
+@options.run_prompt_options
+@options.setting(RunOptions, "seed", "Seed of the few-shot draw.")
 @options.plugin_options
 def command(task: str, model: str, **settings: Any) -> None:
     """Show a task and the prompt of its first example as the model reads it, control tokens included."""
     from lmtasks import api
 
     with progress() as on_progress:
-        shown = api.show(task, model=model, on_progress=on_progress, **settings)
+        shown = api.show(task, model=model, on_progress=on_progress, **options.given(settings))
     fields = [name if field.required else f"{name} (optional)" for name, field in shown.task.fields.items()]
     values = {
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
@@ -45,6 +48,6 @@ def command(task: str, model: str, **settings: Any) -> None:
 
 def _parameter(name: str, parameter: Parameter) -> str:
     """Return name, value, choices and summary of a parameter in one line."""
-    value = "" if parameter.value is None else f"={parameter.value}"
+    value = "" if parameter.default is None else f"={parameter.default}"
     choices = f" ({', '.join(parameter.choices)})" if parameter.choices else ""
     return f"{name}{value}{choices}" + (f": {parameter.summary}" if parameter.summary else "")

@@ -129,8 +129,8 @@ def _as_text(trained: Any) -> str:
     what = f"{record.task.name} on {record.base.name}"
     parts = [
         one_line(
-            f"{what}: trained on {examples(training['examples'])} in {training['steps']} steps,"
-            f" {duration(training['seconds'])}; {kept}"
+            f"{what}: trained on {examples(training.examples)} in {training.steps} steps,"
+            f" {duration(training.seconds)}; {kept}"
         )
     ]
     if trained.comparison:
@@ -141,12 +141,7 @@ def _as_text(trained: Any) -> str:
             + compared_lines(compared.scores, baseline="base", candidate="adapter"),
             one_line(f"Verdict: {record.verdict}"),
         ]
-        checks = [score for score in compared.health if score.first or score.second]
-        if checks:
-            parts.append(
-                "Outputs, shares in % and length against the references:\n\n"
-                + compared_lines(checks, first="base", second="adapter")
-            )
+        parts += compared_check_lines(compared.output_checks, baseline="base", candidate="adapter")
         parts.append("\n".join(signature_lines(score.signature for score in compared.scores)))
     else:
         parts.append(one_line(record.verdict))

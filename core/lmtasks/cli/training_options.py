@@ -1,123 +1,110 @@
-"""Options of `lmtasks train`; their names are the fields of TrainOptions."""
+"""Flags of `lmtasks train`; types, choices and defaults are those of TrainOptions."""
 
 from __future__ import annotations
 
-import click
+from lmtasks.cli.options import (
+    columns_option,
+    group,
+    language_option,
+    limit_option,
+    metrics_option,
+    model_options,
+    output_dir_option,
+    prompt_options,
+    setting,
+)
+from lmtasks.options import TrainOptions
 
-from lmtasks.cli import arguments
-from lmtasks.cli.options import group, language_option, map_option, metrics_option, set_option, template_options
+data_options = group(
+    setting(TrainOptions, "data", "Training data, as for `run`.", metavar="DATA", default="the task's demo"),
+    setting(TrainOptions, "split", "Split to train on.", metavar="NAME", default="train, dev, validation or test"),
+    limit_option(TrainOptions, "Train on the first N examples."),
+    columns_option(TrainOptions),
+    language_option(TrainOptions),
+    setting(
+        TrainOptions,
+        "eval_data",
+        "Evaluation data, scored before and after.",
+        metavar="DATA",
+        default="another split of the data, or 10% held out of it",
+    ),
+    setting(
+        TrainOptions,
+        "eval_split",
+        "Split to evaluate on.",
+        metavar="NAME",
+        default="test, devtest, validation, dev or train",
+    ),
+    setting(TrainOptions, "eval_limit", "Evaluate on the first N examples.", metavar="N"),
+    metrics_option(TrainOptions, "the task's"),
+    setting(TrainOptions, "max_new_tokens", "Length limit of an output in the evaluation.", metavar="N"),
+    setting(
+        TrainOptions,
+        "validation",
+        "Number of examples held out to choose the best checkpoint; 0: keep the last.",
+        metavar="N",
+        default="5%, at most 100",
+    ),
+)
+
+lora_options = group(
+    setting(TrainOptions, "rank", "LoRA rank.", metavar="R"),
+    setting(TrainOptions, "alpha", "LoRA alpha; the adapter is scaled by A / R.", metavar="A", default="2 R"),
+    setting(TrainOptions, "dropout", "LoRA dropout; needs more memory.", metavar="P"),
+    setting(
+        TrainOptions,
+        "target_modules",
+        "Layers to adapt.",
+        metavar="NAME,...",
+        default="all-linear, which is all but the head",
+    ),
+    setting(TrainOptions, "rslora", "Use rank-stabilized LoRA: scale by A / sqrt(R)."),
+    setting(TrainOptions, "dora", "Use DoRA; slower."),
+)
+
+optimizer_options = group(
+    setting(TrainOptions, "learning_rate", "Peak learning rate.", metavar="RATE"),
+    setting(TrainOptions, "schedule", "Learning rate schedule."),
+    setting(TrainOptions, "warmup", "Warm-up: share of the steps, or number of steps.", metavar="W"),
+    setting(TrainOptions, "optimizer", "Optimizer; sgd has a momentum of 0.9."),
+    setting(TrainOptions, "weight_decay", "Weight decay.", metavar="W"),
+    setting(TrainOptions, "max_grad_norm", "Gradient clipping norm; 0: no clipping.", metavar="N"),
+    setting(TrainOptions, "epochs", "Number of epochs.", metavar="N", default="1"),
+    setting(TrainOptions, "max_steps", "Number of steps, in place of --epochs.", metavar="N"),
+    setting(TrainOptions, "max_minutes", "Time limit in minutes.", metavar="M"),
+    setting(
+        TrainOptions, "early_stopping", "Stop after N validations without improvement.", metavar="N", default="never"
+    ),
+)
+
+batch_options = group(
+    setting(TrainOptions, "batch_size", "Global batch size, examples.", metavar="N"),
+    setting(TrainOptions, "batch_tokens", "Global batch size in tokens, in place of --batch-size.", metavar="N"),
+    setting(
+        TrainOptions,
+        "gradient_accumulation",
+        "Micro-batches per step: less memory, same result.",
+        metavar="N",
+        default="as many as long steps need",
+    ),
+    setting(TrainOptions, "gradient_checkpointing", "Recompute activations: less memory, slower."),
+    setting(TrainOptions, "max_length", "Maximum tokens of an example.", metavar="N"),
+)
 
 training_options = group(
-    click.option("--data", metavar="DATA", help="Training data, as for `run`.  [default: the task's demo]"),
-    click.option("--split", metavar="NAME", help="Split to train on.  [default: train, dev, validation or test]"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N examples."),
-    map_option,
-    language_option,
-    click.option(
-        "--eval-data",
-        metavar="DATA",
-        help="Evaluation data, scored before and after.  [default: another split of the data, or 10% held out of it]",
-    ),
-    click.option(
-        "--eval-split", metavar="NAME", help="Split to evaluate on.  [default: test, devtest, validation, dev or train]"
-    ),
-    click.option("--eval-limit", type=click.IntRange(min=1), metavar="N", help="Evaluate on the first N examples."),
-    click.option("--prompt", metavar="NAME", help="One of the task's prompts (see `lmtasks show`)."),
-    set_option,
-    template_options,
-    metrics_option("the task's"),
-    click.option(
-        "--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Length limit of an output in the evaluation."
-    ),
-    click.option(
-        "--validation",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Number of examples held out to choose the best checkpoint; 0: keep the last.  [default: 5%, at most 100]",
-    ),
-    click.option("--rank", type=click.IntRange(min=1), metavar="R", help="LoRA rank.  [default: 16]"),
-    click.option(
-        "--alpha", type=float, metavar="A", help="LoRA alpha; the adapter is scaled by A / R.  [default: 2 R]"
-    ),
-    click.option("--dropout", type=float, metavar="P", help="LoRA dropout; needs more memory.  [default: 0]"),
-    click.option(
-        "--target-modules",
-        callback=arguments.names,
+    data_options,
+    prompt_options(TrainOptions, "What to do with a longer example; targets are never truncated."),
+    lora_options,
+    optimizer_options,
+    batch_options,
+    setting(TrainOptions, "seed", "Random seed.", metavar="N"),
+    model_options(TrainOptions),
+    setting(
+        TrainOptions,
+        "report_to",
+        "Experiment trackers: tensorboard, wandb, mlflow or trackio, which you install.",
         metavar="NAME,...",
-        help="Layers to adapt.  [default: all-linear, which is all but the head]",
+        default="none",
     ),
-    click.option("--rslora", is_flag=True, help="Use rank-stabilized LoRA: scale by A / sqrt(R)."),
-    click.option("--dora", is_flag=True, help="Use DoRA; slower."),
-    click.option("--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: 5e-4]"),
-    click.option(
-        "--schedule",
-        type=click.Choice(["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]),
-        help="Learning rate schedule.  [default: cosine]",
-    ),
-    click.option(
-        "--warmup", type=float, metavar="W", help="Warm-up: share of the steps, or number of steps.  [default: 0.05]"
-    ),
-    click.option(
-        "--optimizer",
-        type=click.Choice(["adamw", "adam", "rmsprop", "adafactor", "sgd"]),
-        help="Optimizer; sgd has a momentum of 0.9.  [default: adamw]",
-    ),
-    click.option("--weight-decay", type=float, metavar="W", help="Weight decay.  [default: 0]"),
-    click.option(
-        "--max-grad-norm", type=float, metavar="N", help="Gradient clipping norm; 0: no clipping.  [default: 1]"
-    ),
-    click.option("--epochs", type=float, metavar="N", help="Number of epochs.  [default: 1]"),
-    click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Number of steps, in place of --epochs."),
-    click.option("--max-minutes", type=float, metavar="M", help="Time limit in minutes."),
-    click.option(
-        "--batch-size", type=click.IntRange(min=1), metavar="N", help="Global batch size, examples.  [default: 8]"
-    ),
-    click.option(
-        "--batch-tokens",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Global batch size in tokens, in place of --batch-size.",
-    ),
-    click.option(
-        "--gradient-accumulation",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Micro-batches per step: less memory, same result.  [default: as many as long steps need]",
-    ),
-    click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations: less memory, slower."),
-    click.option(
-        "--early-stopping",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Stop after N validations without improvement.  [default: never]",
-    ),
-    click.option(
-        "--max-length", type=click.IntRange(min=2), metavar="N", help="Maximum tokens of an example.  [default: 2048]"
-    ),
-    click.option(
-        "--on-overlong",
-        type=click.Choice(["error", "skip", "cut"]),
-        help="What to do with a longer example; targets are never truncated.  [default: cut]",
-    ),
-    click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Random seed.  [default: 0]"),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="Device to train on.  [default: auto]"
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16"]),
-        help="Data type of the base model; the adapter is float32.  [default: auto]",
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
-    click.option(
-        "--report-to",
-        callback=arguments.names,
-        metavar="NAME,...",
-        help="Experiment trackers: tensorboard, wandb, mlflow or trackio, which you install.  [default: none]",
-    ),
-    click.option(
-        "--output-dir",
-        type=arguments.UserPath(file_okay=False),
-        help="Folder for the run folders of the evaluation.  [default: runs]",
-    ),
+    output_dir_option(TrainOptions, "Folder for the run folders of the evaluation."),
 )

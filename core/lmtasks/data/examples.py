@@ -152,7 +152,7 @@ def _references(task: Task, row: Row, columns: Columns) -> tuple[tuple[str, ...]
                 f'{row.where}: column "{column}" holds no reference, and task "{task.name}" has no form for'
                 " an answer that says so"
             )
-        return references, task.no_answer
+        return references, task.output.no_answer
     target = as_text(reference) if isinstance(reference, str) else None
     return references, target or None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmtasks.data.load import load_dataset
 from lmtasks.data.overlap import input_key
 from lmtasks.data.request import DataRequest, Dataset, NoSplitError
-from lmtasks.errors import DataError, option
+from lmtasks.errors import DataError
 from lmtasks.task import Example, Task
 
 FEWSHOT_SPLITS = ("train", "dev", "validation")

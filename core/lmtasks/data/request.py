@@ -15,20 +15,10 @@ EVAL_SPLITS = ("test", "devtest", "validation", "dev", "train")
 """Splits to evaluate on by default: the first of these that the data has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataRequest:
+@dataclass(frozen=True, kw_only=True)
+class DataRequest(DataOptions):
     """The data that a user asks for; the task has a default for each part."""
 
-    data: str | Path | None = None
-    """A named data set of the task, a file, or hub:ID[@REVISION][#CONFIG]; None: the task's demo."""
-    split: str | None = None
-    """None: the first of `prefer` that the data has."""
-    limit: int | None = None
-    """Maximum number of examples; the first ones are used."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Field to column, where the columns have names that the task does not know."""
-    language: str | None = None
-    """Language of all references; overrides what the data and the task say."""
     ignore_unknown_columns: bool = False
     """Whether to ignore entries of `columns` that the data lacks, as they were meant for other data."""
     prefer: tuple[str, ...] = EVAL_SPLITS

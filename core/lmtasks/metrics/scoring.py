@@ -13,8 +13,9 @@ from lmtasks.isolation import guarded_call
 from lmtasks.metrics.language import group_by_language, language_warning
 from lmtasks.metrics.normalization import normalization_warning
 from lmtasks.metrics.output_checks import measure_output_checks
-from lmtasks.metrics.statistics import RESAMPLES, SEED, bootstrap_intervals, can_be_resampled, corpus_values
+from lmtasks.metrics.statistics import SEED, bootstrap_intervals, can_be_resampled, corpus_values
 from lmtasks.metrics.validation import validated_measurement
+from lmtasks.options.score import RESAMPLES
 from lmtasks.task import Measurement, Metric, Sample, Score
 
 log = logging.getLogger("lmtasks.metrics")
@@ -134,7 +135,9 @@ def _defensive_copies(samples: Sequence[Sample]) -> list[Sample]:
 
 def measure_outputs(samples: Sequence[Sample]) -> list[MetricResult]:
     """Run the output checks on all outputs, with or without references; without outputs there is no result."""
-    outputs = sorted((sample for sample in samples if sample.finish != "skipped"), key=lambda sample: sample.index)
+    outputs = sorted(
+        (sample for sample in samples if sample.finish_reason != "skipped"), key=lambda sample: sample.index
+    )
     if not outputs:
         return []
     languages = {

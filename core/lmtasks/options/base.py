@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TypeVar, get_args
 
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.errors import UsageError, option, unknown_name
 from lmtasks.languages import states_language
 from lmtasks.task import as_tuple
 
@@ -52,8 +52,8 @@ class Options:
             if value is None or (isinstance(value, int) and least <= value < INT_LIMIT):
                 continue
             if isinstance(value, int) and abs(value) >= INT_LIMIT:  # may be too long to be printed
-                raise UsageError(f"{name} must be a whole number of at least {least} and below 2**63")
-            raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
+                raise UsageError(f"{option(name)} must be a whole number of at least {least} and below 2**63")
+            raise UsageError(f"{option(name)} must be a whole number of at least {least}, not {value!r}")
 
     def _check_number(self, name: str, low: float, high: float = math.inf, *, above: bool = False) -> None:
         """Refuse a value that is neither None nor a number in a range, and convert it to float.
@@ -76,7 +76,7 @@ class Options:
             upper = f" and at most {high:g}" if math.isfinite(high) else ""
             # A whole number may be too long to be printed.
             given = "" if isinstance(value, int) and abs(value) >= INT_LIMIT else f", not {value!r}"
-            raise UsageError(f"{name} must be a number of {bound} {low:g}{upper}{given}")
+            raise UsageError(f"{option(name)} must be a number of {bound} {low:g}{upper}{given}")
         self._convert(name, float(value))
 
     def _check_paths(self, *names: str) -> None:
@@ -88,7 +88,7 @@ class Options:
         for name in names:
             value = getattr(self, name)
             if not isinstance(value, (str, Path, NoneType)):
-                raise UsageError(f"{name} must be a name or a path, not {type(value).__name__}")
+                raise UsageError(f"{option(name)} must be a name or a path, not {type(value).__name__}")
 
     def _check_choices(self, **choices: object) -> None:
         """Refuse values that are not among a `Literal`'s.
@@ -97,8 +97,9 @@ class Options:
             UsageError: names the option and the values.
         """
         for name, choice in choices.items():
-            if getattr(self, name) not in get_args(choice):
-                raise UsageError(f"{name} must be one of {', '.join(get_args(choice))}, not {getattr(self, name)!r}")
+            value, known = getattr(self, name), get_args(choice)
+            if value not in known:
+                raise UsageError(f"{option(name)} must be one of {', '.join(known)}, not {value!r}")
 
     def _check_flags(self, *names: str) -> None:
         """Refuse values that are neither True nor False.
@@ -108,7 +109,7 @@ class Options:
         """
         for name in names:
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}")
+                raise UsageError(f"{option(name)} must be true or false, not {getattr(self, name)!r}")
 
 
 def with_changes(options: OptionsT, changes: Mapping[str, object], kind: str) -> OptionsT:
@@ -137,7 +138,7 @@ def check_language(language: str | None) -> None:
         UsageError: says what is expected.
     """
     if language is not None and not states_language(language):
-        raise UsageError(f'language must be a BCP 47 tag such as "zh" or "pt-BR", not "{language}"')
+        raise UsageError(f'{option("language")} must be a BCP 47 tag such as "zh" or "pt-BR", not "{language}"')
 
 
 def check_chat_template(kwargs: object, day: object) -> None:
@@ -148,14 +149,17 @@ def check_chat_template(kwargs: object, day: object) -> None:
     """
     plain = (str, int, float, bool, NoneType)
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise UsageError(f"chat_template_kwargs must be values by name, not {kwargs!r}")
+        raise UsageError(f"{option('chat_template_kwargs')} must be values by name, not {kwargs!r}")
     for name, value in kwargs.items():
         if not isinstance(value, plain) or (isinstance(value, float) and not math.isfinite(value)):
-            raise UsageError(f"chat_template_kwargs: {name} must be text, a number, true, false or null, not {value!r}")
+            raise UsageError(
+                f"{option('chat_template_kwargs')}: {name} must be text, a number, true, false or null, not {value!r}"
+            )
         if name in THINKING_SWITCHES and not isinstance(value, bool):
-            raise UsageError(f"chat_template_kwargs: {name} must be true or false, not {value!r}")
+            raise UsageError(f"{option('chat_template_kwargs')}: {name} must be true or false, not {value!r}")
     if day is not None:
         try:
             date.fromisoformat(str(day))
         except ValueError:
-            raise UsageError(f'chat_template_date must be a date such as "2026-11-28", not {day!r}') from None
+            name = option("chat_template_date")
+            raise UsageError(f'{name} must be a date such as "2026-11-28", not {day!r}') from None

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.options.base import Options, check_chat_template, check_language
-from lmtasks.task import Generation
+from lmtasks.task import SamplingParams
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -90,7 +90,9 @@ class FewshotOptions(Options):
         self._check_counts(num_fewshot=0)
         self._check_paths("fewshot_data")
         if self.fewshot_data is not None and not self.num_fewshot:
-            raise UsageError("fewshot_data needs num_fewshot: how many of its examples should the prompt show?")
+            raise UsageError(
+                f"{option('fewshot_data')} needs {option('num_fewshot')}: how many of its examples should prompts show?"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +117,10 @@ class GenerationOptions(Options):
         for name in ("temperature", "top_p", "repetition_penalty"):
             if (number := getattr(self, name)) is not None:
                 if not isinstance(number, (int, float)):
-                    raise UsageError(f"{name} must be a number, not {number!r}")
+                    raise UsageError(f"{option(name)} must be a number, not {number!r}")
                 self._convert(name, float(number))
 
-    def generation(self, task_default: Generation) -> Generation:
+    def generation(self, task_default: SamplingParams) -> SamplingParams:
         """Return the task's generation settings, with those that these options state.
 
         Raises:
@@ -135,7 +137,8 @@ class GenerationOptions(Options):
         try:
             return replace(task_default, **stated)
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            name, _, problem = str(error).partition(" ")
+            raise UsageError(f"{option(name)} {problem}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +171,7 @@ class InferenceOptions(ModelOptions):
     quantize: Quantize = "none"
     """"int8": quantize weights and activations of the linear layers to 8 bits, for a CPU that does not compute in
     bfloat16; the loss is measured and reported."""
-    memory: float = 1.0
+    kv_cache_gib: float = 1.0
     """Cap of the KV cache, GiB; weights and activations come on top."""
     batch_size: int | None = None
     """Sequences that are generated at once; None: 64, or as many as the KV cache holds."""
@@ -182,4 +185,4 @@ class InferenceOptions(ModelOptions):
         super().__post_init__()
         self._check_choices(backend=BackendName, quantize=Quantize)
         self._check_counts(batch_size=1)
-        self._check_number("memory", 0, above=True)
+        self._check_number("kv_cache_gib", 0, above=True)

@@ -54,7 +54,7 @@ class RunKeywords(DataKeywords, PromptKeywords, ModelKeywords, total=False):
     stop: str | Sequence[str] | None
     backend: BackendName
     quantize: Quantize
-    memory: float
+    kv_cache_gib: float
     batch_size: int | None
     metrics: str | Sequence[str] | None
     loglikelihood: bool

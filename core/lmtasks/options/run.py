@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.options.base import INT_LIMIT
 from lmtasks.options.groups import DataOptions, FewshotOptions, GenerationOptions, InferenceOptions, PromptOptions
 
@@ -35,4 +35,4 @@ class RunOptions(DataOptions, PromptOptions, FewshotOptions, GenerationOptions, 
         self._check_counts(seed=-INT_LIMIT)
         self._check_paths("adapter", "output_dir")
         if self.output_dir is None:
-            raise UsageError("output_dir must be a name or a path, not None")
+            raise UsageError(f"{option('output_dir')} must be a name or a path, not None")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.options.groups import DataOptions
 
 RESAMPLES = 1000
@@ -46,4 +46,4 @@ class ScoreOptions(DataOptions):
                 raise UsageError("the column of the references is named twice")
             self._convert("columns", {**self.columns, "references": self.references})
         if self.resamples == 1:
-            raise UsageError("resamples must be 0 (no intervals) or at least 2, not 1")
+            raise UsageError(f"{option('resamples')} must be 0 (no intervals) or at least 2, not 1")

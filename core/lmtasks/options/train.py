@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.options.groups import DataOptions, ModelOptions, OnOverlong, PromptOptions
 from lmtasks.options.run import RunOptions
 
@@ -104,7 +104,7 @@ class TrainOptions(DataOptions, PromptOptions, ModelOptions):
             seed=0,
         )
         if self.seed >= 2**32:  # numpy's limit
-            raise UsageError(f"seed must be below {2**32}, not {self.seed}")
+            raise UsageError(f"{option('seed')} must be below {2**32}, not {self.seed}")
         self._check_paths("eval_data", "output_dir")
         for name in ("alpha", "learning_rate", "epochs", "max_minutes"):
             self._check_number(name, 0, above=True)
@@ -117,13 +117,15 @@ class TrainOptions(DataOptions, PromptOptions, ModelOptions):
 
     def _check_contradictions(self) -> None:
         if not self.target_modules:
-            raise UsageError('target_modules must name a layer, or "all-linear"')
+            raise UsageError(f'{option("target_modules")} must name a layer, or "all-linear"')
         if self.dtype == "float16":
-            raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
+            raise UsageError(f"{option('dtype', 'float16')} overflows in training; use bfloat16 or float32")
         if self.epochs is not None and self.max_steps is not None:
-            raise UsageError("epochs and max_steps contradict each other: give one of them")
+            raise UsageError(f"{option('epochs')} and {option('max_steps')} exclude each other: give one of them")
         if self.early_stopping is not None and self.validation == 0:
-            raise UsageError("early_stopping needs validation examples: give validation more than 0")
+            raise UsageError(
+                f"{option('early_stopping')} needs validation examples: set {option('validation')} above 0"
+            )
 
     @property
     def scale(self) -> float:

@@ -28,7 +28,7 @@ def fill_prompt(task: Task, name: str, part: Part, examples: Sequence[Example]) 
         PromptError: a prompt function failed; names task, example and part.
     """
     prompt = task.prompts[name]
-    inputs = [task.filled(example.inputs) for example in examples]
+    inputs = [task.template_values(example.inputs) for example in examples]
     if isinstance(getattr(prompt, part), str) or not examples:
         return [as_utf8(prompt.fill(part, values)) for values in inputs]
     texts = []

@@ -193,7 +193,7 @@ class Renderer:
 
     def _answer_ids(self, example: Example, end_id: int) -> array[int]:
         """Return the token ids of an example's answer, the end token included."""
-        text = (example.answer or "").strip() or self.task.no_answer or ""
+        text = (example.answer or "").strip() or self.task.output.no_answer or ""
         token_ids = self.render_answer(text) if text else array("i")
         token_ids.append(end_id)
         return token_ids

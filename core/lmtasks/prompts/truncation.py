@@ -40,7 +40,7 @@ class TruncationSearch:
         """Start a search for a prompt of at most `max_tokens` tokens."""
         self._example = example
         self._max_tokens = max_tokens
-        self._texts = {name: text for name, text in example.inputs.items() if task.fields[name].cut and text}
+        self._texts = {name: text for name, text in example.inputs.items() if task.fields[name].truncatable and text}
         self._low, self._high = 1, max(map(len, self._texts.values()), default=0)
         self._kept: dict[str, str] = {}
         self.result: RenderedPrompt | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from lmtasks.errors import RunError, option
+from lmtasks.errors import RunError
 from lmtasks.paths import user_path
 from lmtasks.records.run import ModelRunRecord, OutputsRunRecord
 from lmtasks.runs.folder import RECORD, OtherVersionError, read_record

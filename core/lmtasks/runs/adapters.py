@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from lmtasks.backends import LanguageModel
-from lmtasks.errors import AdapterError
+from lmtasks.errors import AdapterError, option
 from lmtasks.models.adapter_files import Adapter, find_adapter
+from lmtasks.options import RunOptions
 from lmtasks.prompts import Renderer
-from lmtasks.runs.options import RunOptions
+from lmtasks.records.run import UsedAdapterRecord
 from lmtasks.task import Task
 
 log = logging.getLogger("lmtasks.runs")

@@ -18,12 +18,14 @@ from lmtasks.models.info import ModelInfo
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.prompts import OverlongPromptError, PromptLimit, RenderedPrompt, Renderer
 from lmtasks.prompts.chat_template import Tokenizer
+from lmtasks.records.parts import ChatTemplateRecord
+from lmtasks.records.run import ModelRunRecord
 from lmtasks.runs.adapters import AdapterChoice, attach_for_run
 from lmtasks.runs.folder import RECORD, read_record
 from lmtasks.runs.likelihood import reference_texts
 from lmtasks.runs.plan import TaskPlan
 from lmtasks.runs.samples import parse_completion
-from lmtasks.task import Example, Generation, Task
+from lmtasks.task import Example, SamplingParams, Task
 
 log = logging.getLogger("lmtasks.runs")
 KEY_DATE = date(2000, 1, 1)
@@ -46,7 +48,7 @@ class BoundTask:
         return self.plan.task
 
     @property
-    def generation(self) -> Generation:
+    def generation(self) -> SamplingParams:
         """The generation settings, with the stop string of the plain prompt form."""
         generation = self.plan.generation
         if self.adapter and self.adapter.record:
@@ -181,9 +183,9 @@ class BoundTask:
         prompt = self.render(example)
         for name, count in prompt.truncated.items():
             log.warning("the last %d characters of %s were removed to fit the model", count, name)
-        stream = (lambda text: on_text(text.strip())) if on_text and self.task.parse is str.strip else None
-        requests = [self.request(example, prompt)]
-        [(_, completion)] = next(iter(self.model.generate(requests, seed=self.plan.options.seed, on_text=stream)))
+        stream = (lambda text: on_text(text.strip())) if on_text and self.task.output.is_verbatim else None
+        request = replace(self.request(example, prompt), on_text=stream)
+        [(_, completion)] = next(iter(self.model.generate([request], seed=self.plan.options.seed)))
         if completion.reasoning_tokens and not completion.text.strip():
             log.warning(
                 "the model wrote %d tokens of reasoning and no answer; allow more with max_new_tokens",
@@ -268,13 +270,14 @@ def make_renderer(
     Raises:
         UsageError: the chat template has no variable that the options name.
     """
+    trained = _trained_template(choice, model)
     renderer = Renderer(
         task,
         model.tokenizer,
         prompt=options.prompt,
         fewshot=fewshot,
         template_kwargs=options.chat_template_kwargs,
-        template_defaults=_trained_template(choice, model).get("kwargs"),
+        template_defaults=trained.kwargs if trained else None,
         template_date=stated_date(options, choice, model),
     )
     if options.chat_template_date and not (renderer.template and renderer.template.day):
@@ -284,12 +287,13 @@ def make_renderer(
 
 def stated_date(options: TemplateOptions, choice: AdapterChoice | None, model: RenderingModel) -> date | None:
     """Return the date that the options or else the adapter's record state; None: neither does."""
-    day = options.chat_template_date or _trained_template(choice, model).get("date")
+    trained = _trained_template(choice, model)
+    day = options.chat_template_date or (trained.date if trained else None)
     return date.fromisoformat(day) if day else None
 
 
-def _trained_template(choice: AdapterChoice | None, model: RenderingModel) -> Mapping[str, Any]:
-    """Return the settings of the chat template that the adapter was trained with; empty: none are recorded."""
+def _trained_template(choice: AdapterChoice | None, model: RenderingModel) -> ChatTemplateRecord | None:
+    """Return the settings of the chat template that the adapter was trained with; None: none are recorded."""
     if choice is None or choice.adapter.record is None or not choice.adapter.belongs_to(model.info):
         return None
     return choice.adapter.record.prompt.chat_template

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmtasks.errors import RunError, option
+from lmtasks.errors import RunError
 from lmtasks.isolation import guarded_call
 from lmtasks.metrics import MetricResult, measure_outputs, measure_samples
 from lmtasks.metrics.statistics import (

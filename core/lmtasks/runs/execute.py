@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lmtasks.backends import Completion, LanguageModel
 from lmtasks.errors import LmtasksError, PluginError
-from lmtasks.metrics.statistics import RESAMPLES, SEED
+from lmtasks.metrics.statistics import SEED
+from lmtasks.options.score import RESAMPLES
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import RenderedPrompt
@@ -23,8 +24,17 @@ from lmtasks.runs.environment import peak_memory_bytes
 from lmtasks.runs.folder import Run, samples_sha256, write_record
 from lmtasks.runs.likelihood import measure_likelihoods, render_answers
 from lmtasks.runs.plan import Plan, warn_of_unsupported_languages
-from lmtasks.runs.resume import take_over
-from lmtasks.runs.run_json import MEASURING, now, run_key, run_record, run_settings, scores_record, totals_record
+from lmtasks.runs.resume import reuse_samples
+from lmtasks.runs.run_json import (
+    add_seconds,
+    now,
+    quantization_loss_record,
+    run_key,
+    run_record,
+    run_settings,
+    score_fields,
+    total_fields,
+)
 from lmtasks.runs.sample_file import append_samples, read_samples, sync_samples
 from lmtasks.runs.samples import new_sample, with_completion, with_predictions
 
@@ -43,7 +53,7 @@ class _Job:
     """The prompt of each example; None: the example is skipped."""
     answers: Mapping[str, Sequence[int]]
     """Token ids by text of the references whose likelihood is measured; empty: none is."""
-    record: dict[str, Any]
+    record: ModelRunRecord
     path: Path = Path()
     reused: set[str] = field(default_factory=set)
     """Ids of the examples that an interrupted run has finished."""
@@ -58,6 +68,10 @@ class _Job:
     def update(self, **fields: object) -> None:
         """Replace fields of the record."""
         self.record = self.record.model_copy(update=fields)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add to one of the record's timings."""
+        self.record = add_seconds(self.record, name, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +122,7 @@ def run_plans(
         try:
             for job in jobs:
                 names = (job.plan.task.name, source.name or source.resolve().name)
-                acquired = acquire_run_folder(job.plan.options.output_dir, names, str(job.record["key"]))
+                acquired = acquire_run_folder(job.plan.options.output_dir, names, job.record.key)
                 job.path, before = folders.enter_context(acquired)
                 unfinished.append(job)
                 if before:
@@ -130,8 +144,10 @@ def run_plans(
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             for job in unfinished:
-                job.record["status"] = "interrupted" if interrupted else "failed"
-                job.record["error"] = None if interrupted else f"{type(error).__name__}: {error}"
+                job.update(
+                    status="interrupted" if interrupted else "failed",
+                    error=None if interrupted else f"{type(error).__name__}: {error}",
+                )
                 try:
                     _finish_record(job, started, on_end)
                 except LmtasksError as second_error:
@@ -156,7 +172,8 @@ def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
             output_dir = user_path(plan.options.output_dir, "output folder")
             bound = bound.with_date(date_to_resume(output_dir, key) or template.day)
         settings = run_settings(plan, bound.renderer, model, bound.generation, used)
-        key = dated_key(key, settings["prompt"]["chat_template"]["date"])
+        chat_template = settings.prompt.chat_template
+        key = dated_key(key, str(chat_template and chat_template.date))
         prompts = bound.render_all(examples, answers=answers, on_progress=on_progress)
     warn_of_unsupported_languages(plan, model, bound.adapter)
     return _Job(
@@ -192,13 +209,12 @@ def _finish_record(job: _Job, started: float, on_end: OnEnd) -> None:
     A run that says "finished" is therefore complete. If a kill or a full disk stops this, it is done again from the
     samples, without the model.
     """
-    path, record = job.path, job.record
-    record["finished"] = now()
-    record["timings"]["total_seconds"] = round(time.perf_counter() - started, 3)
-    record["peak_memory_bytes"] = peak_memory_bytes()
-    if record["status"] != "finished":
-        write_record(path, record)  # its status is kept even if its samples cannot be read
-    record |= totals_record(read_samples(path, count=len(job.prompts)), job.reused)
+    path = job.path
+    timings = job.record.timings.model_copy(update={"total_seconds": round(time.perf_counter() - started, 3)})
+    job.update(finished=now(), timings=timings, peak_memory_bytes=peak_memory_bytes())
+    if job.record.status != "finished":
+        write_record(path, job.record)  # its status is kept even if its samples cannot be read
+    job.update(**total_fields(read_samples(path, count=len(job.prompts)), job.reused))
     sync_samples(path)
     if job.record.status == "finished":
         job.update(samples_sha256=samples_sha256(path))
@@ -251,10 +267,10 @@ def _complete(
     for finished in model.generate(requests, seed=options.seed, batch_size=options.batch_size):
         seconds = (time.perf_counter() - started) / len(finished)
         for index, _ in finished:
-            _add_seconds(pending[index].job, "generate_seconds", seconds)
-        if model.rounding:
-            for prompt in pending:
-                prompt.job.record["rounding"] = asdict(model.rounding)
+            pending[index].job.add_seconds("generate_seconds", seconds)
+        if loss := quantization_loss_record(model):
+            for job in {id(prompt.job): prompt.job for prompt in pending}.values():
+                job.update(quantization_loss=loss)
         yield [(pending[index], completion) for index, completion in finished]
         started = time.perf_counter()
 
@@ -271,7 +287,7 @@ def _write_samples(job: _Job, completed: Sequence[tuple[_PendingPrompt, Completi
         adapter=job.adapter_id,
         batch_size=job.plan.options.batch_size,
     )
-    _add_seconds(job, "loglikelihood_seconds", time.perf_counter() - started)
+    job.add_seconds("loglikelihood_seconds", time.perf_counter() - started)
     samples = [
         with_completion(
             new_sample(task, pending.index, examples[pending.index]), pending.prompt, completion, likelihood

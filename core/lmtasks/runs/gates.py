@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lmtasks.errors import UnknownNameError, UsageError, option
+from lmtasks.errors import UnknownNameError, UsageError
 from lmtasks.runs.compare import Comparison
 
 _CONDITION = re.compile(r"(?P<score>\S+)\s+(?P<change>drops|rises)(\s+by\s+(?P<amount>\d+(\.\d+)?))?")

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from lmtasks.backends import Continuation, LanguageModel
-from lmtasks.errors import ModelError, option
+from lmtasks.errors import ModelError
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.task import Example, LogLikelihood, Task
 

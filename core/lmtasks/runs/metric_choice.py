@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from lmtasks.errors import RunError, UnknownNameError, option
+from lmtasks.errors import RunError, UnknownNameError
 from lmtasks.metrics import find_metrics, metrics_in_file
 from lmtasks.plugins import Registry
 from lmtasks.runs.folder import RECORD, Run

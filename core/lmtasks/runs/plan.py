@@ -13,12 +13,12 @@ from lmtasks.errors import UsageError, unknown_name
 from lmtasks.languages import primary
 from lmtasks.metrics import check_references, find_metrics, language_of
 from lmtasks.models.adapter_files import Adapter
+from lmtasks.options import RunOptions
 from lmtasks.paths import user_path
 from lmtasks.plugins import DiscoveredPlugin, Registry, find_task
 from lmtasks.runs.adapters import AdapterChoice, choose_adapter
-from lmtasks.runs.options import RunOptions
 from lmtasks.runs.samples import stated_language
-from lmtasks.task import Example, Generation, Metric, Task
+from lmtasks.task import Example, Metric, SamplingParams, Task
 
 log = logging.getLogger("lmtasks.runs")
 LIKELIHOOD_METRICS = ("loglikelihood", "perplexity")
@@ -66,7 +66,7 @@ def plan_run(
     user_path(options.output_dir, "output folder")
     task, plugin = _find_task(task, options, registry)
     metrics = _find_metrics(task, options, registry)
-    generation = options.generation(task.generation)
+    generation = options.generation(task.output.sampling_params)
     if dataset is None:
         dataset = load_dataset(
             task,
@@ -106,7 +106,7 @@ def plan_ask(
         LmtasksError: its children name what was wrong with task, prompt, inputs or settings.
     """
     task, plugin = _find_task(task, options, registry or Registry())
-    generation = options.generation(task.generation)
+    generation = options.generation(task.output.sampling_params)
     example = Example(id="ask", inputs=check_inputs(task, {"": inputs} if isinstance(inputs, str) else inputs))
     plan = TaskPlan(
         task=task,
@@ -144,7 +144,7 @@ def _find_task(task: str | Task, options: RunOptions, registry: Registry) -> tup
     task, plugin = find_task(registry, task, options.parameters)
     if options.prompt is not None and options.prompt not in task.prompts:
         raise unknown_name(f'prompt of task "{task.name}"', options.prompt, task.prompts)
-    return task, plugin.found if plugin else None
+    return task, plugin.discovered if plugin else None
 
 
 def _find_metrics(task: Task, options: RunOptions, registry: Registry) -> tuple[Metric, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,55 +17,12 @@ from lmtasks.records.run import ModelRunRecord, OutputsRecord, OutputsRunRecord
 from lmtasks.runs.acquire import acquire_run_folder
 from lmtasks.runs.environment import environment
 from lmtasks.runs.folder import Run, samples_sha256, write_record
-from lmtasks.runs.options import check_counts, check_language, check_paths
 from lmtasks.runs.run_json import data_record, now, score_fields, task_record, total_fields
 from lmtasks.runs.sample_file import append_samples, sync_samples
 from lmtasks.runs.samples import new_sample
 from lmtasks.task import Metric, Sample, Score, Task
 
 log = logging.getLogger("lmtasks.runs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreOptions:
-    """Options of `score`; None leaves the choice to the task, or to the run."""
-
-    predictions: str | Path | None = None
-    """File of outputs made elsewhere: JSONL, CSV, TSV or Parquet with a column "id", or any other with one a line."""
-    data: str | Path | None = None
-    """The data that they answer, as for a run."""
-    split: str | None = None
-    limit: int | None = None
-    references: str | None = None
-    """Column of the data with the right answers, instead of those that the task knows."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Column by field, as for a run; "prediction" names the column of the outputs."""
-    language: str | None = None
-    metrics: tuple[str, ...] | None = None
-    resamples: int = RESAMPLES
-    """Resamples of the bootstrap for the intervals; 0: no intervals."""
-    seed: int = SEED
-    """Seed of the bootstrap."""
-    output_dir: str | Path | None = None
-    """Write a run folder for the outputs into this folder, to be compared and reported; None: write nothing."""
-
-    def __post_init__(self) -> None:
-        """Refuse options that contradict each other or have wrong values.
-
-        Raises:
-            UsageError: names the option and what is expected.
-        """
-        if self.metrics is not None:
-            object.__setattr__(self, "metrics", as_tuple(self.metrics))
-        check_counts(self, limit=1, resamples=0, seed=0)
-        check_paths(self, "predictions", "data", "output_dir")
-        check_language(self.language)
-        if self.references is not None:
-            if "references" in self.columns:
-                raise UsageError("the column of the references is named twice")
-            object.__setattr__(self, "columns", {**self.columns, "references": self.references})
-        if self.resamples == 1:
-            raise UsageError("resamples must be 0 (no intervals) or at least 2, not 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

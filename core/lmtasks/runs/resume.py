@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmtasks.errors import RunError, option
+from lmtasks.errors import RunError
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line
@@ -43,7 +43,7 @@ def reuse_samples(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Pa
                 f" {sample.index} of the data: the file was edited; {REMEDY}"
             )
     samples = [sample for _, sample in lines]
-    parsed = [_parse_again(plan, sample) for sample in samples]
+    parsed = _parse_again(plan, samples)
     if parsed != samples:
         rewrite_samples(path, parsed)
     return {sample.id for sample in samples}
@@ -60,15 +60,21 @@ def _edited_field(plan: Plan, prompt: RenderedPrompt | None, sample: Sample) -> 
         "finish_reason": sample.finish_reason in (("stop", "length") if prompt else ("skipped",)),
         "prompt_sha256": sample.prompt_sha256 == (prompt.sha256 if prompt else ""),
         "prompt_tokens": sample.prompt_tokens == (len(prompt.token_ids) if prompt else 0),
-        "truncated": dict(sample.truncated) == (dict(prompt.cut) if prompt else {}),
+        "truncated": dict(sample.truncated) == (dict(prompt.truncated) if prompt else {}),
         "loglikelihoods": len(sample.loglikelihoods) == measured,
     }
     return next((name for name, same in expected.items() if not same), None)
 
 
-def _parse_again(plan: Plan, sample: Sample) -> Sample:
-    """Return a sample whose completion is parsed by the task as it is now."""
-    fresh = new_sample(plan.task, sample.index, plan.dataset.examples[sample.index])
-    if sample.finish_reason == "skipped":
-        return fresh
-    return with_prediction(plan.task, replace(sample, language=fresh.language, meta=fresh.meta))
+def _parse_again(plan: Plan, samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples whose completions are parsed by the task as it is now."""
+    fresh = [new_sample(plan.task, sample.index, plan.dataset.examples[sample.index]) for sample in samples]
+    completed = [
+        replace(sample, language=new.language, meta=new.meta)
+        for sample, new in zip(samples, fresh, strict=True)
+        if sample.finish_reason != "skipped"
+    ]
+    parsed = iter(with_predictions(plan.task, completed))
+    return [
+        new if sample.finish_reason == "skipped" else next(parsed) for sample, new in zip(samples, fresh, strict=True)
+    ]

@@ -54,7 +54,7 @@ class RunSettings:
 
 
 def run_settings(
-    plan: Plan, renderer: Renderer, model: LanguageModel, generation: Generation, adapter: UsedAdapterRecord | None
+    plan: Plan, renderer: Renderer, model: LanguageModel, generation: SamplingParams, adapter: UsedAdapterRecord | None
 ) -> RunSettings:
     """Return what decides the outputs of a run, but for its rendered prompts."""
     options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
@@ -70,7 +70,7 @@ def run_settings(
         ),
         data=data_record(dataset, limit=options.limit, columns=options.columns, language=options.language),
         model=ModelRecord(**asdict(model.info)),
-        backend=model.engine,
+        backend=model.backend,
         adapter=adapter,
         generation=GenerationRecord(**asdict(generation)),
         seed=options.seed,
@@ -198,10 +198,10 @@ def chat_template_record(renderer: Renderer) -> ChatTemplateRecord | None:
 
 def quantization_loss_record(model: LanguageModel) -> QuantizationLossRecord | None:
     """Return the record of what quantizing a model costs; None: it is not quantized, or not measured yet."""
-    loss = model.rounding
+    loss = model.quantization_loss
     if loss is None:
         return None
-    return QuantizationLossRecord(tokens=loss.tokens, baseline_ppl=loss.exact, quantized_ppl=loss.rounded)
+    return QuantizationLossRecord(tokens=loss.tokens, baseline_ppl=loss.baseline_ppl, quantized_ppl=loss.quantized_ppl)
 
 
 def add_seconds(record: ModelRunRecord, name: str, seconds: float) -> ModelRunRecord:

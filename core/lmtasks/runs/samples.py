@@ -37,40 +37,50 @@ def with_completion(
     completion: Completion,
     loglikelihoods: tuple[LogLikelihood, ...],
 ) -> Sample:
-    """Return a sample with a completion, and the prediction that its task parses from it."""
-    return with_prediction(
-        task,
-        replace(
-            sample,
-            prompt_sha256=prompt.sha256,
-            prompt_tokens=len(prompt.token_ids),
-            truncated=prompt.cut,
-            completion=completion.text,
-            finish_reason=completion.finish,
-            completion_tokens=completion.tokens,
-            reasoning=completion.reasoning,
-            reasoning_tokens=completion.reasoning_tokens,
-            loglikelihoods=loglikelihoods,
-        ),
+    """Return a sample with a completion; `with_predictions` adds the prediction."""
+    return replace(
+        sample,
+        prompt_sha256=prompt.sha256,
+        prompt_tokens=len(prompt.token_ids),
+        truncated=prompt.truncated,
+        completion=completion.text,
+        finish_reason=completion.finish_reason,
+        completion_tokens=completion.tokens,
+        reasoning=completion.reasoning,
+        reasoning_tokens=completion.reasoning_tokens,
+        loglikelihoods=loglikelihoods,
     )
 
 
-def with_prediction(task: Task, sample: Sample) -> Sample:
-    """Return a sample with the prediction parsed from its completion; where the parser fails, with its error."""
-    try:
-        return replace(sample, prediction=parse_completion(task, sample.completion, sample.id), error=None)
-    except PluginError as error:
-        log.debug("%s", error, exc_info=error)
-        return replace(sample, prediction="", error=str(error))
+def with_predictions(task: Task, samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples with the predictions that their task reads from the completions.
+
+    The parser is guarded once for all samples; where it fails, only the failing sample has an error.
+    """
+    parsed = []
+    with guarded_batch() as guard:
+        for sample in samples:
+            try:
+                prediction = _parse(task, sample.completion, sample.id, guard)
+                parsed.append(replace(sample, prediction=prediction, error=None))
+            except PluginError as error:
+                log.debug("%s", error, exc_info=error)
+                parsed.append(replace(sample, prediction="", error=str(error)))
+    return parsed
 
 
 def parse_completion(task: Task, completion: str, example_id: str) -> str:
-    """Return the prediction that a task parses from a completion.
+    """Return the prediction that a task reads from a completion.
 
     Raises:
-        PluginError: the task's parser failed, or did not return text.
+        PluginError: the task's parser failed or returned something other than text.
     """
-    with guarded_call(f'{task.label}: its parser failed on example "{example_id}"'):
+    with guarded_batch() as guard:
+        return _parse(task, completion, example_id, guard)
+
+
+def _parse(task: Task, completion: str, example_id: str, guard: Guard) -> str:
+    with guard.call(f'{task.label}: its parser failed on example "{example_id}"'):
         prediction = task.output.read(completion)
     if not isinstance(prediction, str):
         raise PluginError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lmtasks.errors import TrainingError, option
+from lmtasks.errors import TrainingError
 from lmtasks.models.adapter_files import CONFIG, WEIGHTS
 from lmtasks.records.training import read_checkpoint_record
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from lmtasks.errors import TrainingError, option
+from lmtasks.errors import TrainingError
 from lmtasks.files import write_whole
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.records.reading import OtherSchemaError, validate

@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.options import Optimizer, TrainOptions
 from lmtasks.progress import OnProgress
 from lmtasks.training.common.checkpoints import STATE, checkpoint, remove_old, writing_aside

@@ -14,7 +14,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
-from lmtasks.errors import TrainingError, UsageError
+from lmtasks.errors import TrainingError, UsageError, option
 from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
