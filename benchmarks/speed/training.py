@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 
-from lmtasks.api.training import PlannedTraining, plan_train
 from lmtasks.models import store
 from lmtasks.models.catalog import CATALOG
 from lmtasks.progress import no_progress
 from lmtasks.training import TrainOptions
+from lmtasks.training.lora.conduct import PlannedTraining, plan_train
 
 SIDES = ("lmtasks", "trainer")
 RANK, ALPHA, RATE, BATCH = 16, 32, 5e-4, 8

@@ -24,7 +24,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import lmtasks
 from lmtasks import Example, Field, Generation, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
-from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
 from lmtasks.models.loading import load
 from lmtasks.prompts import RenderedPrompt, Renderer
@@ -34,6 +33,7 @@ from lmtasks.training import train as training
 from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.common.dataset import TrainingExample, plan_steps
 from lmtasks.training.common.packing import answer_losses, can_pack, collate, packed_attention
+from lmtasks.training.lora import conduct
 
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
 WORDS = ("ferry", "harbour", "nine", "last", "six", "returns", "leaves", "one", "at", "the")
@@ -679,7 +679,7 @@ def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_
 
     files = {**data, "output_dir": tmp_path / "runs"}
     with monkeypatch.context() as patched:
-        patched.setattr(training if step == "place_adapter" else api_training, step, interrupt)
+        patched.setattr(training if step == "place_adapter" else conduct, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_whole(tiny_folder, files, tmp_path / "adapter")
     with pytest.raises(TrainingError, match="has not finished; go on with --resume"):

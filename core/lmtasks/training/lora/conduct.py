@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.api.running import plan_run, run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import RESAMPLES, SEED, TRIALS
 from lmtasks.models import DEFAULT
@@ -128,6 +127,7 @@ def plan_train(
     Raises:
         LmtasksError: as for `train`.
     """
+    from lmtasks.api.running import plan_run
     from lmtasks.models.loading import load
     from lmtasks.training.lora.prepare import prepare
 
@@ -219,6 +219,7 @@ def train(
 
 
 def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: OnProgress) -> TrainedAdapter:
+    from lmtasks.api.running import run_planned
     from lmtasks.backends.huggingface import TransformersModel
     from lmtasks.data import file_sha256
     from lmtasks.models.adapter_files import WEIGHTS, find_adapter
