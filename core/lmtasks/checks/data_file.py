@@ -231,7 +231,7 @@ def _commands(task: Task, request: DataRequest, diagnostics: Diagnostics) -> Non
         load_dataset(task, request)
     options = TrainOptions(data=request.data, split=request.split, columns=request.columns, language=request.language)
     try:
-        leaks = plan_training(task, None, options).leaks
+        leaks = plan_training(task, None, options).overlap_removed
     except LmtasksError as error:
         diagnostics.add("note", "train", f"`train` would refuse it as the only data: {error}")
     else:

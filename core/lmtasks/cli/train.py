@@ -103,11 +103,12 @@ def _plan_text(record: Mapping[str, Any]) -> str:
     values = {
         "train": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
         "learn": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} of them answers",
-        "cut": record["cut"]
-        and f"{record['cut']} prompts ({100 * record['cut'] / count:.1f}%), to {record['max_length']} tokens with their"
-        " answer",
+        "cut": record["truncated"]
+        and f"{record['truncated']} prompts ({100 * record['truncated'] / count:.1f}%), to {record['max_length']}"
+        " tokens with their answer",
         "leave out": record["skipped"] and f"{examples(record['skipped'])}, too long",
-        "not learn": record["leaks"] and f"{examples(record['leaks'])} that are scored too, but for space or case",
+        "not learn": record["overlap_removed"]
+        and f"{examples(record['overlap_removed'])} that are scored too, but for space or case",
         "validate": f"on {examples(record['validation_examples'])} held out of them"
         if record["validation_examples"]
         else "on nothing: the last checkpoint is kept",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmtasks.compat.scores import corpus_statistics, score_from_statistics
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require
@@ -55,16 +56,15 @@ class SacrebleuMetric:
         metric = self.make(primary(language), by_character)
         spread = self.spread and by_character and primary(language) not in ASIAN_TER
         prepare = " ".join if spread else str
-        # sacrebleu has no public way to its statistics per segment; a test pins that their sum gives its corpus
-        # score, so a change of theirs cannot pass unseen.
-        statistics = metric._extract_corpus_statistics(
+        statistics = corpus_statistics(
+            metric,
             [prepare(sample.prediction) for sample in samples],
             transposed([[prepare(text) for text in sample.references] for sample in samples]),
         )
 
         def combine(sums: FloatArray) -> FloatArray:
             rows = sums.reshape(-1, sums.shape[-1])
-            values = [metric._compute_score_from_stats(row).score for row in rows.tolist()]
+            values = [score_from_statistics(metric, row) for row in rows.tolist()]
             return np.array(values).reshape(*sums.shape[:-1], 1)
 
         kind = ScoreSpec(

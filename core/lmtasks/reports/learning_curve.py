@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 
 
 def write_learning_curve(file: Path, training: Mapping[str, Any]) -> None:
@@ -56,6 +56,6 @@ def write_learning_curve(file: Path, training: Mapping[str, Any]) -> None:
         picture = io.BytesIO()
         figure.savefig(picture, format="svg", metadata={"Date": None})
         try:
-            write_whole(file, picture.getvalue())
+            atomic_write(file, picture.getvalue())
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error})") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from lmtasks import markdown
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.reports.fine_tuning import CURVE, fine_tuning_sections
 from lmtasks.reports.learning_curve import write_learning_curve
 from lmtasks.reports.values import HEALTH, interval, number, rounding_loss
@@ -35,7 +35,7 @@ def write_report(run: Run) -> None:
     if training := run.record.get("training"):
         write_learning_curve(run.path / CURVE, training["training"])
     try:
-        write_whole(run.path / FILE, report.encode("utf-8", "replace"))
+        atomic_write(run.path / FILE, report.encode("utf-8", "replace"))
     except OSError as error:
         raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.paths import user_path
 from lmtasks.runs.sample_file import ESCAPED, SAMPLES, read_samples
 from lmtasks.runs.schema import check_record
@@ -127,13 +127,13 @@ def write_record(path: Path, record: Mapping[str, object], *, sync: bool = True)
     Args:
         path: the run folder.
         record: what it will hold.
-        sync: as for `write_whole`.
+        sync: as for `atomic_write`.
 
     Raises:
         RunError: the disk is full or not to be written.
     """
     text = json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     try:
-        write_whole(path / RECORD, text.encode("utf-8", ESCAPED), sync=sync)
+        atomic_write(path / RECORD, text.encode("utf-8", ESCAPED), sync=sync)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error}); what was finished before is kept") from error

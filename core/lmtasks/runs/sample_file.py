@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import RunError
-from lmtasks.files import append_whole, write_whole
+from lmtasks.files import atomic_append, atomic_write
 from lmtasks.shape import ShapeError, check_shape, parse_json
 from lmtasks.task import LogLikelihood, Sample
 
@@ -131,7 +131,7 @@ def append_samples(path: Path, samples: Iterable[Sample]) -> None:
         RunError: the disk is full or not to be written.
     """
     try:
-        append_whole(path / SAMPLES, _lines(samples))
+        atomic_append(path / SAMPLES, _lines(samples))
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -143,7 +143,7 @@ def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
         RunError: the disk is full or not to be written.
     """
     try:
-        write_whole(path / SAMPLES, _lines(samples))
+        atomic_write(path / SAMPLES, _lines(samples))
     except OSError as error:
         raise _cannot_write(path, error) from error
 

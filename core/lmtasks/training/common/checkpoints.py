@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict
@@ -14,7 +13,7 @@ from typing import Annotated, NotRequired, TypedDict
 from safetensors import SafetensorError
 
 from lmtasks.errors import TrainingError
-from lmtasks.models.adapter_files import CONFIG, WEIGHTS
+from lmtasks.files import atomic_folder, temporary_path
 from lmtasks.shape import AtLeast, check_shape
 
 PREFIX = "checkpoint-"
@@ -70,7 +69,7 @@ class TrainerRecord(TypedDict):
     stateful_callbacks: CallbacksRecord
 
 
-def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
+def check_checkpoint(path: Path, *, steps: int, processes: int, weight_files: Sequence[str]) -> None:
     """Refuse a checkpoint from which a training would go on to other weights, or could not end.
 
     transformers skips files of optimizer, schedule and random state that are missing, without a word.
@@ -79,12 +78,13 @@ def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
         path: the checkpoint's folder, among the other checkpoints of its training.
         steps: that the training has planned.
         processes: that train together now.
+        weight_files: names of the files that hold the weights.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is missing, or trainer_state.json is damaged or of another checkpoint; says what.
     """
-    _check_files(path, (WEIGHTS, CONFIG, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
+    _check_files(path, (*weight_files, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
     # Trainer itself writes NaN, for the norm of gradients that was not measured.
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     check_shape(state, TrainerRecord)
@@ -97,7 +97,7 @@ def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
     best = state.get("best_global_step")
     if best:
         try:
-            _check_files(checkpoint(path.parent, best), (WEIGHTS, CONFIG))
+            _check_files(checkpoint(path.parent, best), weight_files)
         except ValueError as error:
             raise ValueError(f"its best_global_step is {best}, and of {PREFIX}{best} {error}") from error
 
@@ -127,18 +127,10 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
     Raises:
         TrainingError: the disk is full or not to be written; nothing half-written stays.
     """
-    aside = path.with_name(f".{path.name}.part")
     try:
-        if main:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        wait()
-        yield aside
-        wait()
-        if main:
-            os.replace(aside, path)
+        with atomic_folder(path, main=main, wait=wait) as temporary:
+            yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError on a full disk
-        shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
             " Make room and go on with --resume"
@@ -150,5 +142,5 @@ def remove_old(folder: Path, keep: set[int]) -> None:
     for step, path in checkpoints(folder).items():
         if step not in keep:
             shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(f".{PREFIX}*.part"):
+    for path in folder.glob(temporary_path(folder / f"{PREFIX}*").name):
         shutil.rmtree(path, ignore_errors=True)

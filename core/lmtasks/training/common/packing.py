@@ -39,20 +39,24 @@ def collate(sequences: Sequence[TrainingExample], *, packed: bool, pad_id: int, 
         weight: of the loss, by which the sum over the answers' tokens is multiplied; 0: nothing is learned.
 
     Returns:
-        The model's inputs, and beside them "targets", shape [learned], the tokens to be predicted; "places", shape
-        [learned], where in the flattened row or rows they are predicted; "weight".
+        The model's inputs, and beside them "targets", shape [target tokens], the tokens to be predicted;
+        "target_positions", shape [target tokens], where in the flattened row or rows they are predicted; "weight".
     """
-    targets = [token for item in sequences for token in item.token_ids[-item.learned :]]
+    targets = [token for item in sequences for token in item.token_ids[-item.target_tokens :]]
     width = max(len(item.token_ids) for item in sequences)
-    places: list[int] = []
+    target_positions: list[int] = []
     starts = [0]
     for number, item in enumerate(sequences):
         start = starts[-1] if packed else number * width
         end = start + len(item.token_ids)
         # What predicts a token stands one place before it.
-        places += range(end - item.learned - 1, end - 1)
+        target_positions += range(end - item.target_tokens - 1, end - 1)
         starts.append(end)
-    batch: Batch = {"targets": torch.tensor(targets), "places": torch.tensor(places), "weight": torch.tensor(weight)}
+    batch: Batch = {
+        "targets": torch.tensor(targets),
+        "target_positions": torch.tensor(target_positions),
+        "weight": torch.tensor(weight),
+    }
     if packed:
         batch["input_ids"] = torch.tensor([[token for item in sequences for token in item.token_ids]])
         batch["position_ids"] = torch.cat([torch.arange(len(item.token_ids)) for item in sequences])[None]
@@ -66,7 +70,7 @@ def collate(sequences: Sequence[TrainingExample], *, packed: bool, pad_id: int, 
     return batch
 
 
-def answer_losses(model: torch.nn.Module, batch: Mapping[str, Any], *, only_answers: bool) -> torch.Tensor:
+def answer_losses(model: torch.nn.Module, batch: Mapping[str, Any], *, supports_logits_to_keep: bool) -> torch.Tensor:
     """Return the cross-entropy of each of the answers' tokens, in nats, shape [learned].
 
     Args:
@@ -74,34 +78,34 @@ def answer_losses(model: torch.nn.Module, batch: Mapping[str, Any], *, only_answ
         batch: from `collate`.
         only_answers: whether the model can compute logits at some places alone (`logits_to_keep`).
     """
-    inputs = {name: value for name, value in batch.items() if name not in ("targets", "places", "weight")}
-    if only_answers and "cu_seq_lens_q" in inputs:
-        logits = model(**inputs, use_cache=False, logits_to_keep=batch["places"]).logits[0]
+    inputs = {name: value for name, value in batch.items() if name not in ("targets", "target_positions", "weight")}
+    if supports_logits_to_keep and "cu_seq_lens_q" in inputs:
+        logits = model(**inputs, use_cache=False, logits_to_keep=batch["target_positions"]).logits[0]
     else:
-        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)[batch["places"]]
+        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)[batch["target_positions"]]
     return functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
 
 
 @torch.no_grad()
-def can_pack(module: PreTrainedModel, sequences: Sequence[TrainingExample], *, only_answers: bool) -> bool:
+def can_pack(module: PreTrainedModel, sequences: Sequence[TrainingExample], *, supports_logits_to_keep: bool) -> bool:
     """Tell whether a model gives sequences in one row the likelihoods that it gives them alone.
 
     Some architectures carry state from token to token, or attend in a way of their own. The model must be in
     evaluation mode.
     """
     few = [
-        TrainingExample(item.token_ids[-PROBE_TOKENS:], min(item.learned, PROBE_TOKENS // 2), False)
+        TrainingExample(item.token_ids[-PROBE_TOKENS:], min(item.target_tokens, PROBE_TOKENS // 2), False)
         for item in sequences[:3]
     ]
 
     def losses(items: Sequence[TrainingExample], *, packed: bool) -> torch.Tensor:
         batch = collate(items, packed=packed, pad_id=0, weight=1.0)
         on_device = {name: value.to(module.device) for name, value in batch.items()}
-        return answer_losses(module, on_device, only_answers=only_answers)
+        return answer_losses(module, on_device, supports_logits_to_keep=supports_logits_to_keep)
 
     if getattr(module, "_is_stateful", False) or not module._supports_attention_backend:
         return False
-    other = TrainingExample(few[0].token_ids[::-1], few[0].learned, False)
+    other = TrainingExample(few[0].token_ids[::-1], few[0].target_tokens, False)
     alone = torch.cat([losses([item], packed=False) for item in few])
     try:
         with packed_attention(module):
@@ -111,7 +115,7 @@ def can_pack(module: PreTrainedModel, sequences: Sequence[TrainingExample], *, o
         log.debug("sequences cannot be packed: %s", error)
         return False
     # Exactly: what stands before a sequence has no part in its sums.
-    untouched = torch.equal(together[few[0].learned :], beside_another[few[0].learned :])
+    untouched = torch.equal(together[few[0].target_tokens :], beside_another[few[0].target_tokens :])
     return untouched and bool((together - alone).abs().mean() <= PROBE_TOLERANCE.get(module.dtype, 1e-4))
 
 

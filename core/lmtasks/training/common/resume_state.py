@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import filelock
 
 from lmtasks.errors import TrainingError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_copy, atomic_write, remove_folder
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.models.adapter_record import AdapterRecord
 from lmtasks.shape import AtLeast, check_shape, parse_json, refuse_deep
@@ -58,7 +56,7 @@ class ResumeState:
         self.state |= changes
         text = json.dumps(self.state, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
         try:
-            write_whole(self.folder / STATE, text.encode("utf-8"))
+            atomic_write(self.folder / STATE, text.encode("utf-8"))
         except OSError as error:
             raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
 
@@ -68,20 +66,16 @@ class ResumeState:
         Raises:
             TrainingError: it cannot be written.
         """
-        aside = self.adapter / f".{file.name}.part"
         try:
-            shutil.copyfile(file, aside)
-            os.replace(aside, self.adapter / file.name)
+            atomic_copy(file, self.adapter / file.name)
         except OSError as error:
             raise TrainingError(f"{self.adapter}: cannot be written ({error}); go on with --resume") from error
 
     def remove(self) -> None:
         """Remove all that only an unfinished training needs."""
-        # Renamed first: a kill in the middle must not leave what looks like an unfinished training.
-        gone = self.adapter / f".{FOLDER}.part"
+        # A kill in the middle must not leave what looks like an unfinished training.
         with suppress(OSError):
-            os.replace(self.folder, gone)
-            shutil.rmtree(gone)
+            remove_folder(self.folder)
 
 
 def is_trained(adapter: Path) -> bool:

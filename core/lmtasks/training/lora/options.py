@@ -7,16 +7,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from lmtasks.errors import UsageError
 from lmtasks.models.info import Device, Dtype
 from lmtasks.prompts import OnOverlong
 from lmtasks.runs.options import RunOptions, check_chat_template, check_counts, check_language, check_paths
 from lmtasks.task import as_tuple
+from lmtasks.training.common.settings import Optimizer, Schedule
 
-Optimizer = Literal["adamw", "adam", "rmsprop", "adafactor", "sgd"]
-Schedule = Literal["cosine", "linear", "constant", "polynomial", "inverse_sqrt"]
 LEAST = {
     "limit": 1,
     "eval_limit": 1,
