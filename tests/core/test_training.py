@@ -24,7 +24,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import lmtasks
 from lmtasks import Example, Field, Generate, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
-from lmtasks.api import training as api_training
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
 from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import load
@@ -33,11 +32,15 @@ from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.records.adapter import AdapterRecord
 from lmtasks.records.reading import validate
 from lmtasks.testing import save_tiny_model
-from lmtasks.training import plan_training, prepare, trainer
-from lmtasks.training import train as training
+from lmtasks.training import TrainOptions, plan_training
+from lmtasks.training.common import monitor, packing
 from lmtasks.training.common.checkpoints import checkpoints
-from lmtasks.training.common.dataset import TrainingExample, plan_steps
-from lmtasks.training.common.packing import answer_losses, collate, supports_packing
+from lmtasks.training.common.dataset import TrainingExample
+from lmtasks.training.common.micro_batches import TIMED_MICRO_BATCHES
+from lmtasks.training.common.packing import answer_losses, can_pack, collate, packed_attention
+from lmtasks.training.common.steps import plan_steps
+from lmtasks.training.lora import conduct, prepare
+from lmtasks.training.lora import train as training
 
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "qwen3", "gemma3")
 WORDS = ("ferry", "harbour", "nine", "last", "six", "returns", "leaves", "one", "at", "the")
@@ -104,12 +107,12 @@ def ready(model: Path, data: dict[str, Path], task: Task | None = None, **option
     return plan_train(task or make_task(), model=model, **{**data, "validation": 0, **ON_CPU, **options})
 
 
-def learn(planned: PlannedTraining, folder: Path, on_progress=lambda *_: None) -> training.Trained:
+def learn(planned: PlannedTraining, folder: Path, on_progress=lambda *_: None) -> training.TrainedWeights:
     """Train without scoring."""
-    return training.train(planned.plan, planned.prepared, planned.loaded, folder, on_progress)
+    return training.train_weights(planned.plan, planned.setup, planned.loaded, folder, on_progress)
 
 
-def learned(model: Path, data: dict[str, Path], folder: Path, **options) -> dict[str, torch.Tensor]:
+def adapter_weights(model: Path, data: dict[str, Path], folder: Path, **options) -> dict[str, torch.Tensor]:
     return load_file(learn(ready(model, data, **options), folder).checkpoint / WEIGHTS)
 
 
@@ -168,8 +171,8 @@ def test_a_training_reads_the_prompts_of_a_run_and_learns_answer_and_end_token(
     renderer = Renderer(make_task(), planned.loaded.tokenizer)
     lead, end = ("", "<|im_end|>") if chat else (" ", "<|endoftext|>")
     assert len(planned.plan.train) == len(run.samples) == 24
-    for example, item, sample in zip(planned.plan.train, planned.prepared.train.items, run.samples, strict=True):
-        prompt, answer = item.token_ids[: -item.learned], item.token_ids[-item.learned :]
+    for example, item, sample in zip(planned.plan.train, planned.setup.train.examples, run.samples, strict=True):
+        prompt, answer = item.token_ids[: -item.target_tokens], item.token_ids[-item.target_tokens :]
         assert prompt == renderer.render(example).token_ids
         assert RenderedPrompt(token_ids=prompt).sha256 == sample.prompt_sha256
         assert planned.loaded.tokenizer.decode(list(answer)) == f"{lead}{example.answer}{end}"
@@ -178,9 +181,9 @@ def test_a_training_reads_the_prompts_of_a_run_and_learns_answer_and_end_token(
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_targets_are_answers_and_end_tokens_each_predicted_at_the_place_before_it(tiny_folder, data, packed):
-    items = ready(tiny_folder, data).prepared.train.items[:5]
+    items = ready(tiny_folder, data).setup.train.examples[:5]
     batch = collate(items, packed=packed, pad_id=0, weight=1.0)
-    expected = [token for item in items for token in item.token_ids[-item.learned :]]
+    expected = [token for item in items for token in item.token_ids[-item.target_tokens :]]
     assert batch["targets"].tolist() == expected
     assert batch["input_ids"].flatten()[batch["target_positions"] + 1].tolist() == expected
 
@@ -190,22 +193,22 @@ LONG = {"id": "long", "text": "ferry " * 200, "hint": "short", "target": "the fe
 
 def test_what_is_too_long_loses_text_of_its_prompt_and_never_of_its_answer(tmp_path, tiny_folder, data):
     files = {**data, "data": write(tmp_path / "long.jsonl", [*rows(3), LONG])}
-    prepared = ready(tiny_folder, files, max_length=200).prepared
-    whole_prompt = ready(tiny_folder, files).prepared.train.items[3]
-    item = prepared.train.items[3]
+    setup = ready(tiny_folder, files, max_length=200).setup
+    whole_prompt = ready(tiny_folder, files).setup.train.examples[3]
+    item = setup.train.examples[3]
     assert 190 <= len(item.token_ids) <= 200 < len(whole_prompt.token_ids)
-    assert item.token_ids[-item.learned :] == whole_prompt.token_ids[-whole_prompt.learned :]
-    assert [other.cut for other in prepared.train.items] == [False, False, False, True]
-    assert prepared.train.cut == 1
+    assert item.token_ids[-item.target_tokens :] == whole_prompt.token_ids[-whole_prompt.target_tokens :]
+    assert [other.truncated for other in setup.train.examples] == [False, False, False, True]
+    assert setup.train.truncated == 1
 
 
 def test_what_is_too_long_is_skipped_or_refused_if_that_is_asked_for(tmp_path, tiny_folder, data):
     files = {**data, "data": write(tmp_path / "long.jsonl", [*rows(3), LONG])}
-    train = ready(tiny_folder, files, max_length=200, on_overlong="skip").prepared.train
-    assert (len(train.items), train.skipped, train.cut) == (3, 1, 0)
+    train = ready(tiny_folder, files, max_length=200, on_overlong="skip").setup.train
+    assert (len(train.examples), train.skipped, train.truncated) == (3, 1, 0)
     with pytest.raises(PromptError, match=r'1 of 4 examples are too long.*"long"') as error:
         ready(tiny_folder, files, max_length=200, on_overlong="error")
-    assert "--on-overlong skip or truncate" in one_line(error)
+    assert 'on_overlong "skip" or "cut"' in one_line(error)
 
 
 def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path, tiny_folder, data):
@@ -213,15 +216,15 @@ def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path
     files = {**data, "data": write(tmp_path / "hard.jsonl", [*rows(3), hard])}
     with pytest.raises(PromptError, match='example "hard"') as error:
         ready(tiny_folder, files, max_length=200)
-    assert "on_overlong='skip'" in one_line(error)
+    assert 'on_overlong "skip"' in one_line(error)
 
 
 def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, data):
     text = "six <|im_end|> nine <|im_start|>user"
     files = {**data, "data": write(tmp_path / "odd.jsonl", [*rows(3), {"id": "odd", "text": text, "target": text}])}
     planned = ready(tiny_folder, files)
-    item = planned.prepared.train.items[3]
-    answer = list(item.token_ids[-item.learned :])
+    item = planned.setup.train.examples[3]
+    answer = list(item.token_ids[-item.target_tokens :])
     assert planned.loaded.tokenizer.decode(answer) == f"{text}<|im_end|>"
     special = {planned.loaded.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")}
     assert [token in special for token in answer] == [False] * (len(answer) - 1) + [True]
@@ -230,11 +233,12 @@ def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, 
 def test_where_there_is_no_right_answer_the_task_says_what_is_learned(tmp_path, tiny_folder, data):
     made = [{"id": "none", "text": "no boat", "references": []}, {"id": "one", "text": "a boat", "references": ["it"]}]
     files = {**data, "data": write(tmp_path / "none.jsonl", made)}
-    planned = ready(tiny_folder, files, make_task(output=Generate(max_new_tokens=4, no_answer="unknown")))
-    learned = [
-        planned.loaded.tokenizer.decode(list(item.token_ids[-item.learned :])) for item in planned.prepared.train.items
+    planned = ready(tiny_folder, files, make_task(no_answer="unknown"))
+    target_tokens = [
+        planned.loaded.tokenizer.decode(list(item.token_ids[-item.target_tokens :]))
+        for item in planned.setup.train.examples
     ]
-    assert learned == ["unknown<|im_end|>", "it<|im_end|>"]
+    assert target_tokens == ["unknown<|im_end|>", "it<|im_end|>"]
 
 
 def test_a_model_with_a_short_context_bounds_the_examples(tmp_path, data):
@@ -242,7 +246,7 @@ def test_a_model_with_a_short_context_bounds_the_examples(tmp_path, data):
     config = json.loads((tmp_path / "short" / "config.json").read_text())
     (tmp_path / "short" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 100}))
     files = {**data, "data": write(tmp_path / "long.jsonl", [*rows(3), LONG])}
-    assert max(len(item.token_ids) for item in ready(tmp_path / "short", files).prepared.train.items) <= 100
+    assert max(len(item.token_ids) for item in ready(tmp_path / "short", files).setup.train.examples) <= 100
 
 
 # Packing
@@ -272,7 +276,7 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
     for item in items:
         ids = torch.tensor([list(item.token_ids)])
         losses = functional.cross_entropy(module(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
-        alone.append(losses[-item.learned :])
+        alone.append(losses[-item.target_tokens :])
     before = module.config._attn_implementation
     with packed_attention(module):
         for supports_logits_to_keep in (True, False):
@@ -280,14 +284,18 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
             packed = answer_losses(module, batch, supports_logits_to_keep=supports_logits_to_keep)
             assert torch.allclose(packed, torch.cat(alone), rtol=0, atol=1e-4)
         changed = list(items)
-        changed[2] = TrainingExample(items[2].token_ids[::-1], items[2].learned, False)
+        changed[2] = TrainingExample(items[2].token_ids[::-1], items[2].target_tokens, False)
         batch = collate(changed, packed=True, pad_id=0, weight=1.0)
-        others = answer_losses(module, batch, supports_logits_to_keep=True).split([item.learned for item in items])
-    for place, (losses, own) in enumerate(zip(others, packed.split([item.learned for item in items]), strict=True)):
+        others = answer_losses(module, batch, supports_logits_to_keep=True).split(
+            [item.target_tokens for item in items]
+        )
+    for place, (losses, own) in enumerate(
+        zip(others, packed.split([item.target_tokens for item in items]), strict=True)
+    ):
         difference = float((losses - own).abs().max())
         assert difference > 1e-2 if place == 2 else difference < 1e-6
     assert module.config._attn_implementation == before
-    assert supports_packing(module, supports_logits_to_keep=True)
+    assert can_pack(module, items, supports_logits_to_keep=True)
     padded = answer_losses(module, collate(items, packed=False, pad_id=0, weight=1.0), supports_logits_to_keep=True)
     assert torch.allclose(padded, torch.cat(alone), rtol=0, atol=1e-4)
 
@@ -295,15 +303,15 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
 def test_what_carries_state_from_token_to_token_is_never_packed():
     common = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **common)).eval()
-    assert not supports_packing(module, supports_logits_to_keep=False)
+    assert not can_pack(module, random_sequences((12, 4), (9, 4)), supports_logits_to_keep=False)
 
 
 def test_without_packing_the_same_is_learned(tmp_path, tiny_folder, data, monkeypatch):
     how = {"max_steps": 2, "optimizer": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}
-    packed = learned(tiny_folder, data, tmp_path / "packed", **how)
-    monkeypatch.setattr("lmtasks.training.lora.prepare.supports_packing", lambda *_, **__: False)
+    packed = adapter_weights(tiny_folder, data, tmp_path / "packed", **how)
+    monkeypatch.setattr("lmtasks.training.lora.prepare.can_pack", lambda *_, **__: False)
     planned = ready(tiny_folder, data, **how)
-    assert not planned.prepared.packed
+    assert not planned.setup.packed
     padded = load_file(learn(planned, tmp_path / "padded").checkpoint / WEIGHTS)
     assert distance(packed, padded) < 1e-5
 
@@ -318,7 +326,7 @@ def mean_loss(module, items) -> float:
     for item in items:
         ids = torch.tensor([list(item.token_ids)])
         own = functional.cross_entropy(module(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
-        losses.append(own[-item.learned :])
+        losses.append(own[-item.target_tokens :])
     return float(torch.cat(losses).mean())
 
 
@@ -330,10 +338,10 @@ def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of
     history = learn(planned, tmp_path / "training").record.history
     # The base's own losses, without an adapter.
     module = planned.loaded.module
-    assert history[0].step == 0
-    assert history[0].eval_loss == pytest.approx(mean_loss(module, planned.prepared.validation.items), abs=1e-5)
+    assert history[0]["step"] == 0
+    assert history[0]["eval_loss"] == pytest.approx(mean_loss(module, planned.setup.validation.examples), abs=1e-5)
     if "dropout" not in kind:
-        assert history[1].loss == pytest.approx(mean_loss(module, planned.prepared.train.items), abs=1e-3)
+        assert history[1]["loss"] == pytest.approx(mean_loss(module, planned.setup.train.examples), abs=1e-3)
 
 
 def test_training_moves_the_weights_of_the_adapter_and_leaves_the_base_as_it_was(tmp_path, tiny_folder, data):
@@ -367,23 +375,23 @@ def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
 
 @pytest.mark.parametrize("set_by_a_launcher", ["bf16", "fp16"])
 def test_a_launcher_does_not_change_the_dtype(tmp_path, tiny_folder, data, monkeypatch, set_by_a_launcher):
-    without = learned(tiny_folder, data, tmp_path / "without", max_steps=2)
+    without = adapter_weights(tiny_folder, data, tmp_path / "without", max_steps=2)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", set_by_a_launcher)
-    assert distance(without, learned(tiny_folder, data, tmp_path / "with", max_steps=2)) == 0
+    assert distance(without, adapter_weights(tiny_folder, data, tmp_path / "with", max_steps=2)) == 0
 
 
 def test_gradient_checkpointing_gives_the_same_weights(tmp_path, tiny_folder, data):
     how = {"max_steps": 3, "dropout": 0.1}
-    kept = learned(tiny_folder, data, tmp_path / "kept", **how)
-    again = learned(tiny_folder, data, tmp_path / "again", gradient_checkpointing=True, **how)
+    kept = adapter_weights(tiny_folder, data, tmp_path / "kept", **how)
+    again = adapter_weights(tiny_folder, data, tmp_path / "again", gradient_checkpointing=True, **how)
     assert distance(kept, again) < 1e-6
 
 
 def test_a_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(tmp_path, tiny_folder, data):
     how = {"max_steps": 3, "dropout": 0.1}
-    first = learned(tiny_folder, data, tmp_path / "first", seed=1, **how)
-    again = learned(tiny_folder, data, tmp_path / "again", seed=1, **how)
-    other = learned(tiny_folder, data, tmp_path / "other", seed=2, **how)
+    first = adapter_weights(tiny_folder, data, tmp_path / "first", seed=1, **how)
+    again = adapter_weights(tiny_folder, data, tmp_path / "again", seed=1, **how)
+    other = adapter_weights(tiny_folder, data, tmp_path / "other", seed=2, **how)
     assert distance(first, again) == 0
     # By more than these steps can move a weight: the first weights are others.
     assert distance(first, other) > 0.05
@@ -393,9 +401,9 @@ def test_a_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(tmp_pa
 def test_other_architectures_learn_too(tmp_path, data, architecture):
     save_tiny_model(tmp_path / "model", architecture)
     planned = ready(tmp_path / "model", data, max_steps=4, learning_rate=1e-2, batch_size=24)
-    assert planned.prepared.packed
-    history = learn(planned, tmp_path / "training").record.history
-    assert history[-1].loss < history[0].loss - 0.1
+    assert planned.setup.packed
+    history = learn(planned, tmp_path / "training").record["history"]
+    assert history[-1]["loss"] < history[0]["loss"] - 0.1
 
 
 def test_an_adapter_of_a_base_in_bfloat16_is_in_float32(tmp_path, tiny_folder, data):
@@ -532,7 +540,7 @@ def test_what_differs_from_evaluation_data_by_space_or_case_alone_is_left_out_an
     near = [{**row, "text": f"  {row['text'].upper().replace(' ', '  ')}"} for row in rows(2, 3)]
     other = write(tmp_path / "other.jsonl", [*near, *rows(3, 50)])
     plan = divided(tmp_path, rows(8), eval_data=other, validation=2)
-    assert plan.leaks == 2
+    assert plan.overlap_removed == 2
     assert sorted([*ids(plan.train), *ids(plan.validation)]) == ["e0", "e1", "e2", "e5", "e6", "e7"]
     assert len(plan.evaluation.examples) == 5
 
@@ -562,7 +570,7 @@ def test_a_file_of_one_split_is_divided(tmp_path):
 
 def test_examples_without_an_answer_cannot_be_learned(tmp_path):
     made = [{name: text for name, text in row.items() if name != "target"} for row in rows(8)]
-    with pytest.raises(DataError, match='8 of 8 examples have no answer to learn.*"e0"') as error:
+    with pytest.raises(DataError, match='8 of 8 examples have no answer to train on.*"e0"') as error:
         divided(tmp_path, made)
     assert "columns={'references': 'COLUMN'}" in one_line(error)
 
@@ -577,7 +585,7 @@ def test_limits_count_the_first_examples_of_each_part(tmp_path):
 
 
 def test_holding_out_everything_is_refused(tmp_path):
-    with pytest.raises(DataError, match="nothing is left to learn of 6 examples"):
+    with pytest.raises(DataError, match="no training data is left of 6 examples"):
         divided(tmp_path, rows(6), eval_limit=6)
 
 
@@ -591,13 +599,14 @@ import gc
 import torch
 torch.set_num_threads(1)
 import test_training
-from lmtasks.training import trainer
-trainer.SAVE_SECONDS = 0
-write_last = trainer.AdapterTrainer._save_rng_state
+from lmtasks.training.common import monitor
+from lmtasks.training.common.trainer import PlannedTrainer
+monitor.SAVE_SECONDS = 0
+write_last = PlannedTrainer.save_rng_state
 def write_slowly(self, folder):
     time.sleep(0.03)  # so that there is a torn checkpoint to be seen
     write_last(self, folder)
-trainer.AdapterTrainer._save_rng_state = write_slowly
+PlannedTrainer.save_rng_state = write_slowly
 gc.collect()
 gc.freeze()
 adapter = Path({adapter!r})
@@ -676,14 +685,14 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, tiny_folder,
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-@pytest.mark.parametrize("step", ["place_adapter", "write_card"])
+@pytest.mark.parametrize("step", ["copy_weights", "write_card"])
 def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_folder, data, whole, monkeypatch, step):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     files = {**data, "output_dir": tmp_path / "runs"}
     with monkeypatch.context() as patched:
-        patched.setattr(training if step == "place_adapter" else api_training, step, interrupt)
+        patched.setattr(training if step == "copy_weights" else conduct, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_whole(tiny_folder, files, tmp_path / "adapter")
     with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
@@ -742,7 +751,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, tiny_folder, data, unfinished, 
     damaged = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4"
     (damaged / file).write_bytes((damaged / file).read_bytes()[:100])
     files = {**data, "output_dir": tmp_path / "copy" / "runs"}
-    with pytest.raises(TrainingError, match="checkpoint-4: .*remove it to go on from the one before") as error:
+    with pytest.raises(TrainingError, match="checkpoint-4: .*remove it to resume from the one before") as error:
         train_whole(tiny_folder, files, tmp_path / "copy" / "adapter", resume=True)
     one_line(error)
 
@@ -765,7 +774,7 @@ def test_checkpoint_state_of_wrong_types_is_named(tmp_path, tiny_folder, data, u
     shutil.copytree(unfinished, tmp_path / "copy")
     file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / "trainer_state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
-    with pytest.raises(TrainingError, match="checkpoint-4: .*remove it to go on from the one before") as error:
+    with pytest.raises(TrainingError, match="checkpoint-4: .*remove it to resume from the one before") as error:
         train_whole(
             tiny_folder, {**data, "output_dir": tmp_path / "copy" / "runs"}, tmp_path / "copy" / "adapter", resume=True
         )
@@ -775,7 +784,7 @@ def test_checkpoint_state_of_wrong_types_is_named(tmp_path, tiny_folder, data, u
 def resume_refused(tmp_path: Path, model: Path, data: dict[str, Path]) -> str:
     """Resume a copy of a training in tmp_path and return the one line that refuses its checkpoint, unchanged."""
     before = contents(tmp_path / "copy" / "adapter")
-    with pytest.raises(TrainingError, match="this checkpoint cannot be read .*remove it to go on") as error:
+    with pytest.raises(TrainingError, match="this checkpoint cannot be read .*remove it to resume") as error:
         train_whole(
             model, {**data, "output_dir": tmp_path / "copy" / "runs"}, tmp_path / "copy" / "adapter", resume=True
         )
@@ -897,11 +906,11 @@ def test_a_training_whose_checkpoint_was_removed_begins_anew(tmp_path, tiny_fold
 def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
     tmp_path, tiny_folder, data, monkeypatch, faster
 ):
-    tokens = ready(tiny_folder, data).prepared.train.tokens
+    tokens = ready(tiny_folder, data).setup.train.tokens
     # The machine is not as fast the second time; no clock runs out.
     speeds = iter([1.0, 1.0 / faster])
     monkeypatch.setattr(prepare, "_measure", lambda *_, **__: (next(speeds), None))
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(monitor, "SAVE_SECONDS", 0)
     how = {**data, **ON_CPU, "output_dir": tmp_path / "runs", "validation": 0, "epochs": 50.0}
     how["max_minutes"] = 4 * tokens / 60
     plans: list[int] = []
@@ -967,19 +976,20 @@ def finite(folder: Path) -> bool:
 def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint(
     tmp_path, tiny_folder, data, monkeypatch, validation
 ):
-    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
-    honest = trainer.answer_losses
+    monkeypatch.setattr(monitor, "SAVE_SECONDS", 0)
+    honest = packing.answer_losses
     calls = Counter()
+    sixth = TIMED_MICRO_BATCHES + 1 + 6  # behind those that are timed
 
     def losses(model, batch, *, supports_logits_to_keep):
         calls[model.training] += 1
         return honest(model, batch, supports_logits_to_keep=supports_logits_to_keep) * (
-            float("nan") if calls[True] == 6 else 1
+            float("nan") if calls[True] == sixth else 1
         )
 
-    monkeypatch.setattr(trainer, "answer_losses", losses)
+    monkeypatch.setattr(prepare, "answer_losses", losses)
     files = {**data, "output_dir": tmp_path / "runs"}
-    with pytest.raises(TrainingError, match="no longer a number at step 6") as error:
+    with pytest.raises(TrainingError, match="NaN or infinite at step 6") as error:
         train_whole(tiny_folder, files, tmp_path / "adapter", validation=validation)
     assert "learning_rate" in one_line(error)
     kept = checkpoints(tmp_path / "adapter" / "training")
@@ -994,7 +1004,7 @@ def test_a_senseless_learning_rate_never_ends_in_an_adapter_of_no_numbers(
 ):
     how = {"learning_rate": 1e30, "warmup": 0.0, "max_steps": steps, "validation": validation}
     files = {**data, "output_dir": tmp_path / "runs"}
-    with pytest.raises(TrainingError, match="no longer a number") as error:
+    with pytest.raises(TrainingError, match="NaN or infinite") as error:
         train_whole(tiny_folder, files, tmp_path / "adapter", **how)
     one_line(error)
     assert all(finite(path) for path in checkpoints(tmp_path / "adapter" / "training").values())
@@ -1131,7 +1141,7 @@ def test_without_validation_the_last_checkpoint_is_kept(tmp_path, tiny_folder, d
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "rmsprop", "adafactor", "sgd"])
 def test_every_optimizer_moves_weights(tmp_path, tiny_folder, data, optimizer):
-    weights = learned(tiny_folder, data, tmp_path, max_steps=2, warmup=0.0, optimizer=optimizer)
+    weights = adapter_weights(tiny_folder, data, tmp_path, max_steps=2, warmup=0.0, optimizer=optimizer)
     assert all(weight.isfinite().all() and weight.abs().max() > 0 for weight in weights.values())
 
 
@@ -1175,7 +1185,7 @@ def test_kinds_of_lora_and_layers_are_as_asked_for(tmp_path, tiny_folder, data, 
 @pytest.mark.parametrize("also", [[], ["there is"]], ids=["alone", "beside one that is there"])
 def test_an_unknown_layer_is_told_with_those_that_there_are(tmp_path, data, architecture, layer, also):
     save_tiny_model(tmp_path, architecture)
-    with pytest.raises(UsageError, match="no such layers") as error:
+    with pytest.raises(UsageError, match="no layers named") as error:
         ready(tmp_path, data, target_modules=["q_porj", *([layer] if also else [])])
     said = one_line(error)
     assert "q_porj" in said
@@ -1220,18 +1230,18 @@ def test_early_stopping_of_data_too_small_to_validate_is_refused(tmp_path, tiny_
 
 def test_a_training_ends_in_time(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, epochs=50.0, batch_size=1, max_minutes=1e-4)
-    assert 1 <= len(planned.prepared.steps) < 100
+    assert 1 <= len(planned.setup.steps) < 100
     record = learn(planned, tmp_path).record
-    assert 1 <= record.steps <= len(planned.prepared.steps)
+    assert 1 <= record["steps"] <= len(planned.setup.steps)
 
 
 def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=6, batch_size=6)
     done = learn(planned, tmp_path).record
-    assert (done.steps, done.planned_steps, done.epochs) == (6, 6, 1.5)
-    lengths = [len(item.token_ids) for item in planned.prepared.train.items]
-    assert sum(lengths) < done.tokens < 2 * sum(lengths)
-    assert planned.record["step_tokens"] == done.tokens
+    assert (done["steps"], done["planned_steps"], done["epochs"]) == (6, 6, 1.5)
+    lengths = [len(item.token_ids) for item in planned.setup.train.examples]
+    assert sum(lengths) < done["tokens"] < 2 * sum(lengths)
+    assert planned.record["step_tokens"] == done["tokens"]
 
 
 @pytest.mark.parametrize(

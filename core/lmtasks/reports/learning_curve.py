@@ -59,6 +59,6 @@ def write_learning_curve(file: Path, training: TrainingRecord) -> None:
         picture = io.BytesIO()
         figure.savefig(picture, format="svg", metadata={"Date": None})
         try:
-            write_whole(file, picture.getvalue())
+            atomic_write(file, picture.getvalue())
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error})") from error

@@ -32,7 +32,7 @@ def write_report(run: Run) -> None:
     if training := _training(run.record):
         write_learning_curve(run.path / CURVE, training.training)
     try:
-        write_whole(run.path / FILE, report.encode("utf-8", "replace"))
+        atomic_write(run.path / FILE, report.encode("utf-8", "replace"))
     except OSError as error:
         raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
         raise ValueError(f"only {steps} steps are planned")
     if best := state.best_global_step:
         try:
-            _check_files(checkpoint(path.parent, best), (WEIGHTS, CONFIG))
+            _check_files(checkpoint(path.parent, best), weight_files)
         except ValueError as error:
             raise ValueError(f"its best_global_step is {best}, and of {PREFIX}{best} {error}") from error
 
@@ -89,18 +89,10 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
     Raises:
         TrainingError: the disk is full or not to be written; nothing half-written stays.
     """
-    aside = path.with_name(f".{path.name}.part")
     try:
-        if main:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        wait()
-        yield aside
-        wait()
-        if main:
-            os.replace(aside, path)
+        with atomic_folder(path, main=main, wait=wait) as temporary:
+            yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError on a full disk
-        shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
             " Free some space and resume the training with --resume"
@@ -112,5 +104,5 @@ def remove_old(folder: Path, keep: set[int]) -> None:
     for step, path in checkpoints(folder).items():
         if step not in keep:
             shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(f".{PREFIX}*.part"):
+    for path in folder.glob(temporary_path(folder / f"{PREFIX}*").name):
         shutil.rmtree(path, ignore_errors=True)

@@ -32,7 +32,7 @@ def collate(sequences: Sequence[TrainingExample], *, packed: bool, pad_id: int, 
         The model's inputs, and beside them "targets", shape [learned], the tokens to be predicted; "target_positions",
         shape [learned], the indices in the flattened row or rows where they are predicted; "weight".
     """
-    targets = [token for item in sequences for token in item.token_ids[-item.learned :]]
+    targets = [token for item in sequences for token in item.token_ids[-item.target_tokens :]]
     width = max(len(item.token_ids) for item in sequences)
     target_positions: list[int] = []
     starts = [0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import filelock
 
 from lmtasks.errors import TrainingError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_copy, atomic_write, remove_folder
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.records.reading import OtherSchemaError, validate
 from lmtasks.records.training import DecisiveRecord, TrainingStateRecord, read_training_state, training_state_text

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.api.running import run_planned
 from lmtasks.errors import RunError, UsageError, unknown_name
 from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
@@ -34,8 +33,8 @@ from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.plan import plan_run
 from lmtasks.runs.run_json import chat_template_record, data_record, now, task_record
 from lmtasks.task import Task
-from lmtasks.training import TrainingPlan, plan_training
-from lmtasks.training.common.distributed import processes, rank
+from lmtasks.training import TrainingPlan, TrainOptions, plan_training
+from lmtasks.training.common.distributed import rank, world_size
 from lmtasks.training.common.resume_state import (
     FOLDER,
     ResumeState,
@@ -79,38 +78,38 @@ class PlannedTraining:
     scoring: Plan
     loaded: LoadedModel
     renderer: Renderer
-    prepared: TrainingSetup
+    setup: TrainingSetup
 
     @property
     def record(self) -> dict[str, Any]:
         """What it is about to do, for people and programs."""
-        prepared, plan = self.prepared, self.plan
-        train = prepared.train
+        setup, plan = self.setup, self.plan
+        train = setup.train
         return {
             "task": plan.task.name,
             "model": self.loaded.info.name,
             "dtype": self.loaded.info.dtype,
             "device": self.loaded.info.device,
             "data": plan.data.name,
-            "examples": len(train.items),
+            "examples": len(train.examples),
             "validation_examples": len(plan.validation),
             "evaluation": plan.evaluation.name,
             "evaluation_split": plan.evaluation.split,
             "evaluation_examples": len(plan.evaluation.examples),
             "tokens": train.tokens,
-            "answer_tokens": train.learned,
-            "cut": train.cut,
+            "answer_tokens": train.target_tokens,
+            "truncated": train.truncated,
             "skipped": train.skipped,
-            "leaks": plan.leaks,
-            "max_length": prepared.max_length,
-            "packed": prepared.packed,
-            "steps": len(prepared.steps),
-            "epochs": prepared.epochs,
-            "step_tokens": prepared.step_tokens,
-            "trainable_weights": prepared.trainable,
+            "overlap_removed": plan.overlap_removed,
+            "max_length": setup.max_length,
+            "packed": setup.packed,
+            "steps": len(setup.steps),
+            "epochs": setup.epochs,
+            "step_tokens": setup.step_tokens,
+            "trainable_weights": setup.trainable_weights,
             "weights": self.loaded.info.parameters,
-            "expected_seconds": prepared.seconds,
-            "expected_memory_bytes": prepared.memory_bytes,
+            "expected_seconds": setup.seconds,
+            "expected_memory_bytes": setup.memory_bytes,
         }
 
 
@@ -136,13 +135,14 @@ def plan_train(
     Raises:
         LmtasksError: as for `train`.
     """
+    from lmtasks.api.running import plan_run
     from lmtasks.models.loading import load
     from lmtasks.training.lora.prepare import prepare
 
     options = with_changes(options or TrainOptions(), changes, "option of a training")
     if resumed and options.chat_template_date is None:
         options = replace(options, chat_template_date=planned_date(resumed))
-    if options.max_minutes is not None and processes() > 1:
+    if options.max_minutes is not None and world_size() > 1:
         raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
     registry = Registry()
     found, plugin = find_task(registry, task, options.parameters)
@@ -170,8 +170,8 @@ def plan_train(
         plan = replace(plan, options=replace(options, chat_template_date=day))
         scoring = replace(scoring, options=replace(scoring.options, chat_template_date=day))
     steps = planned_steps(resumed) if resumed else None
-    prepared = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
-    return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, prepared=prepared)
+    setup = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
+    return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, setup=setup)
 
 
 def train(
@@ -223,32 +223,32 @@ def train(
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
         if not trained:
-            from lmtasks.training.lora.train import train as train_weights
+            from lmtasks.training.lora.train import train_weights
 
-            train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
+            train_weights(planned.plan, planned.setup, planned.loaded, output / FOLDER, no_progress)
         return None
     on_plan(planned.record)
-    with open_state(output, _decisive(planned), steps=len(planned.prepared.steps)) as work:
+    with working_in(output, _decisive(planned), steps=len(planned.setup.steps)) as work:
         return _train_and_score(planned, work, on_progress)
 
 
 def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: OnProgress) -> TrainedAdapter:
+    from lmtasks.api.running import run_planned
     from lmtasks.backends.huggingface import TransformersModel
     from lmtasks.data import file_sha256
     from lmtasks.models.adapter_files import WEIGHTS, find_adapter, write_record
     from lmtasks.runs.adapters import AdapterChoice
-    from lmtasks.training.lora.train import place_adapter
-    from lmtasks.training.lora.train import train as train_weights
+    from lmtasks.training.lora.train import copy_weights, train_weights
 
     before = _finished_run(work.state.before, "before")
     if before is None:
         [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
-        work.update(before=str(before.path.resolve()))
-    record = work.state.trained
-    if record is None:
-        trained = train_weights(planned.plan, planned.prepared, planned.loaded, work.folder, on_progress)
-        place_adapter(trained, work.adapter)
-        record = _record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))
+        work.note(before=str(before.path.resolve()))
+    if work.state["trained"] is None:
+        trained = train_weights(planned.plan, planned.setup, planned.loaded, work.folder, on_progress)
+        copy_weights(trained, work.adapter)
+        # As it is read back from its file: tuples are lists.
+        record = json.loads(json.dumps(_record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))))
         write_record(work.adapter, record)
         work.update(trained=record)
     adapter = find_adapter(work.adapter)
@@ -309,7 +309,7 @@ def _settings(planned: PlannedTraining) -> dict[str, Any]:
     options = planned.plan.options
     settings = {name: value for name, value in asdict(options).items() if name != "output_dir"}
     settings |= {name: str(settings[name]) for name in ("data", "eval_data") if settings[name] is not None}
-    return {**settings, "alpha": options.scale, "max_length": planned.prepared.max_length}
+    return {**settings, "alpha": options.scale, "max_length": planned.setup.max_length}
 
 
 def _decisive(planned: PlannedTraining) -> dict[str, Any]:
