@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.models import store
 from lmtasks.models.catalog import CATALOG
 from lmtasks.options import TrainOptions
@@ -70,13 +71,12 @@ def planned(settings: argparse.Namespace) -> PlannedTraining:
 
 
 def by_lmtasks(settings: argparse.Namespace) -> dict:
-    from lmtasks.training.lora.train import train_weights
 
     ready = planned(settings)
     with tempfile.TemporaryDirectory() as folder:
-        done = train(ready.plan, ready.prepared, ready.loaded, Path(folder), no_progress)
+        done = train_weights(ready.plan, ready.setup, ready.loaded, Path(folder), no_progress)
     losses = [entry.loss for entry in done.record.history if entry.loss is not None]
-    return figures(ready.prepared.train.tokens, done.record.seconds, losses)
+    return figures(ready.setup.train.tokens, done.record.seconds, losses)
 
 
 def by_trainer(settings: argparse.Namespace) -> dict:

@@ -14,7 +14,6 @@ from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.errors import UsageError
 from lmtasks.training import TrainOptions
 from lmtasks.training.common.steps import MAX_EXAMPLES, MAX_STEPS, iterate_steps, plan_steps
-from lmtasks.training.lora.options import LEAST
 
 SECONDS = 60
 """Far less than a plan without bounds takes."""

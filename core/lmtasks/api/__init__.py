@@ -7,6 +7,7 @@ from lmtasks.checks.data_file import DataCheck, FieldSummary, check_data
 from lmtasks.checks.plugin import check_plugin
 from lmtasks.checks.result import CheckResult
 from lmtasks.checks.task import run_checks
+from lmtasks.training.lora.conduct import PlannedTraining, TrainedAdapter, plan_train, train
 
 __all__ = [
     "CheckResult",

@@ -103,11 +103,12 @@ def _plan_text(record: Mapping[str, Any]) -> str:
     values = {
         "task": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
         "train on": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} in targets",
-        "truncated": record["cut"]
-        and f"{record['cut']} prompts ({100 * record['cut'] / count:.1f}%), to {record['max_length']} tokens with their"
+        "truncated": record["truncated"]
+        and f"{record['truncated']} prompts ({100 * record['truncated'] / count:.1f}%), to {record['max_length']} tokens with their"
         " target",
         "skipped": record["skipped"] and f"{examples(record['skipped'])}, too long",
-        "overlap removed": record["leaks"] and f"{examples(record['leaks'])} that are also in the evaluation data",
+        "overlap removed": record["overlap_removed"]
+        and f"{examples(record['overlap_removed'])} that are also in the evaluation data",
         "validate on": f"{examples(record['validation_examples'])} held out of them"
         if record["validation_examples"]
         else "no examples: the last checkpoint is kept",

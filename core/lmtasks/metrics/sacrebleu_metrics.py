@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmtasks.compat.scores import corpus_statistics, score_from_statistics
+from lmtasks.compat.scores import score_from_statistics
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtasks.errors import AdapterError, TrainingError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.models.info import ModelInfo
 from lmtasks.paths import user_path
 from lmtasks.records.strict_json import RecordError, parse_json
@@ -134,7 +134,7 @@ def write_record(folder: Path, record: AdapterRecord) -> None:
 
     try:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes an escape of JSON.
-        write_whole(folder / RECORD, adapter_record_text(record).encode("utf-8", "backslashreplace"))
+        atomic_write(folder / RECORD, adapter_record_text(record).encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise TrainingError(
             f"{folder / RECORD}: cannot be written ({error}); resume the training with --resume"

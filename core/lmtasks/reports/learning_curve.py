@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.records.adapter import TrainingRecord
 
 CURVE = "learning-curve.svg"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmtasks import markdown
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.records.adapter import AdapterRecord
 from lmtasks.records.run import ModelRunRecord, OutputsRunRecord
 from lmtasks.reports.facts import output_facts, provenance

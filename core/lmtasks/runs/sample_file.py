@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmtasks.errors import RunError
-from lmtasks.files import append_whole, write_whole
+from lmtasks.files import atomic_append, atomic_write
 from lmtasks.records.sample import read_sample, sample_line
 from lmtasks.records.strict_json import RecordError
 from lmtasks.task import Sample

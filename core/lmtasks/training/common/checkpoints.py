@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lmtasks.errors import TrainingError
-from lmtasks.models.adapter_files import CONFIG, WEIGHTS
+from lmtasks.files import atomic_folder, temporary_path
 from lmtasks.records.training import read_checkpoint_record
 
 PREFIX = "checkpoint-"
@@ -35,7 +34,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(paths.items()))
 
 
-def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
+def check_checkpoint(path: Path, *, steps: int, processes: int, weight_files: Sequence[str]) -> None:
     """Refuse a checkpoint from which a training would arrive at other weights, or could not end.
 
     transformers ignores missing files of optimizer, schedule and random state without a warning.
@@ -44,12 +43,13 @@ def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
         path: the checkpoint's folder, among the other checkpoints of its training.
         steps: the number of planned steps.
         processes: the number of processes that train together now.
+        weight_files: names of the files that hold the weights.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is missing, or trainer_state.json is damaged or of another checkpoint; says what.
     """
-    _check_files(path, (WEIGHTS, CONFIG, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
+    _check_files(path, (*weight_files, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
     state = read_checkpoint_record((path / STATE).read_text(encoding="utf-8"))
     if path != checkpoint(path.parent, state.global_step):
         raise ValueError(f"{STATE} is of step {state.global_step}")

@@ -40,7 +40,7 @@ def collate(sequences: Sequence[TrainingExample], *, packed: bool, pad_id: int, 
         start = starts[-1] if packed else number * width
         end = start + len(item.token_ids)
         # A token is predicted one position before it.
-        target_positions += range(end - item.learned - 1, end - 1)
+        target_positions += range(end - item.target_tokens - 1, end - 1)
         starts.append(end)
     batch: Batch = {
         "targets": torch.tensor(targets),

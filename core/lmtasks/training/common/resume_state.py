@@ -39,7 +39,7 @@ class ResumeState:
         """
         self.state = self.state.model_copy(update=changes)
         try:
-            write_whole(self.folder / STATE, training_state_text(self.state).encode("utf-8", "backslashreplace"))
+            atomic_write(self.folder / STATE, training_state_text(self.state).encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
 
@@ -49,10 +49,8 @@ class ResumeState:
         Raises:
             TrainingError: it cannot be written.
         """
-        temporary = self.adapter / f".{file.name}.part"
         try:
-            shutil.copyfile(file, temporary)
-            os.replace(temporary, self.adapter / file.name)
+            atomic_copy(file, self.adapter / file.name)
         except OSError as error:
             raise TrainingError(
                 f"{self.adapter}: cannot be written ({error}); resume the training with --resume"
@@ -60,11 +58,9 @@ class ResumeState:
 
     def remove(self) -> None:
         """Remove the folder of the unfinished training."""
-        # Renamed first: a kill in the middle must not leave what looks like an unfinished training.
-        removed = self.adapter / f".{FOLDER}.part"
+        # A kill in the middle must not leave what looks like an unfinished training.
         with suppress(OSError):
-            os.replace(self.folder, removed)
-            shutil.rmtree(removed)
+            remove_folder(self.folder)
 
 
 def is_trained(adapter: Path) -> bool:

@@ -18,8 +18,8 @@ from lmtasks.errors import UsageError
 from lmtasks.models.adapter_files import WEIGHTS
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
+from lmtasks.options import TrainOptions
 from lmtasks.training.common.contexts import preserve_rng
-from lmtasks.training.lora.options import TrainOptions
 
 ALL_LINEAR = ("all-linear",)
 

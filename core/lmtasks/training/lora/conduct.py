@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.errors import RunError, UsageError, unknown_name
+from lmtasks.errors import RunError, UsageError, option, unknown_name
+from lmtasks.files import sha256_file
 from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
 from lmtasks.options import TrainOptions, with_changes
@@ -33,7 +34,6 @@ from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.plan import plan_run
 from lmtasks.runs.run_json import chat_template_record, data_record, now, task_record
 from lmtasks.task import Task
-from lmtasks.training import TrainingPlan, TrainOptions, plan_training
 from lmtasks.training.common.distributed import rank, world_size
 from lmtasks.training.common.resume_state import (
     FOLDER,
@@ -44,6 +44,7 @@ from lmtasks.training.common.resume_state import (
     planned_date,
     planned_steps,
 )
+from lmtasks.training.lora.plan import TrainingPlan, plan_training
 
 if TYPE_CHECKING:
     from lmtasks.models.loading import LoadedModel
@@ -135,7 +136,6 @@ def plan_train(
     Raises:
         LmtasksError: as for `train`.
     """
-    from lmtasks.api.running import plan_run
     from lmtasks.models.loading import load
     from lmtasks.training.lora.prepare import prepare
 
@@ -143,7 +143,9 @@ def plan_train(
     if resumed and options.chat_template_date is None:
         options = replace(options, chat_template_date=planned_date(resumed))
     if options.max_minutes is not None and world_size() > 1:
-        raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
+        raise UsageError(
+            f"{option('max_minutes')} is for one process, which alone knows its speed; give {option('max_steps')}"
+        )
     registry = Registry()
     found, plugin = find_task(registry, task, options.parameters)
     if options.prompt is not None and options.prompt not in found.prompts:
@@ -163,7 +165,7 @@ def plan_train(
         on_progress=on_progress,
     )
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
-        raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
+        raise UsageError(f"{option('dtype', 'float16')} overflows in training; use bfloat16 or float32")
     renderer = make_renderer(found, loaded, options)
     if renderer.template and renderer.template.day:
         day = renderer.template.day.isoformat()
@@ -228,34 +230,31 @@ def train(
             train_weights(planned.plan, planned.setup, planned.loaded, output / FOLDER, no_progress)
         return None
     on_plan(planned.record)
-    with working_in(output, _decisive(planned), steps=len(planned.setup.steps)) as work:
+    with open_state(output, _decisive(planned), steps=len(planned.setup.steps)) as work:
         return _train_and_score(planned, work, on_progress)
 
 
 def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: OnProgress) -> TrainedAdapter:
-    from lmtasks.api.running import run_planned
-    from lmtasks.backends.huggingface import TransformersModel
-    from lmtasks.data import file_sha256
     from lmtasks.models.adapter_files import WEIGHTS, find_adapter, write_record
     from lmtasks.runs.adapters import AdapterChoice
     from lmtasks.training.lora.train import copy_weights, train_weights
 
     before = _finished_run(work.state.before, "before")
     if before is None:
-        [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
-        work.note(before=str(before.path.resolve()))
-    if work.state["trained"] is None:
+        before = _run(planned.scoring, planned.loaded, on_progress)
+        work.update(before=str(before.path.resolve()))
+    record = work.state.trained
+    if record is None:
         trained = train_weights(planned.plan, planned.setup, planned.loaded, work.folder, on_progress)
         copy_weights(trained, work.adapter)
-        # As it is read back from its file: tuples are lists.
-        record = json.loads(json.dumps(_record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))))
+        record = _record(planned, trained.record, sha256_file(work.adapter / WEIGHTS))
         write_record(work.adapter, record)
         work.update(trained=record)
     adapter = find_adapter(work.adapter)
     after = _finished_run(work.state.after, "after")
     if after is None:
         scoring = replace(planned.scoring, adapter=AdapterChoice(adapter, bundled=False))
-        [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+        after = _run(scoring, planned.loaded, on_progress)
         work.update(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)
     record = record.model_copy(update={**_scores(comparison), "before": before.path.name, "after": after.path.name})
@@ -268,6 +267,15 @@ def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: O
     write_record(work.adapter, record)
     work.remove()
     return TrainedAdapter(path=work.adapter, record=record, before=before, after=after, comparison=comparison)
+
+
+def _run(plan: Plan, loaded: LoadedModel, on_progress: OnProgress) -> Run:
+    """Run a plan with the model that is trained, and write its report."""
+    from lmtasks.backends.huggingface import TransformersModel
+    from lmtasks.runs.execute import run_plans
+
+    [run] = run_plans([plan], TransformersModel(loaded), on_progress=on_progress, on_end=write_report)
+    return run
 
 
 def _finished_run(path: str | None, which: str) -> Run | None:

@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 
 from lmtasks.errors import UsageError
+from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
 from lmtasks.options import TrainOptions
@@ -24,7 +25,7 @@ from lmtasks.training.common.contexts import report_oom
 from lmtasks.training.common.dataset import TokenizedDataset
 from lmtasks.training.common.distributed import world_size
 from lmtasks.training.common.micro_batches import MicroBatches, TokenLosses, micro_batches_per_step, seconds_per_token
-from lmtasks.training.common.packing import answer_losses, can_pack, packed_attention
+from lmtasks.training.common.packing import answer_losses, supports_packing
 from lmtasks.training.common.steps import (
     StepSettings,
     check_size,
@@ -36,7 +37,6 @@ from lmtasks.training.common.steps import (
 )
 from lmtasks.training.common.trainer import VALIDATIONS
 from lmtasks.training.lora.adapter import lora_attached
-from lmtasks.training.lora.options import TrainOptions
 from lmtasks.training.lora.plan import TrainingPlan
 from lmtasks.training.lora.tokenize import tokenize_examples
 
@@ -123,7 +123,7 @@ def prepare(
     train = tokenize(plan.train)
     validation = tokenize(plan.validation) if plan.validation else None
     to_keep = "logits_to_keep" in inspect.signature(module.forward).parameters
-    packed = can_pack(module, train.examples, supports_logits_to_keep=to_keep)
+    packed = supports_packing(module, supports_logits_to_keep=to_keep)
     settings = _step_settings(options)
     if options.max_minutes is None:
         steps = plan_steps(train.lengths, **settings)

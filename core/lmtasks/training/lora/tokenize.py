@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmtasks.errors import PromptError
+from lmtasks.errors import PromptError, option
 from lmtasks.progress import OnProgress
 from lmtasks.prompts import OnOverlong, OverlongPromptError, Renderer
 from lmtasks.task import Example
@@ -38,22 +38,20 @@ def tokenize_examples(
     """
     tokenized: list[TrainingExample] = []
     overlong: list[OverlongPromptError] = []
-    for number, example in enumerate(examples):
+    for number, pair in enumerate(renderer.render_pairs(examples, max_length, end_id, on_overlong=on_overlong)):
         if number and number % PROGRESS_INTERVAL == 0:
             on_progress(f"rendering {renderer.task.name}", number, len(examples))
-        try:
-            pair = renderer.render_pair(example, max_length, end_id, on_overlong=on_overlong)
-        except OverlongPromptError as error:
-            overlong.append(error)
+        if isinstance(pair, OverlongPromptError):
+            overlong.append(pair)
             continue
         ids = pair.prompt.token_ids + pair.answer_ids
-        tokenized.append(TrainingExample(ids, len(pair.answer_ids), bool(pair.prompt.cut)))
+        tokenized.append(TrainingExample(ids, len(pair.answer_ids), bool(pair.prompt.truncated)))
     if overlong and on_overlong != "skip":
-        values = '"skip"' if on_overlong == "cut" else '"skip" or "cut"'
+        ways = " or ".join(option("on_overlong", way) for way in ("skip", "truncate") if way != on_overlong)
         raise PromptError(
             f"{len(overlong)} of {len(examples)} examples are too long to train on. The first: {overlong[0]}. Use"
-            f" on_overlong {values}, or a larger max_length"
+            f" {ways}, or a larger {option('max_length')}"
         )
     if not tokenized:
-        raise PromptError(f"all {len(examples)} examples are too long to train on; use a larger max_length")
+        raise PromptError(f"all {len(examples)} examples are too long to train on; use a larger {option('max_length')}")
     return TokenizedDataset(tuple(tokenized), len(overlong))

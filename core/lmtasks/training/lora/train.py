@@ -10,19 +10,20 @@ from transformers import TrainerState
 
 from lmtasks.errors import TrainingError
 from lmtasks.files import atomic_copy
+from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.adapter_files import CONFIG, WEIGHTS
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
+from lmtasks.options import TrainOptions
 from lmtasks.progress import OnProgress
+from lmtasks.records.adapter import LossRecord, TrainingRecord
 from lmtasks.training.common.checkpoints import checkpoint, checkpoints, remove_old
 from lmtasks.training.common.distributed import rank, world_size
 from lmtasks.training.common.micro_batches import validation_batches
-from lmtasks.training.common.packing import packed_attention
 from lmtasks.training.common.settings import TrainerSettings
 from lmtasks.training.common.trainer import TrainingJob, fit
 from lmtasks.training.common.trainer_state import has_ended, loss_history, newest_state, seconds_spent
 from lmtasks.training.lora.adapter import check_adapter_weights, lora_attached, save_adapter
-from lmtasks.training.lora.options import TrainOptions
 from lmtasks.training.lora.plan import TrainingPlan
 from lmtasks.training.lora.prepare import TrainingSetup
 
@@ -33,7 +34,7 @@ class TrainedWeights:
 
     checkpoint: Path
     """The best checkpoint, or the last one where nothing was validated."""
-    record: dict[str, Any]
+    record: TrainingRecord
     """Steps, best step, losses, seconds, tokens: "training" in lmtasks.json."""
 
 
@@ -62,26 +63,26 @@ def train_weights(
     lengths = setup.train.lengths
     return TrainedWeights(
         checkpoint=checkpoint(folder, best),
-        record={
-            "steps": state.global_step,
-            "planned_steps": len(setup.steps),
-            "best_step": best,
-            "validation_loss": state.best_metric,
-            "examples": len(setup.train.examples),
-            "validation_examples": len(plan.validation),
-            "skipped": setup.train.skipped,
-            "leaks": plan.overlap_removed,
-            "cut": setup.train.truncated,
-            "epochs": sum(map(len, steps)) / len(setup.train.examples),
-            "tokens": sum(lengths[index] for step in steps for index in step),
-            "trainable_weights": setup.trainable_weights,
-            "packed": setup.packed,
-            "processes": world_size(),
-            "parts_of_a_step": setup.data.per_step,
-            "seconds": round(seconds_spent(state), 3),
-            "resumed_at": before.global_step if before else None,
-            "history": loss_history(state),
-        },
+        record=TrainingRecord(
+            steps=state.global_step,
+            planned_steps=len(setup.steps),
+            best_step=best,
+            validation_loss=state.best_metric,
+            examples=len(setup.train.examples),
+            validation_examples=len(plan.validation),
+            skipped=setup.train.skipped,
+            overlap_removed=plan.overlap_removed,
+            truncated=setup.train.truncated,
+            epochs=sum(map(len, steps)) / len(setup.train.examples),
+            tokens=sum(lengths[index] for step in steps for index in step),
+            trainable_weights=setup.trainable_weights,
+            packed=setup.packed,
+            processes=world_size(),
+            micro_batches=setup.data.per_step,
+            seconds=round(seconds_spent(state), 3),
+            resumed_at=before.global_step if before else None,
+            history=tuple(LossRecord.model_validate(entry) for entry in loss_history(state)),
+        ),
     )
 
 
