@@ -72,6 +72,8 @@ def planned(settings: argparse.Namespace) -> PlannedTraining:
 
 def by_lmtasks(settings: argparse.Namespace) -> dict:
 
+    from lmtasks.training.lora.train import train_weights
+
     ready = planned(settings)
     with tempfile.TemporaryDirectory() as folder:
         done = train_weights(ready.plan, ready.setup, ready.loaded, Path(folder), no_progress)

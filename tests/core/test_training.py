@@ -26,18 +26,19 @@ from lmtasks import Example, Field, Generate, Prompt, Run, Task
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.errors import DataError, LmtasksError, PathError, PromptError, TrainingError, UnknownNameError, UsageError
 from lmtasks.kernels.packed_attention import packed_attention
+from lmtasks.models.adapter_files import find_adapter
 from lmtasks.models.loading import load
 from lmtasks.options import TrainOptions
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.records.adapter import AdapterRecord
 from lmtasks.records.reading import validate
 from lmtasks.testing import save_tiny_model
-from lmtasks.training import TrainOptions, plan_training
+from lmtasks.training import plan_training
 from lmtasks.training.common import monitor, packing
 from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.common.dataset import TrainingExample
 from lmtasks.training.common.micro_batches import TIMED_MICRO_BATCHES
-from lmtasks.training.common.packing import answer_losses, can_pack, collate, packed_attention
+from lmtasks.training.common.packing import answer_losses, collate, supports_packing
 from lmtasks.training.common.steps import plan_steps
 from lmtasks.training.lora import conduct, prepare
 from lmtasks.training.lora import train as training
@@ -208,7 +209,7 @@ def test_what_is_too_long_is_skipped_or_refused_if_that_is_asked_for(tmp_path, t
     assert (len(train.examples), train.skipped, train.truncated) == (3, 1, 0)
     with pytest.raises(PromptError, match=r'1 of 4 examples are too long.*"long"') as error:
         ready(tiny_folder, files, max_length=200, on_overlong="error")
-    assert 'on_overlong "skip" or "cut"' in one_line(error)
+    assert "on_overlong='skip' or on_overlong='truncate'" in one_line(error)
 
 
 def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path, tiny_folder, data):
@@ -216,7 +217,7 @@ def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path
     files = {**data, "data": write(tmp_path / "hard.jsonl", [*rows(3), hard])}
     with pytest.raises(PromptError, match='example "hard"') as error:
         ready(tiny_folder, files, max_length=200)
-    assert 'on_overlong "skip"' in one_line(error)
+    assert "on_overlong='skip'" in one_line(error)
 
 
 def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, data):
@@ -233,7 +234,7 @@ def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, 
 def test_where_there_is_no_right_answer_the_task_says_what_is_learned(tmp_path, tiny_folder, data):
     made = [{"id": "none", "text": "no boat", "references": []}, {"id": "one", "text": "a boat", "references": ["it"]}]
     files = {**data, "data": write(tmp_path / "none.jsonl", made)}
-    planned = ready(tiny_folder, files, make_task(no_answer="unknown"))
+    planned = ready(tiny_folder, files, make_task(output=Generate(no_answer="unknown")))
     target_tokens = [
         planned.loaded.tokenizer.decode(list(item.token_ids[-item.target_tokens :]))
         for item in planned.setup.train.examples
@@ -295,7 +296,7 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
         difference = float((losses - own).abs().max())
         assert difference > 1e-2 if place == 2 else difference < 1e-6
     assert module.config._attn_implementation == before
-    assert can_pack(module, items, supports_logits_to_keep=True)
+    assert supports_packing(module, supports_logits_to_keep=True)
     padded = answer_losses(module, collate(items, packed=False, pad_id=0, weight=1.0), supports_logits_to_keep=True)
     assert torch.allclose(padded, torch.cat(alone), rtol=0, atol=1e-4)
 
@@ -303,13 +304,13 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
 def test_what_carries_state_from_token_to_token_is_never_packed():
     common = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **common)).eval()
-    assert not can_pack(module, random_sequences((12, 4), (9, 4)), supports_logits_to_keep=False)
+    assert not supports_packing(module, supports_logits_to_keep=False)
 
 
 def test_without_packing_the_same_is_learned(tmp_path, tiny_folder, data, monkeypatch):
     how = {"max_steps": 2, "optimizer": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}
     packed = adapter_weights(tiny_folder, data, tmp_path / "packed", **how)
-    monkeypatch.setattr("lmtasks.training.lora.prepare.can_pack", lambda *_, **__: False)
+    monkeypatch.setattr("lmtasks.training.lora.prepare.supports_packing", lambda *_, **__: False)
     planned = ready(tiny_folder, data, **how)
     assert not planned.setup.packed
     padded = load_file(learn(planned, tmp_path / "padded").checkpoint / WEIGHTS)
@@ -338,10 +339,10 @@ def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of
     history = learn(planned, tmp_path / "training").record.history
     # The base's own losses, without an adapter.
     module = planned.loaded.module
-    assert history[0]["step"] == 0
-    assert history[0]["eval_loss"] == pytest.approx(mean_loss(module, planned.setup.validation.examples), abs=1e-5)
+    assert history[0].step == 0
+    assert history[0].eval_loss == pytest.approx(mean_loss(module, planned.setup.validation.examples), abs=1e-5)
     if "dropout" not in kind:
-        assert history[1]["loss"] == pytest.approx(mean_loss(module, planned.setup.train.examples), abs=1e-3)
+        assert history[1].loss == pytest.approx(mean_loss(module, planned.setup.train.examples), abs=1e-3)
 
 
 def test_training_moves_the_weights_of_the_adapter_and_leaves_the_base_as_it_was(tmp_path, tiny_folder, data):
@@ -402,8 +403,8 @@ def test_other_architectures_learn_too(tmp_path, data, architecture):
     save_tiny_model(tmp_path / "model", architecture)
     planned = ready(tmp_path / "model", data, max_steps=4, learning_rate=1e-2, batch_size=24)
     assert planned.setup.packed
-    history = learn(planned, tmp_path / "training").record["history"]
-    assert history[-1]["loss"] < history[0]["loss"] - 0.1
+    history = learn(planned, tmp_path / "training").record.history
+    assert history[-1].loss < history[0].loss - 0.1
 
 
 def test_an_adapter_of_a_base_in_bfloat16_is_in_float32(tmp_path, tiny_folder, data):
@@ -1232,16 +1233,16 @@ def test_a_training_ends_in_time(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, epochs=50.0, batch_size=1, max_minutes=1e-4)
     assert 1 <= len(planned.setup.steps) < 100
     record = learn(planned, tmp_path).record
-    assert 1 <= record["steps"] <= len(planned.setup.steps)
+    assert 1 <= record.steps <= len(planned.setup.steps)
 
 
 def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=6, batch_size=6)
     done = learn(planned, tmp_path).record
-    assert (done["steps"], done["planned_steps"], done["epochs"]) == (6, 6, 1.5)
+    assert (done.steps, done.planned_steps, done.epochs) == (6, 6, 1.5)
     lengths = [len(item.token_ids) for item in planned.setup.train.examples]
-    assert sum(lengths) < done["tokens"] < 2 * sum(lengths)
-    assert planned.record["step_tokens"] == done["tokens"]
+    assert sum(lengths) < done.tokens < 2 * sum(lengths)
+    assert planned.record["step_tokens"] == done.tokens
 
 
 @pytest.mark.parametrize(

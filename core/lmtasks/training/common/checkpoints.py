@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.files import atomic_folder, temporary_path
 from lmtasks.records.training import read_checkpoint_record
 
@@ -95,7 +95,7 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError on a full disk
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
-            " Free some space and resume the training with --resume"
+            f" Free some space and resume the training with {option('resume', True)}"
         ) from error
 
 

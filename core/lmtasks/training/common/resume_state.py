@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.files import atomic_copy, atomic_write, remove_folder
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.records.reading import OtherSchemaError, validate
@@ -53,7 +53,7 @@ class ResumeState:
             atomic_copy(file, self.adapter / file.name)
         except OSError as error:
             raise TrainingError(
-                f"{self.adapter}: cannot be written ({error}); resume the training with --resume"
+                f"{self.adapter}: cannot be written ({error}); resume the training with {option('resume', True)}"
             ) from error
 
     def remove(self) -> None:
@@ -93,7 +93,8 @@ def check_target(adapter: Path, *, resume: bool) -> None:
     if can_resume(adapter):
         if not resume:
             raise TrainingError(
-                f"{adapter}: holds a training that has not finished; resume it with --resume, or name another"
+                f"{adapter}: holds a training that has not finished; resume it with {option('resume', True)}, or name"
+                " another"
             )
     elif (adapter / RECORD).is_file():
         raise TrainingError(f"{adapter}: holds a finished adapter; name another folder")

@@ -165,7 +165,7 @@ def plan_train(
         on_progress=on_progress,
     )
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
-        raise UsageError(f"{option('dtype', 'float16')} overflows in training; use bfloat16 or float32")
+        raise UsageError(f"{option('dtype')} float16 overflows in training; use bfloat16 or float32")
     renderer = make_renderer(found, loaded, options)
     if renderer.template and renderer.template.day:
         day = renderer.template.day.isoformat()

@@ -155,8 +155,8 @@ def _refuse_unanswered(task: Task, data: Dataset) -> None:
         columns = _joined(("target", "references", *task.references))
         raise DataError(
             f"{data.name}: {len(unanswered)} of {len(data.examples)} examples have no answer to train on (first:"
-            f' "{unanswered[0]}"); the answer\'s column is one of {columns}, or name it with --map'
-            " references=COLUMN"
+            f' "{unanswered[0]}"); the answer\'s column is one of {columns}, or name it with'
+            f" {option('columns', {'references': 'COLUMN'})}"
         )
 
 

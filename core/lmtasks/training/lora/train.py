@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import TrainerState
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.files import atomic_copy
 from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.adapter_files import CONFIG, WEIGHTS
@@ -148,5 +148,5 @@ def copy_weights(trained: TrainedWeights, folder: Path) -> None:
             atomic_copy(trained.checkpoint / name, folder / name)
     except OSError as error:
         raise TrainingError(
-            f"{folder}: the adapter cannot be written ({error}); resume the training with --resume"
+            f"{folder}: the adapter cannot be written ({error}); resume the training with {option('resume', True)}"
         ) from error
