@@ -696,7 +696,7 @@ def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_
         patched.setattr(training if step == "copy_weights" else conduct, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_whole(tiny_folder, files, tmp_path / "adapter")
-    with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
+    with pytest.raises(TrainingError, match="has not finished; resume it with resume=True"):
         train_whole(tiny_folder, files, tmp_path / "adapter")
     train_whole(tiny_folder, files, tmp_path / "adapter", resume=True)
     assert same_as_undisturbed(tmp_path / "adapter", whole)
@@ -741,7 +741,7 @@ def test_a_training_goes_on_only_as_it_was_begun(tiny_folder, data, unfinished, 
 
 def test_an_unfinished_training_is_not_begun_anew_by_mistake(tiny_folder, data, unfinished):
     before = contents(unfinished)
-    with pytest.raises(TrainingError, match="has not finished; resume it with --resume"):
+    with pytest.raises(TrainingError, match="has not finished; resume it with resume=True"):
         train_whole(tiny_folder, data, unfinished / "adapter")
     assert contents(unfinished) == before
 

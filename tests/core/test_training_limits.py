@@ -12,7 +12,7 @@ import pytest
 
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.errors import UsageError
-from lmtasks.training import TrainOptions
+from lmtasks.options import TrainOptions
 from lmtasks.training.common.steps import MAX_EXAMPLES, MAX_STEPS, iterate_steps, plan_steps
 
 SECONDS = 60

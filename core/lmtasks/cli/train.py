@@ -104,8 +104,8 @@ def _plan_text(record: Mapping[str, Any]) -> str:
         "task": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
         "train on": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} in targets",
         "truncated": record["truncated"]
-        and f"{record['truncated']} prompts ({100 * record['truncated'] / count:.1f}%), to {record['max_length']} tokens"
-        " with their target",
+        and f"{record['truncated']} prompts ({100 * record['truncated'] / count:.1f}%), to {record['max_length']}"
+        " tokens with their target",
         "skipped": record["skipped"] and f"{examples(record['skipped'])}, too long",
         "overlap removed": record["overlap_removed"]
         and f"{examples(record['overlap_removed'])} that are also in the evaluation data",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmtasks.data import EVAL_SPLITS, DataRequest, Dataset, NoSplitError, input_key, load_dataset
-from lmtasks.errors import DataError, UsageError
+from lmtasks.errors import DataError, UsageError, option
 from lmtasks.options import TrainOptions
 from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.task import Example, Task
