@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from lmtasks.errors import RunError, UsageError, option, unknown_name
 from lmtasks.files import sha256_file
 from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
-from lmtasks.options import TrainOptions, with_changes
+from lmtasks.options import TrainKeywords, TrainOptions, with_changes
 from lmtasks.options.score import RESAMPLES
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
@@ -121,7 +121,7 @@ def plan_train(
     model: str | Path = DEFAULT,
     resumed: Path | None = None,
     on_progress: OnProgress = no_progress,
-    **changes: object,
+    **changes: Unpack[TrainKeywords],
 ) -> PlannedTraining:
     """Check the data of a training, render it, and measure a step.
 
@@ -185,7 +185,7 @@ def train(
     resume: bool = False,
     on_progress: OnProgress = no_progress,
     on_plan: Callable[[Mapping[str, Any]], None] = lambda _: None,
-    **changes: object,
+    **changes: Unpack[TrainKeywords],
 ) -> TrainedAdapter | None:
     """Fine-tune an adapter for a task, and score the model without and with it on the same examples.
 
