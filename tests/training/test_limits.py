@@ -58,4 +58,4 @@ def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
     assert (done.steps, done.planned_steps, done.epochs) == (6, 6, 1.5)
     lengths = [len(item.token_ids) for item in planned.setup.train.examples]
     assert sum(lengths) < done.tokens < 2 * sum(lengths)
-    assert planned.record["step_tokens"] == done.tokens
+    assert planned.estimate.step_tokens == done.tokens

@@ -345,7 +345,7 @@ def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
     with pytest.raises(KeyboardInterrupt):
         lmtasks.train(
             make_task(), tmp_path / "adapter", model=tiny_folder, on_progress=stopping_at("training", 8),
-            on_plan=lambda record: plans.append(record["steps"]), **how,
+            on_plan=lambda estimate: plans.append(estimate.steps), **how,
         )  # fmt: skip
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, resume=True, **how)
     record = done.record.training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -72,6 +72,40 @@ class TrainedAdapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingEstimate:
+    """What a training is about to do, before its first step: data, steps, and the time and memory they will take."""
+
+    task: str
+    model: str
+    dtype: str
+    device: str
+    data: str
+    examples: int
+    validation_examples: int
+    evaluation: str
+    evaluation_split: str | None
+    evaluation_examples: int
+    tokens: int
+    """Tokens of an epoch, prompts and answers."""
+    answer_tokens: int
+    """Tokens of an epoch that the loss is computed on."""
+    truncated: int
+    skipped: int
+    overlap_removed: int
+    max_length: int
+    packed: bool
+    steps: int
+    epochs: float
+    step_tokens: int
+    """Tokens of all steps together."""
+    trainable_weights: int
+    weights: int
+    """Weights of the base model."""
+    expected_seconds: float
+    expected_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTraining:
     """A training that is ready to begin."""
 
@@ -82,36 +116,36 @@ class PlannedTraining:
     setup: TrainingSetup
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What it is about to do, for people and programs."""
+    def estimate(self) -> TrainingEstimate:
+        """What the training is about to do, and what it will take."""
         setup, plan = self.setup, self.plan
         train = setup.train
-        return {
-            "task": plan.task.name,
-            "model": self.loaded.info.name,
-            "dtype": self.loaded.info.dtype,
-            "device": self.loaded.info.device,
-            "data": plan.data.name,
-            "examples": len(train.examples),
-            "validation_examples": len(plan.validation),
-            "evaluation": plan.evaluation.name,
-            "evaluation_split": plan.evaluation.split,
-            "evaluation_examples": len(plan.evaluation.examples),
-            "tokens": train.tokens,
-            "answer_tokens": train.target_tokens,
-            "truncated": train.truncated,
-            "skipped": train.skipped,
-            "overlap_removed": plan.overlap_removed,
-            "max_length": setup.max_length,
-            "packed": setup.packed,
-            "steps": len(setup.steps),
-            "epochs": setup.epochs,
-            "step_tokens": setup.step_tokens,
-            "trainable_weights": setup.trainable_weights,
-            "weights": self.loaded.info.parameters,
-            "expected_seconds": setup.seconds,
-            "expected_memory_bytes": setup.memory_bytes,
-        }
+        return TrainingEstimate(
+            task=plan.task.name,
+            model=self.loaded.info.name,
+            dtype=self.loaded.info.dtype,
+            device=self.loaded.info.device,
+            data=plan.data.name,
+            examples=len(train.examples),
+            validation_examples=len(plan.validation),
+            evaluation=plan.evaluation.name,
+            evaluation_split=plan.evaluation.split,
+            evaluation_examples=len(plan.evaluation.examples),
+            tokens=train.tokens,
+            answer_tokens=train.target_tokens,
+            truncated=train.truncated,
+            skipped=train.skipped,
+            overlap_removed=plan.overlap_removed,
+            max_length=setup.max_length,
+            packed=setup.packed,
+            steps=len(setup.steps),
+            epochs=setup.epochs,
+            step_tokens=setup.step_tokens,
+            trainable_weights=setup.trainable_weights,
+            weights=self.loaded.info.parameters,
+            expected_seconds=setup.seconds,
+            expected_memory_bytes=setup.memory_bytes,
+        )
 
 
 def plan_train(
@@ -184,7 +218,7 @@ def train(
     model: str | Path = DEFAULT,
     resume: bool = False,
     on_progress: OnProgress = no_progress,
-    on_plan: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    on_plan: Callable[[TrainingEstimate], None] = lambda _: None,
     **changes: Unpack[TrainKeywords],
 ) -> TrainedAdapter | None:
     """Fine-tune an adapter for a task, and score the model without and with it on the same examples.
@@ -198,7 +232,7 @@ def train(
         model: the base, by name.
         resume: go on with the unfinished training in `output`, which was begun with the same settings.
         on_progress: hears how far it is.
-        on_plan: hears what is about to be done, before it is.
+        on_plan: called with the estimate before the training begins.
         **changes: fields of TrainOptions, over `options`.
 
     Returns:
@@ -229,7 +263,7 @@ def train(
 
             train_weights(planned.plan, planned.setup, planned.loaded, output / FOLDER, no_progress)
         return None
-    on_plan(planned.record)
+    on_plan(planned.estimate)
     with open_state(output, _decisive(planned), steps=len(planned.setup.steps)) as work:
         return _train_and_score(planned, work, on_progress)
 
