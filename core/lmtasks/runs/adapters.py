@@ -70,7 +70,7 @@ def attach_for_run(
         log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
     elif trained.name != renderer.name:
         log.warning(
-            '%s was trained with the prompt "%s", and is used with "%s": see the option prompt',
+            '%s was trained with the prompt "%s", and is used with "%s": see %s',
             adapter.source,
             trained.name,
             renderer.name,
