@@ -8,10 +8,11 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, RunOptions, SamplingParams, Task
+from lmtasks import Example, Field, RunOptions, Task
 from lmtasks.backends import Capabilities, LanguageModel, Request
 from lmtasks.backends.registry import BACKENDS
 from lmtasks.errors import ModelError, UsageError
+from lmtasks.task import SamplingParams
 from lmtasks.testing import FakeModel, save_tiny_model
 
 ON_CPU = {"device": "cpu", "dtype": "float32"}
@@ -88,7 +89,7 @@ def test_run_records_its_backend(tmp_path, tiny_folder, backend):
     options = RunOptions(max_new_tokens=3, output_dir=tmp_path, backend=backend, **ON_CPU)
     run = lmtasks.run(task, options, model=tiny_folder)
     assert f'"{backend}"' in (run.path / "run.json").read_text()
-    words = {"native": "native engine", "hf-generate": "generate of transformers"}
+    words = {"native": "native (continuous batching)", "hf-generate": "hf-generate (`generate` of transformers"}
     assert words[backend] in (run.path / "report.md").read_text()
 
 

@@ -284,7 +284,7 @@ def test_scores_omit_skipped_samples_and_those_without_references():
 
 def test_score_samples_returns_nothing_without_references():
     assert score_samples([], BUILTIN_METRICS.values()) == []
-    assert score_samples([sample("x"), sample("", "x", finish="skipped")], BUILTIN_METRICS.values()) == []
+    assert score_samples([sample("x"), sample("", "x", finish_reason="skipped")], BUILTIN_METRICS.values()) == []
 
 
 def test_score_samples_accepts_a_generator_of_metrics():

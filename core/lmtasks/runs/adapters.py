@@ -39,7 +39,9 @@ def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
     try:
         return AdapterChoice(find_adapter(task.adapter or ""), bundled=True)
     except AdapterError as error:
-        raise AdapterError(f'task "{task.name}" brings an adapter: {error}; adapter="none" runs without it') from error
+        raise AdapterError(
+            f'task "{task.name}" brings an adapter: {error}; {option("adapter", "none")} runs without it'
+        ) from error
 
 
 def attach_for_run(
@@ -70,7 +72,7 @@ def attach_for_run(
         log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
     elif trained.name != renderer.name:
         log.warning(
-            '%s was trained with the prompt "%s", and is used with "%s": see the option prompt',
+            '%s was trained with the prompt "%s", and is used with "%s": see %s',
             adapter.source,
             trained.name,
             renderer.name,

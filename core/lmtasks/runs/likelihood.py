@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from lmtasks.backends import Continuation, LanguageModel
-from lmtasks.errors import ModelError
+from lmtasks.errors import ModelError, option
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.task import Example, LogLikelihood, Task
 
@@ -60,7 +60,7 @@ def measure_likelihoods(
                 example, _ = rendered[pairs[number][0]]
                 raise ModelError(
                     f'{model.info.name} gives no number for the likelihood of a reference of example "{example.id}":'
-                    f" computing in {model.info.dtype} overflowed; try dtype float32"
+                    f" computing in {model.info.dtype} overflowed; try {option('dtype', 'float32')}"
                 )
             measured[pairs[number]] = logprob
     return [
