@@ -31,12 +31,12 @@ def load_model(
     """Load a language model, to be used for any number of runs.
 
     Args:
-        name: of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
-        options: device, dtype, backend, quantize, memory and trust_remote_code count here.
-        on_progress: hears of fetching, converting and loading.
+        name: a model of the catalog, a folder, a .gguf file, or a hub id ("org/name[@revision]").
+        options: only device, dtype, backend, quantize, kv_cache_gib and trust_remote_code matter here.
+        on_progress: called while the model is downloaded, converted and loaded.
 
     Raises:
-        ModelError: it cannot be had or loaded.
+        ModelError: it cannot be downloaded or loaded.
         UnknownNameError: the name is none of these.
     """
     from lmtasks.backends import registry

@@ -86,8 +86,8 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         raise UsageError(f"{option('predictions')}: outputs belong to a task; a run has its own")
     if options.output_dir is not None:
         user_path(options.output_dir, "output folder")
-    found, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
-    metrics = find_metrics(options.metrics or found.metrics, registry.metric)
+    task, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
+    metrics = find_metrics(options.metrics or task.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
         raise UsageError(f"log-likelihoods need a model: only a run with {option('loglikelihood')} measures them")
     request = DataRequest(
@@ -98,12 +98,12 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         language=options.language,
         require_inputs=False,
     )
-    dataset = load_dataset(found, request)
+    dataset = load_dataset(task, request)
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; give them with {option('references')}")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.discovered if plugin else None
-    return score_predictions(found, source, dataset, predictions, metrics, options)
+    return score_predictions(task, source, dataset, predictions, metrics, options)
 
 
 def compare(
@@ -127,7 +127,7 @@ def compare(
 
     Raises:
         RunError: their data, references or signatures differ, or one has not finished.
-        LmtasksError: a metric cannot be found or failed.
+        LmtasksError: a metric does not exist or failed.
     """
     from lmtasks.runs.compare import compare_runs
 
@@ -135,9 +135,9 @@ def compare(
         raise UsageError("nothing to compare: name at least two runs")
     _check_numbers(resamples, trials, seed)
     loaded = [run if isinstance(run, Run) else Run(Path(run)) for run in runs]
-    found = metrics_of_runs(loaded, metrics, Registry())
+    chosen = metrics_of_runs(loaded, metrics, Registry())
     return compare_runs(
-        loaded, found, ignore_recorded_signatures=metrics is not None, resamples=resamples, trials=trials, seed=seed
+        loaded, chosen, ignore_recorded_signatures=metrics is not None, resamples=resamples, trials=trials, seed=seed
     )
 
 
