@@ -12,6 +12,19 @@ from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.task import Example, LogLikelihood, Task
 
 
+def check_logprobs(model: LanguageModel) -> None:
+    """Refuse a model whose backend computes no log-likelihoods.
+
+    Raises:
+        ModelError: names the backend and the option.
+    """
+    if not model.capabilities.logprobs:
+        raise ModelError(
+            f"the backend {model.backend} of {model.info.name} computes no log-likelihoods; leave out"
+            f" {option('loglikelihood', True)}"
+        )
+
+
 def render_answers(task: Task, examples: Sequence[Example], renderer: Renderer) -> dict[str, array[int]]:
     """Return the token ids of every text whose likelihood will be measured."""
     texts = {text for example in examples for text in reference_texts(task, example)}
