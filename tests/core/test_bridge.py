@@ -499,19 +499,18 @@ def test_run_folder_task_is_never_loaded_as_a_plugin_file(gift, name, tmp_path, 
     monkeypatch.chdir(tmp_path)
     for file in ("task.py", "task.yaml", "task.yml", "task.PY"):
         (tmp_path / file).write_text(f"open({str(gift.trace)!r}, 'w').close()\n", encoding="utf-8")
-    record = {key: value for key, value in gift.runs[0].record.to_json().items() if key != "metrics"}
+    record = gift.runs[0].record.to_json()
     record["task"] = record["task"] | {"name": name.format(tmp_path)}
-    # Such a run does not say its metrics: they are looked up in its task.
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path), "unknown task")
+    assert lmtasks.score(gift.runs[0].path, metrics="exact_match").scores
     assert not gift.trace.exists()
 
 
-def test_run_folder_without_metrics_uses_those_of_the_task(gift):
+def test_run_folder_without_metrics_is_refused(gift):
+    file = gift.runs[0].path / "run.json"
     record = {key: value for key, value in gift.runs[0].record.to_json().items() if key != "metrics"}
-    record["task"] = record["task"] | {"name": "summarization/headline"}
-    (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    assert {score.name for score in lmtasks.score(gift.runs[0].path).scores} >= {"rouge1", "rougeL"}
+    file.write_text(json.dumps(record), encoding="utf-8")
+    refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f"{file}: damaged (metrics: missing)")
 
 
 # Modules that cannot be

@@ -220,7 +220,10 @@ def test_perplexity_of_a_mixed_set_is_computed_by_language(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_run_measures_the_no_answer_text_of_an_unanswerable_question(tmp_path):
-    task = make_task([Example(id="a", inputs={"text": "x"}, references=("",)), EXAMPLES[0]], output=Generate(no_answer="unanswerable"))
+    task = make_task(
+        [Example(id="a", inputs={"text": "x"}, references=("",)), EXAMPLES[0]],
+        output=Generate(no_answer="unanswerable"),
+    )
     run = lmtasks.run(task, model=FakeModel(lambda prompt: "x"), output_dir=tmp_path, loglikelihood=True)
     # The space behind the cue is a token of this tokenizer.
     word = len("unanswerable")
@@ -481,6 +484,6 @@ def test_loglikelihood_that_is_not_finite_ends_the_run_in_one_line(tmp_path, num
         def loglikelihood(self, continuations, *, batch_size=None):
             yield [(index, number) for index in range(len(continuations))]
 
-    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try dtype float32'):
+    with pytest.raises(ModelError, match=f"\"{EXAMPLES[0].id}\".*overflowed; try dtype='float32'"):
         model = Overflowing(lambda prompt: "x")
         lmtasks.run(make_task(EXAMPLES), model=model, output_dir=tmp_path, loglikelihood=True)

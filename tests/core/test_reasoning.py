@@ -13,8 +13,8 @@ from lmtasks.backends.stopping import StopCheck, finish_completion, streamable_a
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.prompts import Renderer
-from lmtasks.records.parts import ChatTemplateRecord
 from lmtasks.reasoning import ReasoningParser
+from lmtasks.records.parts import ChatTemplateRecord
 from lmtasks.task import SamplingParams
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model
 

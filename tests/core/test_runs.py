@@ -224,7 +224,9 @@ def test_parser_error_names_task_and_costs_one_example(tmp_path):
 
 def test_run_refuses_overlong_prompts_before_generation(tmp_path):
     model = FakeModel(answer, context_length=40)
-    with pytest.raises(PromptError, match=r"6 of 6 prompts are too long.*e0.*Use on_overlong='truncate' or on_overlong='skip', or"):
+    with pytest.raises(
+        PromptError, match=r"6 of 6 prompts are too long.*e0.*Use on_overlong='truncate' or on_overlong='skip', or"
+    ):
         lmtasks.run(
             make_task(prompts={"plain": "Say very loudly $text"}),
             model=model,

@@ -567,4 +567,4 @@ def test_language_warning_is_none_for_a_stated_language_that_fits(
 def test_language_warning_for_a_mixed_set(caplog: pytest.LogCaptureFixture):
     english = [sample("x", "The ferry leaves at nine every morning.", index=at) for at in range(3)]
     score_samples([*english, sample("x", "渡轮九点离开港口。", index=3)], [BUILTIN_METRICS["chrf"]], resamples=0)
-    assert "3 as en, 1 as zh, each scored for itself; --language scores all as one" in caplog.text
+    assert "3 as en, 1 as zh, each scored for itself; set language to score all as one" in caplog.text
