@@ -31,7 +31,7 @@ from lmtasks.task import (
 if TYPE_CHECKING:
     from lmtasks.api import TrainedAdapter, as_evaluate, ask, compare, load_model, run, score, train
     from lmtasks.options import RunOptions, ScoreOptions, TrainOptions
-    from lmtasks.runs import Run
+    from lmtasks.runs import Run, load_run
 
 __all__ = [
     "DataFile",
@@ -70,7 +70,7 @@ _LATE = {
     **dict.fromkeys(
         ("TrainedAdapter", "as_evaluate", "ask", "compare", "load_model", "run", "score", "train"), "lmtasks.api"
     ),
-    "Run": "lmtasks.runs",
+    **dict.fromkeys(("Run", "load_run"), "lmtasks.runs"),
     **dict.fromkeys(("RunOptions", "ScoreOptions", "TrainOptions"), "lmtasks.options"),
 }
 

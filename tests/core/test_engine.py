@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import RunOptions, SamplingParams
+from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.config import EngineConfig
@@ -30,6 +30,7 @@ from lmtasks.errors import ModelError
 from lmtasks.kernels.probe import EquivalenceProbe
 from lmtasks.models.loading import LoadedModel, load
 from lmtasks.progress import no_progress
+from lmtasks.task import SamplingParams
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
@@ -371,7 +372,7 @@ def test_a_request_that_memory_has_no_room_for_is_one_line(loaded, tmp_path):
     loaded.module.save_pretrained(tmp_path)
     loaded.tokenizer.save_pretrained(tmp_path)
     model = lmtasks.load_model(tmp_path, replace(ON_CPU, kv_cache_gib=1e-6))
-    with pytest.raises(ModelError, match=r"more than the .* MiB that memory allows") as error:
+    with pytest.raises(ModelError, match=r"more than the .* MiB that kv_cache_gib allows") as error:
         complete(model, make_requests(model, ("",)))
     assert "\n" not in str(error.value)
 

@@ -159,7 +159,7 @@ def test_unknown_task_without_a_similar_one_lists_all():
 
 
 def test_unknown_plugin_offers_the_nearest():
-    with pytest.raises(UnknownNameError, match='no plugin is called "titels". Did you mean titles'):
+    with pytest.raises(UnknownNameError, match='unknown plugin "titels". Did you mean titles'):
         Registry().load("titels")
 
 

@@ -70,8 +70,8 @@ def test_python_file_runs_as_a_task(write_file, tmp_path):
     path = write_file("lmtasks_shout.py", PYTHON)
     run = lmtasks.run(str(path), model=FakeModel(["one"]), output_dir=tmp_path / "runs")
     task = run.record.task
-    assert (task["name"], task["plugin"], task["distribution"]) == ("shout", "shout", "lmtasks_shout.py")
-    assert task["distribution_version"].startswith("sha256:")
+    assert (task.name, task.plugin, task.distribution) == ("shout", "shout", "lmtasks_shout.py")
+    assert task.distribution_version.startswith("sha256:")
     assert run.scores[0].value == 100
 
 
@@ -255,12 +255,12 @@ parameters:
         (
             "metrics:",
             "output: {parse: frist_line}\nmetrics:",
-            'line 11: no parser is called "frist_line". Did you mean first_line',
+            'line 11: unknown parser "frist_line". Did you mean first_line',
         ),
         (
             "metrics:",
             "output: {max_tokens: 5}\nmetrics:",
-            'line 11: no key of output is called "max_tokens". Did you mean max_new_tokens',
+            'line 11: unknown key "max_tokens" of output. Did you mean max_new_tokens',
         ),
         ("metrics:", "output: {top_p: 0.5}\nmetrics:", "line 11: output: top_p and top_k need a temperature"),
         (

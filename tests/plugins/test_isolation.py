@@ -172,8 +172,8 @@ def test_damaged_metadata_of_another_package_fails_no_plugin(install, tmp_path, 
 def test_plugin_with_the_name_of_a_first_party_plugin_is_ignored(install, tmp_path):
     install("qa", bad().replace('name="bad"', 'name="qa"'))
     registry = Registry()
-    assert registry.task("qa")[1].found.distribution == "lmtasks"
-    [(plugin, error)] = registry.refused
+    assert registry.task("qa")[1].discovered.distribution == "lmtasks"
+    [(plugin, error)] = registry.shadowed
     assert plugin.distribution == "lmtasks-qa"
     assert "has the name of one that lmtasks brings, and is left out" in str(error)
 
@@ -479,7 +479,7 @@ def test_metric_that_is_nan_is_left_out_with_a_warning(install, tmp_path, caplog
 
 
 def test_metric_error_names_its_plugin_in_another_task(install, tmp_path):
-    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n"
+    code = bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
     install("bad", code)
     with pytest.raises(PluginError, match=r'^metric "bad/share" \(lmtasks-bad 1.0\) failed: KeyError'):
         lmtasks.run(
@@ -488,7 +488,7 @@ def test_metric_error_names_its_plugin_in_another_task(install, tmp_path):
 
 
 def test_score_without_the_failing_metric_has_the_other_scores(install, tmp_path):
-    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Metric()]\n")
+    install("bad", bad(measure=FAIL) + "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n")
     run = lmtasks.run("titles", model=FakeModel(lambda _: "x"), output_dir=tmp_path / "runs")
     failures: list[LmtasksError] = []
     scored = lmtasks.score(run, metrics=("chrf", "bad/share"), on_failure=failures.append)

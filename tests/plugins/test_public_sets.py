@@ -197,7 +197,7 @@ def test_public_set_rows_without_an_input_are_left_out_with_a_warning(read: Read
     loaded = read(TASKS["summarization/dialogue"], "samsum", "test", rows)
     assert [example.id for example in loaded.examples] == ["0", "3"]
     [said] = [record.getMessage() for record in caplog.records if record.name == "lmtasks.data"]
-    assert said.startswith('samsum: 2 of 4 rows left out, for they have no "document" (the first: hub:')
+    assert said.startswith('samsum: 2 of 4 rows skipped, which have no "document" (first: hub:')
     assert said.endswith("split test, row 2)")
 
 

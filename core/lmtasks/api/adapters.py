@@ -1,4 +1,4 @@
-"""Adapters: what one is, and how it becomes part of its model."""
+"""Showing an adapter, and merging it into its base model."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def merge_adapter(
 
     Args:
         adapter: a folder or hub id.
-        output: the folder of the model; it is made.
+        output: the folder of the model; it is created.
         model: the base; None: by the name that the adapter records.
-        dtype: of the merged weights. Adding is exact to rounding in it.
+        dtype: data type of the merged weights; the sum is rounded to it.
         trust_remote_code: whether code that comes with the model may run.
-        on_progress: called while the model is loaded.
+        on_progress: called while the base is loaded.
 
     Raises:
         AdapterError: the adapter does not fit the model, does not say which it belongs to, or the folder is taken.
@@ -57,38 +57,36 @@ def merge_adapter(
     output = user_path(output, "output folder")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise AdapterError(f"{output}: is there already; name another folder with {option('output')}")
-    files = find_adapter(adapter)
+    lora = find_adapter(adapter)
     if model is None:
-        if files.record is None:
-            raise AdapterError(
-                f"{files.source}: does not say which model it belongs to; name it with {option('model')}"
-            )
+        if lora.record is None:
+            raise AdapterError(f"{lora.source}: does not say which model it belongs to; name it with {option('model')}")
         if trust_remote_code:
             raise UsageError(
-                f"{files.source}: the adapter's file does not decide whose code may run; name the model with"
+                f"{lora.source}: the adapter's file does not decide whose code may run; name the model with"
                 f" {option('model')}"
             )
-        model = files.record.base.name
+        model = lora.record.base.name
     loaded = load(str(model), device="cpu", dtype=dtype, trust_remote_code=trust_remote_code, on_progress=on_progress)
     if bad := not_finite(loaded.module):
         raise ModelError(
             f"{loaded.info.name}: its weight {bad} is NaN or infinite in {dtype}; nothing was written. Use"
             f" {option('dtype', 'float32')}, or fetch the model again if its file is damaged"
         )
-    if loaded.module.config.get_text_config().tie_word_embeddings and changes_embeddings(loaded.module, files):
+    if loaded.module.config.get_text_config().tie_word_embeddings and changes_embeddings(loaded.module, lora):
         raise AdapterError(
-            f"{files.source}: changes the embeddings of {loaded.info.name} on one side only, which both sides share;"
+            f"{lora.source}: changes the embeddings of {loaded.info.name} on one side only, which both sides share;"
             " it cannot be merged"
         )
-    on_progress(f"merging {files.source}", 0, 0)
+    on_progress(f"merging {lora.source}", 0, 0)
     aside = output.resolve().with_name(f".{output.resolve().name}.part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         with quiet():
-            whole = merged(attach(loaded.module, files, loaded.info), files)
+            whole = merged(attach(loaded.module, lora, loaded.info), lora)
             if bad := not_finite(whole):
                 raise AdapterError(
-                    f"{files.source}: merged into {loaded.info.name}, the weight {bad} is NaN or infinite in {dtype};"
+                    f"{lora.source}: merged into {loaded.info.name}, the weight {bad} is NaN or infinite in {dtype};"
                     f" nothing was written. Use {option('dtype', 'float32')}, or an adapter that is not damaged"
                 )
             whole.save_pretrained(aside)

@@ -86,10 +86,10 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         raise UsageError(f"{option('predictions')}: outputs belong to a task; a run has its own")
     if options.output_dir is not None:
         user_path(options.output_dir, "output folder")
-    chosen, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
-    metrics = find_metrics(options.metrics or chosen.metrics, registry.metric)
+    task, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
+    metrics = find_metrics(options.metrics or task.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
-        raise UsageError(f"log-likelihoods need a model: only a run with {option('loglikelihood')} measures them")
+        raise UsageError(f"log-likelihoods need a model: only a run with {option('loglikelihood', True)} measures them")
     request = DataRequest(
         data=options.data,
         split=options.split,
@@ -98,12 +98,12 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
         language=options.language,
         require_inputs=False,
     )
-    dataset = load_dataset(chosen, request)
+    dataset = load_dataset(task, request)
     if not any(example.references for example in dataset.examples):
         raise UsageError(f"{dataset.name} has no references to score against; give them with {option('references')}")
     predictions = read_predictions(options.predictions, dataset.examples, column=options.columns.get("prediction"))
     source = plugin.discovered if plugin else None
-    return score_predictions(chosen, source, dataset, predictions, metrics, options)
+    return score_predictions(task, source, dataset, predictions, metrics, options)
 
 
 def compare(
@@ -127,7 +127,7 @@ def compare(
 
     Raises:
         RunError: their data, references or signatures differ, or one has not finished.
-        LmtasksError: a metric cannot be found or failed.
+        LmtasksError: a metric does not exist or failed.
     """
     from lmtasks.runs.compare import compare_runs
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "models": ("lmtasks.cli.models", "List and download models."),
     "adapters": ("lmtasks.cli.adapters", "Show an adapter, or merge it into its base model."),
     "plugins": ("lmtasks.cli.plugins", "List, create and check plugins."),
+    "schema": ("lmtasks.cli.schema", "Print the JSON Schema of a file: task, run, sample or adapter."),
     "completion": ("lmtasks.cli.completion", "Print a shell completion script."),
 }
 """Module and one-line help of each command; --help imports no command."""

@@ -13,7 +13,7 @@ from lmtasks.escaping import one_line
 from lmtasks.options import RunOptions
 
 if TYPE_CHECKING:
-    from lmtasks.task import Parameter
+    from lmtasks.task import Task
 
 
 @click.command("show")
@@ -34,7 +34,7 @@ def command(task: str, model: str, **settings: Any) -> None:
         "task": f"{shown.task.name}, version {shown.task.version}: {shown.task.summary}",
         "from": f"{shown.plugin.origin} ({shown.plugin.module})" if shown.plugin else "Python",
         "inputs": ", ".join(fields),
-        "set": "; ".join(_parameter(name, parameter) for name, parameter in shown.task.parameters.items()),
+        "set": "; ".join(_parameter(shown.task, name) for name in shown.task.parameters),
         "prompts": ", ".join(shown.task.prompts),
         "data": ", ".join(shown.task.datasets),
         "metrics": ", ".join(metric if isinstance(metric, str) else metric.name for metric in shown.task.metrics),
@@ -46,8 +46,9 @@ def command(task: str, model: str, **settings: Any) -> None:
     click.echo(shown.text)
 
 
-def _parameter(name: str, parameter: Parameter) -> str:
+def _parameter(task: Task, name: str) -> str:
     """Return name, value, choices and summary of a parameter in one line."""
-    value = "" if parameter.default is None else f"={parameter.default}"
+    parameter = task.parameters[name]
+    value = f"={task.parameter_values[name]}" if name in task.parameter_values else ""
     choices = f" ({', '.join(parameter.choices)})" if parameter.choices else ""
     return f"{name}{value}{choices}" + (f": {parameter.summary}" if parameter.summary else "")
