@@ -37,9 +37,7 @@ def finite(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("validation", [0, 4])
-def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint(
-    tmp_path, tiny_folder, data, monkeypatch, validation
-):
+def test_diverged_training_fails_and_keeps_a_good_checkpoint(tmp_path, tiny_folder, data, monkeypatch, validation):
     monkeypatch.setattr(monitor, "SAVE_SECONDS", 0)
     honest = packing.answer_losses
     calls = Counter()
@@ -63,9 +61,7 @@ def test_a_training_that_diverges_ends_with_an_error_and_keeps_a_good_checkpoint
 
 @pytest.mark.parametrize("steps", [1, 6])
 @pytest.mark.parametrize("validation", [0, 4])
-def test_a_senseless_learning_rate_never_ends_in_an_adapter_of_no_numbers(
-    tmp_path, tiny_folder, data, steps, validation
-):
+def test_huge_learning_rate_never_gives_an_adapter_with_nan(tmp_path, tiny_folder, data, steps, validation):
     how = {"learning_rate": 1e30, "warmup": 0.0, "max_steps": steps, "validation": validation}
     files = {**data, "output_dir": tmp_path / "runs"}
     with pytest.raises(TrainingError, match="NaN or infinite") as error:
@@ -82,7 +78,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_a_full_disk_costs_no_checkpoint_that_stands(tmp_path, tiny_folder, data, whole, monkeypatch, kind):
+def test_full_disk_keeps_earlier_checkpoints(tmp_path, tiny_folder, data, whole, monkeypatch, kind):
     honest = PeftModel.save_pretrained
 
     def save(self, folder, **settings):
@@ -110,9 +106,7 @@ def test_a_full_disk_costs_no_checkpoint_that_stands(tmp_path, tiny_folder, data
         "learning-curve.svg",
     ],
 )
-def test_a_disk_that_is_full_behind_the_last_step_costs_nothing_either(
-    tmp_path, tiny_folder, data, whole, monkeypatch, file
-):
+def test_full_disk_after_the_last_step_loses_nothing(tmp_path, tiny_folder, data, whole, monkeypatch, file):
     honest = shutil.copyfile
 
     def copy(source, target, **settings):
@@ -132,9 +126,7 @@ def test_a_disk_that_is_full_behind_the_last_step_costs_nothing_either(
 
 
 @pytest.mark.parametrize("file", ["report.md", "learning-curve.svg", "run.json", "README.md", "lmtasks.json"])
-def test_disk_that_is_full_at_the_last_records_scores_nothing_again(
-    tmp_path, tiny_folder, data, whole, monkeypatch, file
-):
+def test_full_disk_at_the_last_records_repeats_no_scoring(tmp_path, tiny_folder, data, whole, monkeypatch, file):
     """Whatever is written once the adapter has been scored: the run with it, the card, the records."""
     honest = os.replace
     scored = lambda: '"after": "' in (tmp_path / "adapter" / "training" / "state.json").read_text()  # noqa: E731
@@ -159,7 +151,7 @@ def test_disk_that_is_full_at_the_last_records_scores_nothing_again(
     assert "## Before and after fine-tuning" in (after.path / "report.md").read_text()
 
 
-def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(tmp_path, tiny_folder, data):
+def test_best_and_newest_checkpoints_are_kept(tmp_path, tiny_folder, data):
     # The rate of learning rises over all steps, until it spoils what was learned.
     how = {"max_steps": 5, "warmup": 5.0, "learning_rate": 0.5, "validation": 4, "max_grad_norm": 0.0}
     seen: list[set[int]] = []
@@ -190,7 +182,7 @@ def test_the_best_checkpoint_and_the_newest_are_kept_and_hold_the_adapter_alone(
     assert (trained.path / WEIGHTS).read_bytes() != (work / "checkpoint-5" / WEIGHTS).read_bytes()
 
 
-def test_without_validation_the_last_checkpoint_is_kept(tmp_path, tiny_folder, data):
+def test_last_checkpoint_is_kept_without_validation(tmp_path, tiny_folder, data):
     done = learn(ready(tiny_folder, data, max_steps=3), tmp_path)
     assert done.checkpoint.name == "checkpoint-3"
     assert (done.record.best_step, done.record.validation_loss) == (3, None)

@@ -21,7 +21,7 @@ from lmtasks.records.reading import validate
 from lmtasks.training import plan_training
 
 
-def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, tiny_folder, data):
+def test_adapter_record_holds_data_settings_and_results(whole, tiny_folder, data):
     record = json.loads((whole.path / "lmtasks.json").read_text())
     assert validate(AdapterRecord, record) == whole.record
     assert record["weights_sha256"] == hashlib.sha256((whole.path / WEIGHTS).read_bytes()).hexdigest()
@@ -46,7 +46,7 @@ def test_the_record_says_what_was_learned_on_what_and_with_which_result(whole, t
     assert losses[record["training"]["best_step"]] == min(losses.values()) < losses[0]
 
 
-def test_the_record_has_the_scores_of_the_runs_before_and_after(whole):
+def test_adapter_record_has_the_scores_before_and_after(whole):
     record = whole.record
     assert (record.before, record.after) == (whole.before.path.name, whole.after.path.name)
     assert [score.name for score in record.scores] == ["exact_match", "chrF"]
@@ -59,7 +59,7 @@ def test_the_record_has_the_scores_of_the_runs_before_and_after(whole):
     assert whole.after.record.training == record
 
 
-def test_the_readme_is_a_model_card_with_the_scores(whole):
+def test_model_card_has_the_scores(whole):
     from huggingface_hub import ModelCard
 
     card = ModelCard((whole.path / "README.md").read_text())
@@ -73,7 +73,7 @@ def test_the_readme_is_a_model_card_with_the_scores(whole):
     assert whole.record.verdict in card.text
 
 
-def test_bare_peft_writes_what_lmtasks_wrote_with_the_adapter(whole, tiny_folder, data):
+def test_bare_peft_generates_the_same_with_the_adapter(whole, tiny_folder, data):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     base = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, whole.path).eval()
@@ -88,14 +88,14 @@ def test_bare_peft_writes_what_lmtasks_wrote_with_the_adapter(whole, tiny_folder
     assert completions[0] != completions[1]
 
 
-def test_a_later_run_with_the_adapter_writes_the_same(tmp_path, whole, tiny_folder, data):
+def test_later_run_with_the_adapter_generates_the_same(tmp_path, whole, tiny_folder, data):
     run = lmtasks.run(
         make_task(), model=tiny_folder, data=data["eval_data"], adapter=whole.path, output_dir=tmp_path, **ON_CPU
     )  # fmt: skip
     assert [sample.completion for sample in run.samples] == [sample.completion for sample in whole.after.samples]
 
 
-def test_without_references_to_score_there_is_an_adapter_and_nothing_to_compare(tmp_path, tiny_folder, data):
+def test_training_without_references_compares_nothing(tmp_path, tiny_folder, data):
     bare = [{"id": row["id"], "text": row["text"]} for row in rows(2, 200)]
     files = {**data, "eval_data": write(tmp_path / "bare.jsonl", bare), "output_dir": tmp_path / "runs"}
     done = lmtasks.train(make_task(), tmp_path / "adapter", model=tiny_folder, max_steps=1, **files, **ON_CPU)

@@ -9,14 +9,14 @@ import lmtasks
 from lmtasks.errors import LmtasksError
 
 
-def test_a_training_that_gets_no_better_ends_early(tmp_path, tiny_folder, data):
+def test_early_stopping_ends_a_training_without_improvement(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     done = learn(ready(tiny_folder, data, early_stopping=2, **how), tmp_path)
     assert done.record.steps == done.record.best_step + 2 < 10
     assert done.record.planned_steps == 10
 
 
-def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path, tiny_folder, data):
+def test_resume_of_an_early_stopped_training_trains_no_further(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     planned = ready(tiny_folder, data, early_stopping=2, **how)
     done = learn(planned, tmp_path)
@@ -25,7 +25,7 @@ def test_a_training_that_ended_early_does_not_go_on_when_it_is_resumed(tmp_path,
     assert again.record.history == done.record.history
 
 
-def test_patience_outlives_an_interruption(tmp_path, tiny_folder, data):
+def test_early_stopping_patience_survives_an_interruption(tmp_path, tiny_folder, data):
     how = {"max_steps": 10, "warmup": 10.0, "learning_rate": 1.0, "validation": 4, "max_grad_norm": 0.0}
     planned = ready(tiny_folder, data, early_stopping=2, **how)
     whole = learn(planned, tmp_path / "whole").record
@@ -37,7 +37,7 @@ def test_patience_outlives_an_interruption(tmp_path, tiny_folder, data):
     assert (again.steps, again.best_step) == (whole.steps, whole.best_step)
 
 
-def test_early_stopping_of_data_too_small_to_validate_is_refused(tmp_path, tiny_folder, data):
+def test_early_stopping_needs_validation_examples(tmp_path, tiny_folder, data):
     files = {**data, "data": write(tmp_path / "small.jsonl", rows(6)), "output_dir": tmp_path / "runs"}
     with pytest.raises(LmtasksError, match="validation"):
         lmtasks.train(
@@ -45,14 +45,14 @@ def test_early_stopping_of_data_too_small_to_validate_is_refused(tmp_path, tiny_
         )  # fmt: skip
 
 
-def test_a_training_ends_in_time(tmp_path, tiny_folder, data):
+def test_max_minutes_limits_the_steps(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, epochs=50.0, batch_size=1, max_minutes=1e-4)
     assert 1 <= len(planned.setup.steps) < 100
     record = learn(planned, tmp_path).record
     assert 1 <= record.steps <= len(planned.setup.steps)
 
 
-def test_steps_passes_and_tokens_are_counted(tmp_path, tiny_folder, data):
+def test_training_record_counts_steps_epochs_and_tokens(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=6, batch_size=6)
     done = learn(planned, tmp_path).record
     assert (done.steps, done.planned_steps, done.epochs) == (6, 6, 1.5)

@@ -27,7 +27,7 @@ def random_sequences(*sizes: tuple[int, int]) -> list[TrainingExample]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
-def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, architecture):
+def test_answer_losses_of_packed_sequences_equal_those_of_each_alone(tmp_path, architecture):
     save_tiny_model(tmp_path, architecture)
     module = loaded_module(tmp_path)
     items = random_sequences((40, 9), (5, 2), (70, 50), (17, 16), (33, 1))
@@ -59,13 +59,13 @@ def test_sequences_in_one_row_have_the_losses_that_each_has_alone(tmp_path, arch
     assert torch.allclose(padded, torch.cat(alone), rtol=0, atol=1e-4)
 
 
-def test_what_carries_state_from_token_to_token_is_never_packed():
+def test_supports_packing_refuses_stateful_models():
     common = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **common)).eval()
     assert not supports_packing(module, supports_logits_to_keep=False)
 
 
-def test_without_packing_the_same_is_learned(tmp_path, tiny_folder, data, monkeypatch):
+def test_training_without_packing_gives_the_same_weights(tmp_path, tiny_folder, data, monkeypatch):
     how = {"max_steps": 2, "optimizer": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}
     packed = adapter_weights(tiny_folder, data, tmp_path / "packed", **how)
     monkeypatch.setattr("lmtasks.training.lora.prepare.supports_packing", lambda *_, **__: False)

@@ -88,7 +88,7 @@ for moment, reached in moments.items():
 """
 
 
-def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path, tiny_folder, data, whole):
+def test_resume_after_repeated_kills_gives_the_undisturbed_adapter(tmp_path, tiny_folder, data, whole):
     files = {name: str(path) for name, path in {**data, "output_dir": tmp_path / "runs"}.items()}
     adapter = tmp_path / "adapter"
     code = KILLED.format(
@@ -101,7 +101,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_
 
 
 @pytest.mark.parametrize(("what", "step", "resumed"), [("training", 0, None), ("training", 7, 6), ("training", 20, 18)])
-def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, tiny_folder, data, whole, what, step, resumed):
+def test_resume_continues_from_the_last_checkpoint(tmp_path, tiny_folder, data, whole, what, step, resumed):
     files = {**data, "output_dir": tmp_path / "runs"}
     adapter = tmp_path / "adapter"
     with pytest.raises(KeyboardInterrupt):
@@ -114,7 +114,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, tiny_folder,
 
 
 @pytest.mark.parametrize("step", ["copy_weights", "write_card"])
-def test_a_training_interrupted_behind_its_last_step_goes_on_too(tmp_path, tiny_folder, data, whole, monkeypatch, step):
+def test_resume_after_the_last_step(tmp_path, tiny_folder, data, whole, monkeypatch, step):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -156,7 +156,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     ],
     ids=str,
 )
-def test_a_training_goes_on_only_as_it_was_begun(tiny_folder, data, unfinished, change, told):
+def test_resume_refuses_other_settings(tiny_folder, data, unfinished, change, told):
     before = contents(unfinished)
     files = {**data, "output_dir": unfinished / "runs"}
     with pytest.raises(TrainingError, match="was begun with other settings") as error:
@@ -166,7 +166,7 @@ def test_a_training_goes_on_only_as_it_was_begun(tiny_folder, data, unfinished, 
     assert contents(unfinished) == before
 
 
-def test_an_unfinished_training_is_not_begun_anew_by_mistake(tiny_folder, data, unfinished):
+def test_train_refuses_a_folder_with_an_unfinished_training(tiny_folder, data, unfinished):
     before = contents(unfinished)
     with pytest.raises(TrainingError, match="has not finished; resume it with resume=True"):
         train_whole(tiny_folder, data, unfinished / "adapter")
@@ -174,7 +174,7 @@ def test_an_unfinished_training_is_not_begun_anew_by_mistake(tiny_folder, data, 
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
-def test_a_damaged_checkpoint_is_named(tmp_path, tiny_folder, data, unfinished, file):
+def test_resume_names_a_damaged_checkpoint(tmp_path, tiny_folder, data, unfinished, file):
     shutil.copytree(unfinished, tmp_path / "copy")
     damaged = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4"
     (damaged / file).write_bytes((damaged / file).read_bytes()[:100])
@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, tiny_folder, data, unfinished, 
         ("stateful_callbacks", {"TrainerControl": {"args": 1}}, "stateful_callbacks.TrainerControl.args: expected"),
     ],
 )
-def test_checkpoint_state_of_wrong_types_is_named(tmp_path, tiny_folder, data, unfinished, name, value, told):
+def test_resume_names_checkpoint_state_of_wrong_types(tmp_path, tiny_folder, data, unfinished, name, value, told):
     shutil.copytree(unfinished, tmp_path / "copy")
     file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / "trainer_state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
@@ -224,7 +224,7 @@ def resume_refused(tmp_path: Path, model: Path, data: dict[str, Path]) -> str:
     "file",
     [WEIGHTS, "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
 )
-def test_checkpoint_without_a_file_is_not_resumed(tmp_path, tiny_folder, data, unfinished, file):
+def test_resume_refuses_a_checkpoint_without_a_file(tmp_path, tiny_folder, data, unfinished, file):
     shutil.copytree(unfinished, tmp_path / "copy")
     (tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / file).unlink()
     assert f"checkpoint-4: this checkpoint cannot be read ({file} is missing)" in resume_refused(
@@ -244,14 +244,14 @@ def test_checkpoint_without_a_file_is_not_resumed(tmp_path, tiny_folder, data, u
     ],
     ids=str,
 )
-def test_checkpoint_of_another_step_or_training_is_not_resumed(tmp_path, tiny_folder, data, unfinished, change, told):
+def test_resume_refuses_a_checkpoint_of_another_step_or_training(tmp_path, tiny_folder, data, unfinished, change, told):
     shutil.copytree(unfinished, tmp_path / "copy")
     file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / "trainer_state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     assert told in resume_refused(tmp_path, tiny_folder, data)
 
 
-def test_checkpoint_behind_the_last_planned_step_is_not_resumed(tmp_path, tiny_folder, data, unfinished):
+def test_resume_refuses_a_checkpoint_behind_the_last_step(tmp_path, tiny_folder, data, unfinished):
     shutil.copytree(unfinished, tmp_path / "copy")
     folder = tmp_path / "copy" / "adapter" / "training"
     (folder / "checkpoint-4").rename(folder / "checkpoint-40")
@@ -260,7 +260,7 @@ def test_checkpoint_behind_the_last_planned_step_is_not_resumed(tmp_path, tiny_f
     assert "only 20 steps are planned" in resume_refused(tmp_path, tiny_folder, data)
 
 
-def test_checkpoint_without_one_of_its_weights_is_not_resumed(tmp_path, tiny_folder, data, unfinished):
+def test_resume_refuses_a_checkpoint_without_one_of_its_weights(tmp_path, tiny_folder, data, unfinished):
     shutil.copytree(unfinished, tmp_path / "copy")
     file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / WEIGHTS
     weights = load_file(file)
@@ -271,7 +271,7 @@ def test_checkpoint_without_one_of_its_weights_is_not_resumed(tmp_path, tiny_fol
 
 
 @pytest.mark.parametrize("name", ["checkpoint-²", "checkpoint-007", "checkpoint-0"])
-def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path, name):
+def test_checkpoints_ignores_other_folders(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-7").mkdir()
     assert checkpoints(tmp_path) == {7: tmp_path / "checkpoint-7"}
@@ -295,7 +295,7 @@ def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path, name):
         ('{"schema": 2, "steps": NaN}', "NaN is not a JSON number"),
     ],
 )
-def test_damaged_state_of_a_training_is_named(tmp_path, monkeypatch, change, told):
+def test_resume_names_a_damaged_state(tmp_path, monkeypatch, change, told):
     monkeypatch.setattr("lmtasks.models.loading.load", lambda *_, **__: pytest.fail("the model was loaded"))
     folder = tmp_path / "adapter" / "training"
     folder.mkdir(parents=True)
@@ -316,13 +316,13 @@ def test_damaged_state_of_a_training_is_named(tmp_path, monkeypatch, change, tol
 
 
 @pytest.mark.parametrize("output", ["x" * 256, "~nosuchuser/adapter", "a\0b"])
-def test_adapter_folder_that_cannot_be_is_refused(tmp_path, output):
+def test_train_refuses_an_impossible_output_folder(tmp_path, output):
     with pytest.raises(PathError, match="adapter folder") as error:
         lmtasks.train(make_task(), output, model="none")
     one_line(error)
 
 
-def test_a_training_whose_checkpoint_was_removed_begins_anew(tmp_path, tiny_folder, data, unfinished, whole):
+def test_resume_without_checkpoints_starts_again(tmp_path, tiny_folder, data, unfinished, whole):
     shutil.copytree(unfinished, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "adapter" / "training" / "checkpoint-4")
     files = {**data, "output_dir": tmp_path / "copy" / "runs"}
@@ -331,9 +331,7 @@ def test_a_training_whose_checkpoint_was_removed_begins_anew(tmp_path, tiny_fold
 
 
 @pytest.mark.parametrize("faster", [0.5, 2.0])
-def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
-    tmp_path, tiny_folder, data, monkeypatch, faster
-):
+def test_resume_of_a_time_limited_training_keeps_its_steps(tmp_path, tiny_folder, data, monkeypatch, faster):
     tokens = ready(tiny_folder, data).setup.train.tokens
     # The machine is not as fast the second time; no clock runs out.
     speeds = iter([1.0, 1.0 / faster])
@@ -355,7 +353,7 @@ def test_a_training_of_some_minutes_keeps_its_steps_when_it_is_resumed(
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_finished_adapter_is_left_alone(tiny_folder, data, whole, resume):
+def test_train_refuses_a_folder_with_a_finished_adapter(tiny_folder, data, whole, resume):
     before = contents(whole.path)
     with pytest.raises(TrainingError, match="holds a finished adapter"):
         train_whole(tiny_folder, data, whole.path, resume=resume)
@@ -363,7 +361,7 @@ def test_a_finished_adapter_is_left_alone(tiny_folder, data, whole, resume):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_folder_of_something_else_is_left_alone(tmp_path, tiny_folder, data, resume):
+def test_train_refuses_a_folder_with_other_files(tmp_path, tiny_folder, data, resume):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("Years of work")
     with pytest.raises(TrainingError, match="is not empty and no adapter of lmtasks"):
@@ -373,13 +371,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, tiny_folder, data, r
         train_whole(tiny_folder, data, tmp_path / "thesis" / "chapter.txt", resume=resume)
 
 
-def test_there_must_be_something_to_resume(tmp_path, tiny_folder, data):
+def test_resume_needs_an_unfinished_training(tmp_path, tiny_folder, data):
     with pytest.raises(TrainingError, match="nothing to resume"):
         train_whole(tiny_folder, data, tmp_path / "new", resume=True)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_another_process_trains_in_is_left_to_it(tmp_path, tiny_folder, data):
+def test_train_refuses_a_folder_in_use(tmp_path, tiny_folder, data):
     (tmp_path / "adapter" / "training").mkdir(parents=True)
     with filelock.FileLock(tmp_path / "adapter" / "training" / ".lock"):
         with pytest.raises(TrainingError, match="another process trains in this folder"):
@@ -387,7 +385,7 @@ def test_a_folder_that_another_process_trains_in_is_left_to_it(tmp_path, tiny_fo
         assert contents(tmp_path) == {"adapter/training/.lock": b""}
 
 
-def test_what_is_refused_leaves_no_folder(tmp_path, tiny_folder, data):
+def test_refused_training_leaves_no_folder(tmp_path, tiny_folder, data):
     with pytest.raises(DataError):
         train_whole(tiny_folder, {**data, "eval_data": data["data"]}, tmp_path / "adapter")
     assert not any(tmp_path.iterdir())

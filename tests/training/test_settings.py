@@ -56,12 +56,12 @@ from lmtasks.options import TrainOptions
         ("language", "not a language"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused_by_name(name, value):
+def test_setting_out_of_its_range_is_refused_by_name(name, value):
     with pytest.raises(UsageError, match=f"^{name} "):
         TrainOptions(**{name: value})
 
 
-def test_settings_that_contradict_each_other_are_refused():
+def test_contradicting_settings_are_refused():
     with pytest.raises(UsageError, match="epochs and max_steps"):
         TrainOptions(epochs=1, max_steps=1)
     with pytest.raises(UsageError, match="early_stopping needs validation"):
@@ -74,6 +74,6 @@ def test_unknown_names_are_refused_before_a_model_is_loaded(tmp_path, data):
             lmtasks.train(make_task(), tmp_path / "adapter", model=tmp_path / "nowhere", **data, **changes)
 
 
-def test_an_unknown_tracker_is_refused(tiny_folder, data):
+def test_unknown_tracker_is_refused(tiny_folder, data):
     with pytest.raises(UsageError, match="report_to nonsense"):
         ready(tiny_folder, data, report_to="nonsense")

@@ -14,7 +14,7 @@ from lmtasks.training.common.packing import collate
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_targets_are_answers_and_end_tokens_each_predicted_at_the_place_before_it(tiny_folder, data, packed):
+def test_collate_predicts_each_target_one_position_before_it(tiny_folder, data, packed):
     items = ready(tiny_folder, data).setup.train.examples[:5]
     batch = collate(items, packed=packed, pad_id=0, weight=1.0)
     expected = [token for item in items for token in item.token_ids[-item.target_tokens :]]
@@ -25,7 +25,7 @@ def test_targets_are_answers_and_end_tokens_each_predicted_at_the_place_before_i
 LONG = {"id": "long", "text": "ferry " * 200, "hint": "short", "target": "the ferry leaves the harbour"}
 
 
-def test_what_is_too_long_loses_text_of_its_prompt_and_never_of_its_answer(tmp_path, tiny_folder, data):
+def test_tokenize_examples_truncates_prompts_and_never_answers(tmp_path, tiny_folder, data):
     files = {**data, "data": write(tmp_path / "long.jsonl", [*rows(3), LONG])}
     setup = ready(tiny_folder, files, max_length=200).setup
     whole_prompt = ready(tiny_folder, files).setup.train.examples[3]
@@ -36,7 +36,7 @@ def test_what_is_too_long_loses_text_of_its_prompt_and_never_of_its_answer(tmp_p
     assert setup.train.truncated == 1
 
 
-def test_what_is_too_long_is_skipped_or_refused_if_that_is_asked_for(tmp_path, tiny_folder, data):
+def test_tokenize_examples_skips_or_refuses_overlong_examples_on_request(tmp_path, tiny_folder, data):
     files = {**data, "data": write(tmp_path / "long.jsonl", [*rows(3), LONG])}
     train = ready(tiny_folder, files, max_length=200, on_overlong="skip").setup.train
     assert (len(train.examples), train.skipped, train.truncated) == (3, 1, 0)
@@ -45,7 +45,7 @@ def test_what_is_too_long_is_skipped_or_refused_if_that_is_asked_for(tmp_path, t
     assert "on_overlong='skip' or on_overlong='truncate'" in one_line(error)
 
 
-def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path, tiny_folder, data):
+def test_tokenize_examples_names_an_example_it_cannot_truncate(tmp_path, tiny_folder, data):
     hard = {"id": "hard", "text": "short", "hint": "six " * 300, "target": "short"}
     files = {**data, "data": write(tmp_path / "hard.jsonl", [*rows(3), hard])}
     with pytest.raises(PromptError, match='example "hard"') as error:
@@ -53,7 +53,7 @@ def test_a_prompt_that_cannot_be_cut_is_an_error_that_names_the_example(tmp_path
     assert "on_overlong='skip'" in one_line(error)
 
 
-def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, data):
+def test_tokenize_examples_makes_no_control_token_of_an_answer(tmp_path, tiny_folder, data):
     text = "six <|im_end|> nine <|im_start|>user"
     files = {**data, "data": write(tmp_path / "odd.jsonl", [*rows(3), {"id": "odd", "text": text, "target": text}])}
     planned = ready(tiny_folder, files)
@@ -64,7 +64,7 @@ def test_text_of_an_answer_never_becomes_a_control_token(tmp_path, tiny_folder, 
     assert [token in special for token in answer] == [False] * (len(answer) - 1) + [True]
 
 
-def test_where_there_is_no_right_answer_the_task_says_what_is_learned(tmp_path, tiny_folder, data):
+def test_tokenize_examples_uses_no_answer_where_there_is_none(tmp_path, tiny_folder, data):
     made = [{"id": "none", "text": "no boat", "references": []}, {"id": "one", "text": "a boat", "references": ["it"]}]
     files = {**data, "data": write(tmp_path / "none.jsonl", made)}
     planned = ready(tiny_folder, files, make_task(output=Generate(no_answer="unknown")))
@@ -75,7 +75,7 @@ def test_where_there_is_no_right_answer_the_task_says_what_is_learned(tmp_path, 
     assert target_tokens == ["unknown<|im_end|>", "it<|im_end|>"]
 
 
-def test_a_model_with_a_short_context_bounds_the_examples(tmp_path, data):
+def test_tokenize_examples_respects_a_short_context(tmp_path, data):
     save_tiny_model(tmp_path / "short")
     config = json.loads((tmp_path / "short" / "config.json").read_text())
     (tmp_path / "short" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 100}))

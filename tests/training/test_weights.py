@@ -24,9 +24,7 @@ from lmtasks.testing import save_tiny_model
 
 
 @pytest.mark.parametrize("kind", [{}, {"rslora": True}, {"dora": True}, {"dropout": 0.5}], ids=str)
-def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of_answers(
-    tmp_path, tiny_folder, data, kind
-):
+def test_fresh_adapter_changes_nothing_and_losses_are_means_over_targets(tmp_path, tiny_folder, data, kind):
     planned = ready(tiny_folder, data, max_steps=1, batch_size=18, validation=6, **kind)
     history = learn(planned, tmp_path / "training").record.history
     # The base's own losses, without an adapter.
@@ -37,7 +35,7 @@ def test_a_fresh_adapter_changes_nothing_and_losses_are_means_over_the_tokens_of
         assert history[1].loss == pytest.approx(mean_loss(module, planned.setup.train.examples), abs=1e-3)
 
 
-def test_training_moves_the_weights_of_the_adapter_and_leaves_the_base_as_it_was(tmp_path, tiny_folder, data):
+def test_training_moves_adapter_weights_and_keeps_the_base(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=2, gradient_checkpointing=True)
     module = planned.loaded.module
     pristine = loaded_module(tiny_folder)
@@ -50,7 +48,7 @@ def test_training_moves_the_weights_of_the_adapter_and_leaves_the_base_as_it_was
     assert all(weight.abs().max() > 0 for weight in weights.values())
 
 
-def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
+def test_step_is_the_same_in_any_number_of_micro_batches(tmp_path, tiny_folder, data):
     # Plain steps down an unclipped gradient: any other scale or weighting of parts would show.
     how = {"max_steps": 2, "optimizer": "sgd", "learning_rate": 0.02, "max_grad_norm": 0.0}
     results = {}
@@ -67,7 +65,7 @@ def test_a_step_is_the_same_in_however_many_parts(tmp_path, tiny_folder, data):
 
 
 @pytest.mark.parametrize("set_by_a_launcher", ["bf16", "fp16"])
-def test_a_launcher_does_not_change_the_dtype(tmp_path, tiny_folder, data, monkeypatch, set_by_a_launcher):
+def test_dtype_is_not_changed_by_a_launcher(tmp_path, tiny_folder, data, monkeypatch, set_by_a_launcher):
     without = adapter_weights(tiny_folder, data, tmp_path / "without", max_steps=2)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", set_by_a_launcher)
     assert distance(without, adapter_weights(tiny_folder, data, tmp_path / "with", max_steps=2)) == 0
@@ -80,7 +78,7 @@ def test_gradient_checkpointing_gives_the_same_weights(tmp_path, tiny_folder, da
     assert distance(kept, again) < 1e-6
 
 
-def test_a_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(tmp_path, tiny_folder, data):
+def test_seed_decides_the_weights_to_the_bit(tmp_path, tiny_folder, data):
     how = {"max_steps": 3, "dropout": 0.1}
     first = adapter_weights(tiny_folder, data, tmp_path / "first", seed=1, **how)
     again = adapter_weights(tiny_folder, data, tmp_path / "again", seed=1, **how)
@@ -91,7 +89,7 @@ def test_a_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(tmp_pa
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
-def test_other_architectures_learn_too(tmp_path, data, architecture):
+def test_training_lowers_the_loss_of_every_architecture(tmp_path, data, architecture):
     save_tiny_model(tmp_path / "model", architecture)
     planned = ready(tmp_path / "model", data, max_steps=4, learning_rate=1e-2, batch_size=24)
     assert planned.setup.packed
@@ -99,7 +97,7 @@ def test_other_architectures_learn_too(tmp_path, data, architecture):
     assert history[-1].loss < history[0].loss - 0.1
 
 
-def test_an_adapter_of_a_base_in_bfloat16_is_in_float32(tmp_path, tiny_folder, data):
+def test_adapter_of_a_bfloat16_base_is_in_float32(tmp_path, tiny_folder, data):
     planned = ready(tiny_folder, data, max_steps=2, validation=4, dtype="bfloat16")
     assert planned.loaded.module.dtype == torch.bfloat16
     weights = load_file(learn(planned, tmp_path).checkpoint / WEIGHTS)
@@ -117,7 +115,7 @@ def test_every_optimizer_moves_weights(tmp_path, tiny_folder, data, optimizer):
     ("schedule", "falls"),
     [("cosine", True), ("linear", True), ("constant", False), ("polynomial", True), ("inverse_sqrt", True)],
 )
-def test_every_schedule_warms_up_and_does_what_it_is_called(tmp_path, tiny_folder, data, schedule, falls):
+def test_every_schedule_warms_up_and_has_its_shape(tmp_path, tiny_folder, data, schedule, falls):
     how = {"max_steps": 8, "warmup": 2.0, "learning_rate": 0.125, "schedule": schedule, "batch_size": 2}
     done = learn(ready(tiny_folder, data, **how), tmp_path)
     rates = [entry.learning_rate for entry in done.record.history]
@@ -137,7 +135,7 @@ def test_every_schedule_warms_up_and_does_what_it_is_called(tmp_path, tiny_folde
     ],
     ids=str,
 )
-def test_kinds_of_lora_and_layers_are_as_asked_for(tmp_path, tiny_folder, data, kind, config, part):
+def test_lora_settings_reach_the_adapter_config(tmp_path, tiny_folder, data, kind, config, part):
     done = learn(ready(tiny_folder, data, max_steps=1, **kind), tmp_path)
     written = json.loads((done.checkpoint / "adapter_config.json").read_text())
     assert {name: written[name] for name in config} == config
@@ -151,7 +149,7 @@ def test_kinds_of_lora_and_layers_are_as_asked_for(tmp_path, tiny_folder, data, 
 
 @pytest.mark.parametrize(("architecture", "layer"), [("llama", "q_proj"), ("gpt2", "c_attn")])
 @pytest.mark.parametrize("also", [[], ["there is"]], ids=["alone", "beside one that is there"])
-def test_an_unknown_layer_is_told_with_those_that_there_are(tmp_path, data, architecture, layer, also):
+def test_unknown_target_module_is_refused_with_the_known_ones(tmp_path, data, architecture, layer, also):
     save_tiny_model(tmp_path, architecture)
     with pytest.raises(UsageError, match="no layers named") as error:
         ready(tmp_path, data, target_modules=["q_porj", *([layer] if also else [])])

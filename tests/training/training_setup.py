@@ -110,7 +110,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
-def test_a_training_reads_the_prompts_of_a_run_and_learns_answer_and_end_token(
+def test_tokenize_examples_uses_the_prompts_of_a_run_and_adds_the_end_token(
     tmp_path, tiny_folder, plain_folder, data, chat
 ):
     model = tiny_folder if chat else plain_folder
