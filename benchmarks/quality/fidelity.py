@@ -31,6 +31,7 @@ from lmtasks.backends.native.engine_model import EngineModel
 from lmtasks.data import DataRequest, load_dataset
 from lmtasks.plugins import Registry
 from lmtasks.prompts import Renderer
+from lmtasks.task import SamplingParams
 
 BATCH = 16
 """Batch size of `generate`."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from lmtasks.api.training import PlannedTraining, plan_train
+from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.models import store
 from lmtasks.models.catalog import CATALOG
 from lmtasks.options import TrainOptions
@@ -71,13 +71,14 @@ def planned(settings: argparse.Namespace) -> PlannedTraining:
 
 
 def by_lmtasks(settings: argparse.Namespace) -> dict:
-    from lmtasks.training.lora.train import train
+
+    from lmtasks.training.lora.train import train_weights
 
     ready = planned(settings)
     with tempfile.TemporaryDirectory() as folder:
-        done = train(ready.plan, ready.prepared, ready.loaded, Path(folder), no_progress)
+        done = train_weights(ready.plan, ready.setup, ready.loaded, Path(folder), no_progress)
     losses = [entry.loss for entry in done.record.history if entry.loss is not None]
-    return figures(ready.prepared.train.tokens, done.record.seconds, losses)
+    return figures(ready.setup.train.tokens, done.record.seconds, losses)
 
 
 def by_trainer(settings: argparse.Namespace) -> dict:
@@ -95,9 +96,9 @@ def write_items() -> None:
     """Write what lmtasks would learn: tokens, where the answer begins, and the examples of each step."""
     settings = parse()
     ready = planned(settings)
-    items = [(list(item.token_ids), len(item.token_ids) - item.learned) for item in ready.prepared.train.items]
+    items = [(list(item.token_ids), len(item.token_ids) - item.target_tokens) for item in ready.setup.train.examples]
     folder = store.pull(CATALOG[settings.model], accept_license=True, on_progress=no_progress).path
-    settings.json.write_text(json.dumps([items, [list(step) for step in ready.prepared.steps], str(folder)]))
+    settings.json.write_text(json.dumps([items, [list(step) for step in ready.setup.steps], str(folder)]))
 
 
 def train_padded(items: list, steps: list[list[int]], path: str, folder: str) -> dict:

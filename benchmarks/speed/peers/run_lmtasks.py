@@ -15,6 +15,7 @@ from peer import Job, read_job, tell
 import lmtasks
 from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request
+from lmtasks.task import SamplingParams
 
 VARIANTS = {
     "float32": RunOptions(dtype="float32"),

@@ -3,11 +3,11 @@
 from lmtasks.api.adapters import merge_adapter, show_adapter
 from lmtasks.api.running import ShownTask, ask, load_model, run, run_all, run_planned, show
 from lmtasks.api.scoring import as_evaluate, compare, compare_adapters, score
-from lmtasks.api.training import PlannedTraining, TrainedAdapter, plan_train, train
 from lmtasks.checks.data_file import DataCheck, FieldSummary, check_data
 from lmtasks.checks.plugin import check_plugin
 from lmtasks.checks.result import CheckResult
 from lmtasks.checks.task import run_checks
+from lmtasks.training.lora.conduct import PlannedTraining, TrainedAdapter, plan_train, train
 
 __all__ = [
     "CheckResult",

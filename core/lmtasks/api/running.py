@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from lmtasks.models import DEFAULT
-from lmtasks.options import RunOptions, with_changes
+from lmtasks.options import InferenceOptions, RunKeywords, RunOptions, with_changes
 from lmtasks.plugins import DiscoveredPlugin, Registry
 from lmtasks.progress import OnProgress, no_progress
 from lmtasks.reports import write_report
@@ -26,22 +26,22 @@ RUN_OPTION = "option of a run"
 
 
 def load_model(
-    name: str | Path = DEFAULT, options: RunOptions | None = None, *, on_progress: OnProgress = no_progress
+    name: str | Path = DEFAULT, options: InferenceOptions | None = None, *, on_progress: OnProgress = no_progress
 ) -> LanguageModel:
     """Load a language model, to be used for any number of runs.
 
     Args:
-        name: a model of the catalog, a folder, a .gguf file, or a hub id ("org/name[@revision]").
-        options: only device, dtype, backend, quantize, kv_cache_gib and trust_remote_code matter here.
+        name: a name of the catalog, a folder, a .gguf file, or a hub id ("org/name[@revision]").
+        options: how it is loaded; RunOptions are such options too.
         on_progress: called while the model is downloaded, converted and loaded.
 
     Raises:
-        ModelError: it cannot be downloaded or loaded.
+        ModelError: the model cannot be downloaded or loaded.
         UnknownNameError: the name is none of these.
     """
     from lmtasks.backends import registry
 
-    return registry.load_model(str(name), options or RunOptions(), on_progress)
+    return registry.load_model(str(name), options or InferenceOptions(), on_progress)
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     *,
     model: str | Path | LanguageModel = DEFAULT,
     on_progress: OnProgress = no_progress,
-    **changes: object,
+    **changes: Unpack[RunKeywords],
 ) -> Run:
     """Run a task over its data with a model, and score it.
 
@@ -129,7 +129,7 @@ def ask(
     model: str | Path | LanguageModel = DEFAULT,
     on_text: Callable[[str], None] | None = None,
     on_progress: OnProgress = no_progress,
-    **changes: object,
+    **changes: Unpack[RunKeywords],
 ) -> str:
     """Run a task on your own text.
 
@@ -174,7 +174,7 @@ def show(
     *,
     model: str | Path | LanguageModel = DEFAULT,
     on_progress: OnProgress = no_progress,
-    **changes: object,
+    **changes: Unpack[RunKeywords],
 ) -> ShownTask:
     """Render the first example of a task's data exactly as a run would.
 

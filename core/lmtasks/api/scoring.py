@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from lmtasks.api.running import RUN_OPTION, loaded_model, run_planned
 from lmtasks.data import DataRequest, load_dataset, read_predictions
@@ -14,7 +14,7 @@ from lmtasks.metrics import find_metrics
 from lmtasks.metrics.evaluate_bridge import as_evaluate as bridge_to_evaluate
 from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
-from lmtasks.options import RunOptions, ScoreOptions, with_changes
+from lmtasks.options import RunOptions, ScoreKeywords, ScoreOptions, with_changes
 from lmtasks.options.score import RESAMPLES
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
@@ -35,7 +35,7 @@ def score(
     options: ScoreOptions | None = None,
     *,
     on_failure: Callable[[LmtasksError], None] | None = None,
-    **changes: object,
+    **changes: Unpack[ScoreKeywords],
 ) -> Scored:
     """Score predictions of a file, or a finished run again; no model is loaded.
 
@@ -152,7 +152,6 @@ def compare_adapters(
     resamples: int = RESAMPLES,
     trials: int = TRIALS,
     seed: int = SEED,
-    **changes: object,
 ) -> list[Comparison]:
     """Run a task with the base model and with adapters, and compare each of them with the base.
 
@@ -166,7 +165,6 @@ def compare_adapters(
         resamples: as for `compare`.
         trials: as for `compare`.
         seed: as for `compare`.
-        **changes: fields of RunOptions that replace those of `options`.
 
     Raises:
         LmtasksError: as for `run` and `compare`.
@@ -174,7 +172,7 @@ def compare_adapters(
     from lmtasks.runs.compare import compare_runs
     from lmtasks.runs.plan import plan_run
 
-    options = with_changes(options or RunOptions(), {"metrics": metrics, **changes}, RUN_OPTION)
+    options = with_changes(options or RunOptions(), {"metrics": metrics}, RUN_OPTION)
     if not adapters:
         raise UsageError("nothing to compare: name at least one adapter")
     _check_numbers(resamples, trials, seed)

@@ -236,7 +236,7 @@ def _dry_run(task: Task, request: DataRequest, diagnostics: Diagnostics) -> None
         load_dataset(task, request)
     options = TrainOptions(data=request.data, split=request.split, columns=request.columns, language=request.language)
     try:
-        overlap = plan_training(task, None, options).leaks
+        overlap = plan_training(task, None, options).overlap_removed
     except LmtasksError as error:
         diagnostics.add("note", "train", f"`train` would refuse it as its only data: {error}")
     else:

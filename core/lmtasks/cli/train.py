@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from lmtasks.cli.terminal import facts, progress, say
 from lmtasks.cli.training_options import training_options
 from lmtasks.escaping import one_line
 from lmtasks.models.catalog import DEFAULT
+
+if TYPE_CHECKING:
+    from lmtasks.training.lora.conduct import TrainingEstimate
 
 
 @click.command("train")
@@ -65,7 +68,7 @@ def command(
     base = chosen or DEFAULT
     with progress() as on_progress:
         if plan_only:
-            planned = api.plan_train(task, settings, model=base, on_progress=on_progress).record
+            planned = api.plan_train(task, settings, model=base, on_progress=on_progress).estimate
         elif output is None:
             raise click.UsageError("-o ADAPTER is missing, the output folder of the adapter (--plan needs none)")
         else:
@@ -77,14 +80,14 @@ def command(
                     model=base,
                     resume=resume,
                     on_progress=on_progress,
-                    on_plan=lambda record: click.echo(_plan_text(record), err=True),
+                    on_plan=lambda estimate: click.echo(_plan_text(estimate), err=True),
                 )
             except KeyboardInterrupt:
                 if can_resume(output):
                     say("add --resume to the same command to resume the training")
                 raise
     if plan_only:
-        click.echo(json.dumps(planned, ensure_ascii=False, indent=2) if as_json else _plan_text(planned))
+        click.echo(json.dumps(asdict(planned), ensure_ascii=False, indent=2) if as_json else _plan_text(planned))
     elif trained is None:
         return  # one of several processes; the first one prints
     elif as_json:
@@ -94,28 +97,29 @@ def command(
         click.echo(_as_text(trained))
 
 
-def _plan_text(record: Mapping[str, Any]) -> str:
+def _plan_text(estimate: TrainingEstimate) -> str:
     from lmtasks.reports.formats import duration
 
-    count, tokens = record["examples"], record["tokens"]
-    share = 100 * record["trainable_weights"] / record["weights"]
-    split = f" ({record['evaluation_split']})" if record["evaluation_split"] else ""
+    count, tokens = estimate.examples, estimate.tokens
+    share = 100 * estimate.trainable_weights / estimate.weights
+    split = f" ({estimate.evaluation_split})" if estimate.evaluation_split else ""
     values = {
-        "task": f"{record['task']} on {record['model']} ({record['dtype']}, {record['device']})",
-        "train on": f"{examples(count)} of {record['data']}: {tokens} tokens, {record['answer_tokens']} in targets",
-        "truncated": record["cut"]
-        and f"{record['cut']} prompts ({100 * record['cut'] / count:.1f}%), to {record['max_length']} tokens with their"
-        " target",
-        "skipped": record["skipped"] and f"{examples(record['skipped'])}, too long",
-        "overlap removed": record["leaks"] and f"{examples(record['leaks'])} that are also in the evaluation data",
-        "validate on": f"{examples(record['validation_examples'])} held out of them"
-        if record["validation_examples"]
+        "task": f"{estimate.task} on {estimate.model} ({estimate.dtype}, {estimate.device})",
+        "train on": f"{examples(count)} of {estimate.data}: {tokens} tokens, {estimate.answer_tokens} in targets",
+        "truncated": estimate.truncated
+        and f"{estimate.truncated} prompts ({100 * estimate.truncated / count:.1f}%), to {estimate.max_length}"
+        " tokens with their target",
+        "skipped": estimate.skipped and f"{examples(estimate.skipped)}, too long",
+        "overlap removed": estimate.overlap_removed
+        and f"{examples(estimate.overlap_removed)} that are also in the evaluation data",
+        "validate on": f"{examples(estimate.validation_examples)} held out of them"
+        if estimate.validation_examples
         else "no examples: the last checkpoint is kept",
-        "evaluate on": f"{examples(record['evaluation_examples'])} of {record['evaluation']}{split}, before and after",
-        "weights": f"{record['trainable_weights']:,} in the adapter, {share:.2f}% of the model",
-        "steps": f"{record['steps']}, {record['epochs']:.2f} epochs, {record['step_tokens']} tokens",
-        "estimate": f"{duration(record['expected_seconds'])} of training"
-        + (f", {record['expected_memory_bytes'] / 2**30:.1f} GiB" if record["expected_memory_bytes"] else ""),
+        "evaluate on": f"{examples(estimate.evaluation_examples)} of {estimate.evaluation}{split}, before and after",
+        "weights": f"{estimate.trainable_weights:,} in the adapter, {share:.2f}% of the model",
+        "steps": f"{estimate.steps}, {estimate.epochs:.2f} epochs, {estimate.step_tokens} tokens",
+        "estimate": f"{duration(estimate.expected_seconds)} of training"
+        + (f", {estimate.expected_memory_bytes / 2**30:.1f} GiB" if estimate.expected_memory_bytes else ""),
     }
     return facts(values, 15)
 

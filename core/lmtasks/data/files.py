@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from lmtasks.data.rows import OnError, Row
 from lmtasks.data.streams import COMPRESSIONS, check_file, suffixes
 from lmtasks.data.tables import read_table
 from lmtasks.errors import DataError
+from lmtasks.files import sha256_file
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 """Suffixes of files with columns; all but the last may be followed by one of `COMPRESSIONS`."""
@@ -59,7 +59,6 @@ def file_sha256(path: Path) -> str:
         DataError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmtasks.compat.scores import module_hash
 from lmtasks.errors import MetricError
 from lmtasks.isolation import guarded_call, shortened
 from lmtasks.metrics.scoring import score_samples
@@ -67,7 +68,7 @@ class EvaluateMetric(Metric):
         numbers = {shortened(str(key)): float(value) for key, value in result.items() if isinstance(value, Real)}
         if not numbers:
             raise MetricError(f'metric "{self.name}" returned no number, but {shortened(", ".join(map(str, result)))}')
-        code = f"module:{(module._hash or 'unknown')[:12]}|evaluate:{version('evaluate')}"
+        code = f"module:{(module_hash(module) or 'unknown')[:12]}|evaluate:{version('evaluate')}"
         specs = [
             ScoreSpec(
                 name=(name := self._score_name(key, module)),

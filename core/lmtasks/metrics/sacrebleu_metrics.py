@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmtasks.compat.scores import score_from_statistics
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require
@@ -64,7 +65,7 @@ class SacrebleuMetric(Metric):
 
         def combine(sums: FloatArray) -> FloatArray:
             rows = sums.reshape(-1, sums.shape[-1])
-            values = [metric._compute_score_from_stats(row).score for row in rows.tolist()]
+            values = [score_from_statistics(metric, row) for row in rows.tolist()]
             return np.array(values).reshape(*sums.shape[:-1], 1)
 
         spec = ScoreSpec(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.errors import AdapterError, TrainingError
-from lmtasks.files import write_whole
+from lmtasks.errors import AdapterError, TrainingError, option
+from lmtasks.files import atomic_write
 from lmtasks.models.info import ModelInfo
 from lmtasks.paths import user_path
 from lmtasks.records.strict_json import RecordError, parse_json
@@ -134,10 +134,10 @@ def write_record(folder: Path, record: AdapterRecord) -> None:
 
     try:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes an escape of JSON.
-        write_whole(folder / RECORD, adapter_record_text(record).encode("utf-8", "backslashreplace"))
+        atomic_write(folder / RECORD, adapter_record_text(record).encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise TrainingError(
-            f"{folder / RECORD}: cannot be written ({error}); resume the training with --resume"
+            f"{folder / RECORD}: cannot be written ({error}); resume the training with {option('resume', True)}"
         ) from error
 
 
@@ -145,7 +145,11 @@ def _read(source: str, path: Path) -> Adapter:
     from lmtasks.records.model import check_adapter_config
 
     if not (path / CONFIG).is_file():
-        unfinished = " (its training has not finished: resume it with --resume)" if (path / "training").is_dir() else ""
+        unfinished = (
+            f" (its training has not finished: resume it with {option('resume', True)})"
+            if (path / "training").is_dir()
+            else ""
+        )
         raise AdapterError(f"{path}: not an adapter folder, it has no {CONFIG}{unfinished}")
     if not (path / WEIGHTS).is_file():
         raise AdapterError(

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from lmtasks.compat.architectures import no_gguf_progress_bar
 from lmtasks.errors import LmtasksError, ModelError
 from lmtasks.models.gguf import check_gguf
 from lmtasks.models.load_errors import said
 from lmtasks.models.quiet import quiet
 from lmtasks.models.size import check_size, refuse_absent
-
-
-@contextmanager
-def _no_bar() -> Iterator[None]:
-    """Silence the one progress bar of transformers that its own switch does not reach."""
-    bar = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
-    if bar is not None:
-        modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
-    try:
-        yield
-    finally:
-        if bar is not None:
-            modeling_gguf_pytorch_utils.tqdm = bar
 
 
 def save_as_dtype(source: Path, folder: Path, dtype: str) -> None:
@@ -42,7 +28,7 @@ def convert(gguf: Path, folder: Path) -> None:
         ModelError: the file is damaged, or transformers cannot read this architecture or quantisation.
     """
     try:
-        with quiet(), _no_bar():
+        with quiet(), no_gguf_progress_bar():
             weights = check_gguf(gguf)
             config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
             check_size(config, weights, where=str(gguf))

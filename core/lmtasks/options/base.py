@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 from types import NoneType
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from lmtasks.errors import UsageError, option, unknown_name
 from lmtasks.languages import states_language
@@ -112,7 +112,7 @@ class Options:
                 raise UsageError(f"{option(name)} must be true or false, not {getattr(self, name)!r}")
 
 
-def with_changes(options: OptionsT, changes: Mapping[str, object], kind: str) -> OptionsT:
+def with_changes(options: OptionsT, changes: Mapping[str, Any], kind: str) -> OptionsT:
     """Return options with some values replaced.
 
     Args:

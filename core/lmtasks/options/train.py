@@ -119,7 +119,7 @@ class TrainOptions(DataOptions, PromptOptions, ModelOptions):
         if not self.target_modules:
             raise UsageError(f'{option("target_modules")} must name a layer, or "all-linear"')
         if self.dtype == "float16":
-            raise UsageError(f"{option('dtype', 'float16')} overflows in training; use bfloat16 or float32")
+            raise UsageError(f"{option('dtype')} float16 overflows in training; use bfloat16 or float32")
         if self.epochs is not None and self.max_steps is not None:
             raise UsageError(f"{option('epochs')} and {option('max_steps')} exclude each other: give one of them")
         if self.early_stopping is not None and self.validation == 0:

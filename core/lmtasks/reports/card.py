@@ -10,7 +10,7 @@ from typing import Any
 from lmtasks import markdown
 from lmtasks.errors import TrainingError
 from lmtasks.escaping import one_line
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.records.adapter import AdapterRecord
 from lmtasks.records.parts import DataRecord
@@ -116,6 +116,6 @@ def _without_folder(data: DataRecord) -> DataRecord:
 def _write(file: Path, text: str) -> None:
     try:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's escape.
-        write_whole(file, text.encode("utf-8", "backslashreplace"))
+        atomic_write(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise TrainingError(f"{file}: cannot be written ({error}); resume the training with --resume") from error

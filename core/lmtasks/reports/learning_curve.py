@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.records.adapter import TrainingRecord
 
 CURVE = "learning-curve.svg"
@@ -59,6 +59,6 @@ def write_learning_curve(file: Path, training: TrainingRecord) -> None:
         picture = io.BytesIO()
         figure.savefig(picture, format="svg", metadata={"Date": None})
         try:
-            write_whole(file, picture.getvalue())
+            atomic_write(file, picture.getvalue())
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error})") from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmtasks import markdown
 from lmtasks.errors import RunError
-from lmtasks.files import write_whole
+from lmtasks.files import atomic_write
 from lmtasks.records.adapter import AdapterRecord
 from lmtasks.records.run import ModelRunRecord, OutputsRunRecord
 from lmtasks.reports.facts import output_facts, provenance
@@ -32,7 +32,7 @@ def write_report(run: Run) -> None:
     if training := _training(run.record):
         write_learning_curve(run.path / CURVE, training.training)
     try:
-        write_whole(run.path / FILE, report.encode("utf-8", "replace"))
+        atomic_write(run.path / FILE, report.encode("utf-8", "replace"))
     except OSError as error:
         raise RunError(f"{run.path / FILE}: cannot be written ({error})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmtasks.errors import RunError
-from lmtasks.files import sha256_file, write_whole
+from lmtasks.files import atomic_write, sha256_file
 from lmtasks.paths import user_path
 from lmtasks.records.reading import OtherSchemaError
 from lmtasks.records.run import ModelRunRecord, OutputsRunRecord, RunRecord, read_run_record, run_record_text
@@ -166,12 +166,12 @@ def write_record(path: Path, record: RunRecord, *, sync: bool = True) -> None:
     Args:
         path: the run folder.
         record: the content.
-        sync: as for `write_whole`.
+        sync: as for `atomic_write`.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
     try:
-        write_whole(path / RECORD, run_record_text(record).encode("utf-8", ESCAPED), sync=sync)
+        atomic_write(path / RECORD, run_record_text(record).encode("utf-8", ESCAPED), sync=sync)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error}); what was finished before is kept") from error

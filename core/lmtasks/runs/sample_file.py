@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmtasks.errors import RunError
-from lmtasks.files import append_whole, write_whole
+from lmtasks.files import atomic_append, atomic_write
 from lmtasks.records.sample import read_sample, sample_line
 from lmtasks.records.strict_json import RecordError
 from lmtasks.task import Sample
@@ -101,7 +101,7 @@ def append_samples(path: Path, samples: Iterable[Sample]) -> None:
         RunError: the disk is full, or the folder cannot be written.
     """
     try:
-        append_whole(path / SAMPLES, _lines(samples))
+        atomic_append(path / SAMPLES, _lines(samples))
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -113,7 +113,7 @@ def rewrite_samples(path: Path, samples: Iterable[Sample]) -> None:
         RunError: the disk is full, or the folder cannot be written.
     """
     try:
-        write_whole(path / SAMPLES, _lines(samples))
+        atomic_write(path / SAMPLES, _lines(samples))
     except OSError as error:
         raise _cannot_write(path, error) from error
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lmtasks.errors import TrainingError
-from lmtasks.models.adapter_files import CONFIG, WEIGHTS
+from lmtasks.errors import TrainingError, option
+from lmtasks.files import atomic_folder, temporary_path
 from lmtasks.records.training import read_checkpoint_record
 
 PREFIX = "checkpoint-"
@@ -35,7 +34,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(paths.items()))
 
 
-def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
+def check_checkpoint(path: Path, *, steps: int, processes: int, weight_files: Sequence[str]) -> None:
     """Refuse a checkpoint from which a training would arrive at other weights, or could not end.
 
     transformers ignores missing files of optimizer, schedule and random state without a warning.
@@ -44,12 +43,13 @@ def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
         path: the checkpoint's folder, among the other checkpoints of its training.
         steps: the number of planned steps.
         processes: the number of processes that train together now.
+        weight_files: names of the files that hold the weights.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is missing, or trainer_state.json is damaged or of another checkpoint; says what.
     """
-    _check_files(path, (WEIGHTS, CONFIG, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
+    _check_files(path, (*weight_files, "optimizer.pt", "scheduler.pt", *_random_states(path, processes), STATE))
     state = read_checkpoint_record((path / STATE).read_text(encoding="utf-8"))
     if path != checkpoint(path.parent, state.global_step):
         raise ValueError(f"{STATE} is of step {state.global_step}")
@@ -59,7 +59,7 @@ def check_checkpoint(path: Path, *, steps: int, processes: int) -> None:
         raise ValueError(f"only {steps} steps are planned")
     if best := state.best_global_step:
         try:
-            _check_files(checkpoint(path.parent, best), (WEIGHTS, CONFIG))
+            _check_files(checkpoint(path.parent, best), weight_files)
         except ValueError as error:
             raise ValueError(f"its best_global_step is {best}, and of {PREFIX}{best} {error}") from error
 
@@ -89,21 +89,13 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
     Raises:
         TrainingError: the disk is full or not to be written; nothing half-written stays.
     """
-    aside = path.with_name(f".{path.name}.part")
     try:
-        if main:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        wait()
-        yield aside
-        wait()
-        if main:
-            os.replace(aside, path)
+        with atomic_folder(path, main=main, wait=wait) as temporary:
+            yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError on a full disk
-        shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}); the last one, if any, is kept."
-            " Free some space and resume the training with --resume"
+            f" Free some space and resume the training with {option('resume', True)}"
         ) from error
 
 
@@ -112,5 +104,5 @@ def remove_old(folder: Path, keep: set[int]) -> None:
     for step, path in checkpoints(folder).items():
         if step not in keep:
             shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(f".{PREFIX}*.part"):
+    for path in folder.glob(temporary_path(folder / f"{PREFIX}*").name):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which of several processes this is, where torchrun, accelerate or MPI started them; imports no torch."""
+"""The number of training processes and the rank of this one, as torchrun, accelerate or MPI set them; without torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 
 
 def rank() -> int:
-    """Return the number of this process; 0 is the one that scores and writes."""
-    return _first(("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"), 0)
+    """Return the rank of this process; rank 0 scores and writes."""
+    return _first_set(("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"), 0)
 
 
-def processes() -> int:
-    """Return how many processes train together."""
-    return _first(("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"), 1)
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return _first_set(("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"), 1)
 
 
-def _first(names: tuple[str, ...], default: int) -> int:
-    """Return the first of these variables: those of torchrun and of MPI, as accelerate reads them."""
+def _first_set(names: tuple[str, ...], default: int) -> int:
+    """Return the first of these environment variables that is set, read in accelerate's order."""
     return next((int(os.environ[name]) for name in names if name in os.environ), default)

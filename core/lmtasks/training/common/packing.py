@@ -32,7 +32,7 @@ def collate(sequences: Sequence[TrainingExample], *, packed: bool, pad_id: int, 
         The model's inputs, and beside them "targets", shape [learned], the tokens to be predicted; "target_positions",
         shape [learned], the indices in the flattened row or rows where they are predicted; "weight".
     """
-    targets = [token for item in sequences for token in item.token_ids[-item.learned :]]
+    targets = [token for item in sequences for token in item.token_ids[-item.target_tokens :]]
     width = max(len(item.token_ids) for item in sequences)
     target_positions: list[int] = []
     starts = [0]
@@ -40,7 +40,7 @@ def collate(sequences: Sequence[TrainingExample], *, packed: bool, pad_id: int, 
         start = starts[-1] if packed else number * width
         end = start + len(item.token_ids)
         # A token is predicted one position before it.
-        target_positions += range(end - item.learned - 1, end - 1)
+        target_positions += range(end - item.target_tokens - 1, end - 1)
         starts.append(end)
     batch: Batch = {
         "targets": torch.tensor(targets),

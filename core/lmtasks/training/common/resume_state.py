@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 
 import filelock
 
-from lmtasks.errors import TrainingError
-from lmtasks.files import write_whole
+from lmtasks.errors import TrainingError, option
+from lmtasks.files import atomic_copy, atomic_write, remove_folder
 from lmtasks.models.adapter_files import RECORD
 from lmtasks.records.reading import OtherSchemaError, validate
 from lmtasks.records.training import DecisiveRecord, TrainingStateRecord, read_training_state, training_state_text
@@ -41,7 +39,7 @@ class ResumeState:
         """
         self.state = self.state.model_copy(update=changes)
         try:
-            write_whole(self.folder / STATE, training_state_text(self.state).encode("utf-8", "backslashreplace"))
+            atomic_write(self.folder / STATE, training_state_text(self.state).encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
 
@@ -51,22 +49,18 @@ class ResumeState:
         Raises:
             TrainingError: it cannot be written.
         """
-        temporary = self.adapter / f".{file.name}.part"
         try:
-            shutil.copyfile(file, temporary)
-            os.replace(temporary, self.adapter / file.name)
+            atomic_copy(file, self.adapter / file.name)
         except OSError as error:
             raise TrainingError(
-                f"{self.adapter}: cannot be written ({error}); resume the training with --resume"
+                f"{self.adapter}: cannot be written ({error}); resume the training with {option('resume', True)}"
             ) from error
 
     def remove(self) -> None:
         """Remove the folder of the unfinished training."""
-        # Renamed first: a kill in the middle must not leave what looks like an unfinished training.
-        removed = self.adapter / f".{FOLDER}.part"
+        # A kill in the middle must not leave what looks like an unfinished training.
         with suppress(OSError):
-            os.replace(self.folder, removed)
-            shutil.rmtree(removed)
+            remove_folder(self.folder)
 
 
 def is_trained(adapter: Path) -> bool:
@@ -99,7 +93,8 @@ def check_target(adapter: Path, *, resume: bool) -> None:
     if can_resume(adapter):
         if not resume:
             raise TrainingError(
-                f"{adapter}: holds a training that has not finished; resume it with --resume, or name another"
+                f"{adapter}: holds a training that has not finished; resume it with {option('resume', True)}, or name"
+                " another"
             )
     elif (adapter / RECORD).is_file():
         raise TrainingError(f"{adapter}: holds a finished adapter; name another folder")

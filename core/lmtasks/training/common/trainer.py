@@ -1,122 +1,86 @@
-"""transformers' Trainer, with steps that are planned ahead, a loss on answers alone, and checkpoints that are whole."""
+"""transformers' Trainer on planned steps, with complete checkpoints, for whatever weights are trained."""
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
     Adafactor,
     EarlyStoppingCallback,
-    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_callback import ExportableState
 
-from lmtasks.errors import TrainingError, option
-from lmtasks.options import Optimizer, TrainOptions
+from lmtasks.compat.trainer import OpenTrainer, callback_states, use_one_gpu
+from lmtasks.errors import LmtasksError
 from lmtasks.progress import OnProgress
 from lmtasks.training.common.checkpoints import STATE, checkpoint, remove_old, writing_aside
-from lmtasks.training.common.dataset import TrainingExample
-from lmtasks.training.common.packing import Batch, answer_losses, collate
+from lmtasks.training.common.contexts import environment_variables, report_oom
+from lmtasks.training.common.distributed import world_size
+from lmtasks.training.common.micro_batches import MicroBatches, TokenLosses
+from lmtasks.training.common.monitor import TrainingMonitor, diverged
+from lmtasks.training.common.packing import Batch
+from lmtasks.training.common.settings import Optimizer, TrainerSettings
+from lmtasks.training.common.trainer_state import damaged_checkpoint, seconds_spent
 
-log = logging.getLogger("lmtasks.training")
-
-SAVE_SECONDS = 120.0
-"""Between checkpoints at most: what a kill can cost."""
 VALIDATIONS = 10
-"""Of a training, evenly over its steps."""
-WAIT_SECONDS = 7 * 24 * 3600
-"""For which other processes wait while the first one scores."""
-MOMENTUM = 0.9
+"""Number of validations of a training, at even distances of steps."""
+DDP_TIMEOUT_SECONDS = 7 * 24 * 3600
+"""How long the other processes wait for the first one, which may score a model meanwhile."""
+SGD_MOMENTUM = 0.9
 OPTIMIZERS: dict[Optimizer, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {}),
     "adam": (torch.optim.Adam, {}),
     "rmsprop": (torch.optim.RMSprop, {}),
-    # Its own rate of learning would take no notice of the one that was asked for.
+    # By default it computes a learning rate of its own and ignores the given one.
     "adafactor": (Adafactor, {"scale_parameter": False, "relative_step": False}),
-    "sgd": (torch.optim.SGD, {"momentum": MOMENTUM}),
+    "sgd": (torch.optim.SGD, {"momentum": SGD_MOMENTUM}),
 }
 
 
-class MicroBatches(Dataset[Batch]):
-    """The parts that steps are computed in, each a batch: step after step, for each the parts of all processes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """What is trained on, how, and the functions that know which weights are trained."""
 
-    def __init__(
-        self,
-        sequences: Sequence[TrainingExample],
-        steps: Sequence[Sequence[int]],
-        parts: int,
-        *,
-        packed: bool,
-        pad_id: int,
-    ) -> None:
-        """Take sequences, for each step the places of its own, and how many parts a step has."""
-        self.sequences, self.steps, self.parts = sequences, steps, parts
-        self.packed, self.pad_id = packed, pad_id
-
-    @property
-    def first(self) -> Batch:
-        """The first sequence alone."""
-        return collate(self.sequences[:1], packed=self.packed, pad_id=self.pad_id, weight=0.0)
-
-    def __len__(self) -> int:
-        return len(self.steps) * self.parts
-
-    def __getitem__(self, index: int) -> Batch:
-        step, part = divmod(index, self.parts)
-        places = self.steps[step]
-        # Every token of a step counts alike, in whatever part it is computed.
-        weight = 1 / sum(self.sequences[place].learned for place in places)
-        own = places[part :: self.parts]
-        if not own:  # the last step may have fewer examples than parts
-            own, weight = places[:1], 0.0
-        return collate([self.sequences[place] for place in own], packed=self.packed, pad_id=self.pad_id, weight=weight)
+    name: str
+    """Names the training in progress reports and trackers."""
+    data: MicroBatches
+    validation: Sequence[Batch]
+    """Batches whose mean loss chooses the best checkpoint; empty: the last one is the best."""
+    settings: TrainerSettings
+    folder: Path
+    """The folder of the checkpoints."""
+    token_losses: TokenLosses
+    save_weights: Callable[[torch.nn.Module, Path], None]
+    """Writes the trained weights into the folder of a checkpoint, in a form that Trainer loads again."""
+    check_weights: Callable[[torch.nn.Module, Path], None]
+    """Raises a ValueError if a checkpoint does not hold all trained weights."""
 
 
-class AdapterTrainer(Trainer):
-    """Trains the weights of an adapter on planned steps."""
+class PlannedTrainer(OpenTrainer):
+    """Trains on steps that are planned ahead, with every target token of a step weighted alike."""
 
-    def __init__(
-        self,
-        *,
-        folder: Path,
-        supports_logits_to_keep: bool,
-        validation: Sequence[Batch],
-        watch: TrainingMonitor,
-        **settings: Any,
-    ) -> None:
-        """Take what Trainer takes, and more.
+    def __init__(self, job: TrainingJob, monitor: TrainingMonitor, **settings: Any) -> None:
+        """Create a trainer.
 
         Args:
-            folder: where checkpoints are kept.
-            supports_logits_to_keep: whether the model can compute logits at some positions alone.
-            validation: batches whose mean loss chooses the best checkpoint; empty: the last one is the best.
-            watch: knows the time; it is among the callbacks.
-            **settings: of Trainer.
+            job: the data and functions of the training.
+            monitor: knows the time; becomes one of the callbacks.
+            **settings: arguments of transformers' Trainer.
         """
-        super().__init__(callbacks=[watch, *settings.pop("callbacks", ())], **settings)
-        self.watch = watch
-        self.folder, self.supports_logits_to_keep, self.validation = folder, supports_logits_to_keep, validation
-        self.loss_is_scaled_for_ga = True  # by the weights of Parts
+        super().__init__(callbacks=[monitor, *settings.pop("callbacks", ())], **settings)
+        self.job, self.monitor = job, monitor
+        self.loss_is_scaled_for_ga = True  # by the weights of the micro-batches
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
 
     def compute_loss(
         self,
@@ -125,262 +89,213 @@ class AdapterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the mean loss of the step's answers, as far as they are in this part.
+        """Return the part of the step's mean loss that a micro-batch contributes.
 
         Raises:
-            TrainingError: it is no number.
+            TrainingError: it is NaN or infinite.
         """
-        losses = answer_losses(model, inputs, supports_logits_to_keep=self.supports_logits_to_keep)
-        # Processes average their gradients, where those of the parts have to be summed.
+        losses = self.job.token_losses(model, inputs)
+        # Gradients are averaged over processes, and those of micro-batches have to be summed.
         loss = losses.sum() * inputs["weight"] * self.accelerator.num_processes
         if not torch.isfinite(loss):
-            raise self._diverged("the loss")
+            raise diverged("the loss", self.state.global_step + 1)
         return loss
 
     def _check_last_step(self) -> None:
-        """Refuse weights that were spoilt by the last step, of which no later loss would tell.
+        """Refuse weights that the last step spoiled: no later loss would show it.
 
         Raises:
-            TrainingError: with them the loss of an example is no longer a number.
+            TrainingError: the loss of an example is NaN or infinite with them.
         """
-        one = self._prepare_inputs(self.train_dataset.first)
-        self.model.eval()  # dropout would draw numbers, more of them the more often it is saved
+        batch = self.to_device(self.job.data.probe)
+        self.model.eval()  # dropout would draw random numbers, the more the more often a checkpoint is saved
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
-            losses = answer_losses(self.model, one, supports_logits_to_keep=self.supports_logits_to_keep)
+            losses = self.job.token_losses(self.model, batch)
         if not losses.isfinite().all():
-            raise self._diverged("the loss")
-
-    def _diverged(self, what: str) -> TrainingError:
-        kept = "the last good checkpoint, if any, is kept"
-        return TrainingError(
-            f"{what} is no longer a number at step {self.state.global_step + 1}; {kept}. Begin anew with a lower"
-            f" {option('learning_rate')}, a longer {option('warmup')} or {option('dtype', 'float32')}"
-        )
+            raise diverged("the loss", self.state.global_step + 1)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Return the mean loss of the validation data, in nats per token of the answers, as "eval_loss"."""
+        """Return the mean loss of the validation data, in nats per target token, as "eval_loss"."""
         self.model.eval()
         total, tokens = 0.0, 0
         with torch.no_grad(), self.compute_loss_context_manager(), self.accelerator.autocast():
-            for batch in self.validation:
-                losses = answer_losses(
-                    self.model, self._prepare_inputs(batch), supports_logits_to_keep=self.supports_logits_to_keep
-                )
+            for batch in self.job.validation:
+                losses = self.job.token_losses(self.model, self.to_device(batch))
                 total += float(losses.double().sum())
                 tokens += len(losses)
         if not math.isfinite(total):
-            raise self._diverged("the validation loss")
+            raise diverged("the validation loss", self.state.global_step + 1)
         metrics = {"eval_loss": total / tokens}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write adapter, optimizer, schedule and random state aside, and rename them.
+    def save_checkpoint(self, model: torch.nn.Module) -> None:
+        """Write weights, optimizer, schedule and random state into a temporary folder, and rename it.
 
-        Trainer's own way writes in place: a kill leaves the newest checkpoint torn.
+        Trainer writes in place: a killed training would leave its newest checkpoint incomplete.
         """
-        step = self.state.global_step
+        step, folder = self.state.global_step, self.job.folder
         main = self.is_world_process_zero()
-        path = checkpoint(self.folder, step)
+        path = checkpoint(folder, step)
         wait = self.accelerator.wait_for_everyone
         wait()
-        if path.exists():  # a training that goes on saves the same again
+        if path.exists():  # a resumed training saves the same step again
             return
         self._check_last_step()
-        with writing_aside(path, main=main, wait=wait) as aside:
+        with writing_aside(path, main=main, wait=wait) as temporary:
             if main:
-                self.accelerator.unwrap_model(model).save_pretrained(aside, save_embedding_layers=False)
-            self._save_optimizer_and_scheduler(str(aside))
-            self._save_rng_state(str(aside))
+                self.job.save_weights(self.accelerator.unwrap_model(model), temporary)
+            self.save_optimizer_and_schedule(temporary)
+            self.save_rng_state(temporary)
             if main:
-                for part in (*self.callback_handler.callbacks, self.control):
-                    if isinstance(part, ExportableState):
-                        self.state.stateful_callbacks[type(part).__name__] = part.state()
-                self.state.log_history.append({"step": step, "seconds": self.watch.spent})
-                self.state.save_to_json(str(aside / STATE))
+                states = callback_states([*self.callback_handler.callbacks, self.control])
+                self.state.stateful_callbacks.update(states)
+                self.state.log_history.append({"step": step, "seconds": self.monitor.spent})
+                self.state.save_to_json(str(temporary / STATE))
         if main:
-            remove_old(self.folder, {step, self.state.best_global_step or step})
+            remove_old(folder, {step, self.state.best_global_step or step})
 
 
-class TrainingMonitor(TrainerCallback):
-    """Tells of progress, saves in time, ends in time, and stops what has diverged."""
+def fit(
+    model: torch.nn.Module,
+    job: TrainingJob,
+    before: TrainerState | None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    on_progress: OnProgress,
+) -> TrainerState:
+    """Train a model, and return the state of the trainer at the end.
 
-    def __init__(
-        self,
-        what: str,
-        on_progress: OnProgress,
-        *,
-        validates: bool,
-        max_minutes: float | None,
-        spent: float,
-    ) -> None:
-        """Take what is being trained and who hears of it, for how many minutes it may go on, and the seconds spent."""
-        self.what, self.on_progress, self.validates = what, on_progress, validates
-        self.seconds = None if max_minutes is None else max_minutes * 60
-        self.begun = self.saved = time.monotonic()
-        self.before = spent
-        self.losses: dict[str, float] = {}
-        self.stepped = False
+    Args:
+        model: its weights that require gradients are trained.
+        job: the data, settings and functions of the training.
+        before: the state of the newest checkpoint, from which the training is resumed; None: from the first step.
+        dtype: bfloat16 computes in autocast.
+        device: the device of the model.
+        on_progress: called with steps and losses.
 
-    @property
-    def spent(self) -> float:
-        """Seconds of training so far, those before an interruption included."""
-        return self.before + time.monotonic() - self.begun
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clocks."""
-        self.begun = self.saved = time.monotonic()
-        self.on_progress(self.what, state.global_step, state.max_steps)
-
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: PreTrainedModel | None = None,
-        **_: Any,
-    ) -> None:
-        """Refuse gradients that are no numbers before they spoil the weights.
-
-        Raises:
-            TrainingError: there are some.
-        """
-        if model is None:
-            return
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        if not torch.stack([gradient.sum() for gradient in gradients]).sum().isfinite():
-            raise TrainingError(
-                f"the gradient is no longer a number at step {state.global_step + 1}; the last good checkpoint, if any,"
-                f" is kept. Begin anew with a lower {option('learning_rate')}, a longer {option('warmup')} or"
-                f" {option('dtype', 'float32')}"
-            )
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for the checkpoints and validations that are due."""
-        self.stepped = True
-        now = time.monotonic()
-        if self.seconds is not None and self.spent > self.seconds:
-            control.should_training_stop = True
-        if state.global_step >= state.max_steps or control.should_training_stop:
-            control.should_save = True
-            control.should_evaluate = self.validates
-            control.should_log = True
-        if _agreed(now - self.saved > SAVE_SECONDS, args.device):
-            control.should_save = True
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keep what was validated: it may be the best."""
-        control.should_save = state.global_step > 0
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock of checkpoints anew."""
-        self.saved = time.monotonic()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Tell of step and losses."""
-        for name, said in (("loss", "loss"), ("eval_loss", "validation")):
-            if logs and name in logs:
-                self.losses[said] = logs[name]
-        note = ", ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
-        self.on_progress(self.what, state.global_step, state.max_steps, note)
+    Raises:
+        TrainingError: loss or weights are NaN or infinite, a step does not fit the memory, or a checkpoint cannot be
+            written or read.
+    """
+    settings, steps = job.settings, len(job.data.steps)
+    monitor = TrainingMonitor(
+        f"training {job.name}",
+        on_progress,
+        validates=bool(job.validation),
+        max_minutes=settings.max_minutes,
+        spent=seconds_spent(before) if before else 0.0,
+    )
+    optimizer, optimizer_settings = OPTIMIZERS[settings.optimizer]
+    with report_oom(), environment_variables(**_environment(settings, dtype)):
+        trainer = PlannedTrainer(
+            job,
+            monitor,
+            model=model,
+            args=training_arguments(
+                settings,
+                job.folder,
+                steps=steps,
+                gradient_accumulation=job.data.per_step // world_size(),
+                validates=bool(job.validation),
+                resumed=before is not None,
+                dtype=dtype,
+                device=device,
+            ),
+            data_collator=_only_batch,
+            train_dataset=job.data,
+            eval_dataset=job.validation,
+            optimizer_cls_and_kwargs=(optimizer, {"lr": settings.learning_rate, **optimizer_settings}),
+            callbacks=[EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else [],
+        )
+        newest = checkpoint(job.folder, before.global_step) if before else None
+        try:
+            if newest:
+                job.check_weights(model, newest)
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        except Exception as error:  # what a damaged checkpoint raises is of many families
+            expected = isinstance(error, (LmtasksError, torch.OutOfMemoryError, MemoryError))
+            if newest is None or monitor.stepped or expected:
+                raise
+            raise damaged_checkpoint(newest, error) from error
+        state: TrainerState = trainer.state
+        return state
 
 
-def _agreed(wish: bool, device: torch.device) -> bool:
-    """Return whether any process has a wish: what they do together, such as saving, must not hang on one's clock."""
-    if not torch.distributed.is_initialized():
-        return wish
-    wishes = torch.tensor(float(wish), device=device)
-    torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
-    return bool(wishes)
+def _environment(settings: TrainerSettings, dtype: torch.dtype) -> dict[str, str]:
+    """Return environment variables that have no counterpart among Trainer's arguments."""
+    # accelerate's launcher sets it, and it would win over the dtype that was chosen and is recorded.
+    variables = {"ACCELERATE_MIXED_PRECISION": "bf16" if dtype == torch.bfloat16 else "no"}
+    if settings.tracker_folder is not None and "tensorboard" in settings.report_to:
+        # Trainer's own choice is a folder that is removed with the checkpoints.
+        variables["TENSORBOARD_LOGGING_DIR"] = os.environ.get("TENSORBOARD_LOGGING_DIR", settings.tracker_folder)
+    return variables
+
+
+def _only_batch(batches: Sequence[Batch]) -> Batch:
+    """Return the batch itself: micro-batches are collated already."""
+    return batches[0]
 
 
 def training_arguments(
-    options: TrainOptions,
+    settings: TrainerSettings,
     folder: Path,
     *,
     steps: int,
-    accumulated: int,
+    gradient_accumulation: int,
     validates: bool,
     resumed: bool,
     dtype: torch.dtype,
-    device: str,
+    device: torch.device,
 ) -> TrainingArguments:
-    """Return Trainer's settings for ours.
+    """Return the arguments of transformers' Trainer.
 
     Args:
-        options: what was asked for.
-        folder: for what Trainer and trackers write.
-        steps: of the whole training.
-        accumulated: parts of a step that each process computes.
+        settings: ours.
+        folder: the folder for what Trainer and trackers write.
+        steps: number of steps of the whole training.
+        gradient_accumulation: micro-batches of a step in each process.
         validates: whether there is validation data.
-        resumed: whether it goes on from a checkpoint.
-        dtype: of the base model.
-        device: that it is on.
+        resumed: whether the training is resumed from a checkpoint.
+        dtype: the dtype of the base model.
+        device: the device of the base model.
     """
-    every = max(1, steps // VALIDATIONS)
     checkpointing: dict[str, Any] = {}
-    if options.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    warmup = options.warmup if options.warmup >= 1 else options.warmup * steps
-    schedule = "constant_with_warmup" if options.schedule == "constant" else options.schedule
-    # accelerate's launcher sets it, and it would win over the dtype that was asked for and is recorded.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if dtype == torch.bfloat16 else "no"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=1,  # of Parts
-        gradient_accumulation_steps=accumulated,
+        per_device_train_batch_size=1,  # a micro-batch
+        gradient_accumulation_steps=gradient_accumulation,
         **checkpointing,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=schedule,
-        warmup_steps=min(round(warmup), steps),
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        seed=options.seed,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        warmup_steps=settings.warmup_steps(steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
         bf16=dtype == torch.bfloat16,
-        use_cpu=device == "cpu",
+        use_cpu=device.type == "cpu",
         eval_strategy="steps" if validates else "no",
-        eval_steps=every,
+        eval_steps=max(1, steps // VALIDATIONS),
         eval_on_start=validates and not resumed,
         metric_for_best_model="loss" if validates else None,
         greater_is_better=False if validates else None,
         save_strategy="steps",
-        save_steps=steps + 1,  # Watch says when
+        save_steps=steps + 1,  # TrainingMonitor decides
         restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, steps // 100),
         logging_nan_inf_filter=False,
-        report_to=list(options.report_to) or "none",
+        report_to=list(settings.report_to) or "none",
         run_name=folder.parent.name,
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_pin_memory=device != "cpu",
-        ddp_timeout=WAIT_SECONDS,
+        dataloader_pin_memory=device.type != "cpu",
+        ddp_timeout=DDP_TIMEOUT_SECONDS,
         ddp_find_unused_parameters=False,
     )
-    # Of several GPUs that one process sees, it takes one: torch's DataParallel would tear batches apart.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    use_one_gpu(arguments)
     return arguments
-
-
-def seconds_spent(state: TrainerState) -> float:
-    """Return for how long a training had gone on at a checkpoint."""
-    return max((entry["seconds"] for entry in state.log_history if "seconds" in entry), default=0.0)
-
-
-def has_ended(state: TrainerState) -> bool:
-    """Tell from a checkpoint's state whether the training came to its end with it, early or not."""
-    control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
-    return state.global_step >= state.max_steps or bool(control.get("should_training_stop"))
-
-
-def early_stopping(options: TrainOptions) -> list[TrainerCallback]:
-    """Return what ends a training that no longer gets better, if that was asked for."""
-    return [EarlyStoppingCallback(options.early_stopping)] if options.early_stopping else []

@@ -1,37 +1,38 @@
-"""The base model while an adapter is trained on it: put on, taken off, and left as it was."""
+"""A LoRA adapter on the base model while it is trained: attached, saved, checked and detached."""
 
 from __future__ import annotations
 
 import gc
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
+from safetensors import safe_open
 from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
-from lmtasks.errors import TrainingError, UsageError, option
-from lmtasks.kernels.packed_attention import packed_attention
+from lmtasks.errors import UsageError
+from lmtasks.models.adapter_files import WEIGHTS
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
 from lmtasks.options import TrainOptions
+from lmtasks.training.common.contexts import preserve_rng
 
-ALL = ("all-linear",)
+ALL_LINEAR = ("all-linear",)
 
 
 @contextmanager
 def lora_attached(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftModel]:
-    """Put a fresh adapter on the base model, and take it off again.
+    """Attach a new adapter to the base model, and detach it at the end.
 
     Raises:
-        UsageError: the model has no layers of the names that were asked for, or none that is as large as the rank.
+        UsageError: the model has no layers of the given names, or none that is as large as the rank.
     """
     targets = options.target_modules
-    if targets != ALL:
+    if targets != ALL_LINEAR:
         _check_targets(loaded, targets)
     _check_rank(loaded, targets, options.rank)
     config = LoraConfig(
@@ -39,16 +40,16 @@ def lora_attached(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftMo
         r=options.rank,
         lora_alpha=options.scale,  # type: ignore[arg-type] # peft takes any number
         lora_dropout=options.dropout,
-        target_modules=targets[0] if targets == ALL else list(targets),
+        target_modules=targets[0] if targets == ALL_LINEAR else list(targets),
         use_rslora=options.rslora,
         use_dora=options.dora,
         revision=loaded.info.revision if loaded.info.source == "hub" else None,
     )
-    with _own_randomness():
+    with preserve_rng():
         set_seed(options.seed)
         with quiet():
             model = get_peft_model(loaded.module, config)
-        # As the user knows the base, not where this machine keeps it.
+        # The name that the user gave, not the folder in which this machine keeps the base.
         model.peft_config["default"].base_model_name_or_path = loaded.info.name
         # Autocast casts what each layer computes; peft's own cast to float32 before it would be undone, and kept.
         autocast = loaded.module.dtype == torch.bfloat16
@@ -64,13 +65,13 @@ def lora_attached(loaded: LoadedModel, options: TrainOptions) -> Iterator[PeftMo
 
 
 def _check_targets(loaded: LoadedModel, targets: Sequence[str]) -> None:
-    """Refuse names of layers that are not there: peft does so only if none of them is."""
+    """Refuse names of layers that do not exist: peft does so only if none of them does."""
     linear = _linear_layers(loaded)
     for target in targets:
         if not any(_is_named(name, target) for name in linear):
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise UsageError(
-                f'target_modules: {loaded.info.name} has no such layers as "{target}"; it has {", ".join(known)}'
+                f'target_modules: {loaded.info.name} has no layers named "{target}"; it has {", ".join(known)}'
             )
 
 
@@ -80,7 +81,7 @@ def _check_rank(loaded: LoadedModel, targets: Sequence[str], rank: int) -> None:
     sizes = [
         max(layer.weight.shape)
         for name, layer in _linear_layers(loaded).items()
-        if (layer is not head if tuple(targets) == ALL else any(_is_named(name, target) for target in targets))
+        if (layer is not head if tuple(targets) == ALL_LINEAR else any(_is_named(name, target) for target in targets))
     ]
     if sizes and rank > max(sizes):
         raise UsageError(
@@ -98,39 +99,23 @@ def _is_named(layer: str, target: str) -> bool:
     return layer == target or layer.endswith(f".{target}")
 
 
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave the random state of python, numpy and torch as it was: a training seeds all of them."""
-    python, others = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(others)
+def save_adapter(model: torch.nn.Module, folder: Path) -> None:
+    """Write an adapter's config and weights, without the base's, as peft does."""
+    model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
 
 
-@contextmanager
-def report_oom() -> Iterator[None]:
-    """Say in one line that a step needs more memory than a GPU has.
+def check_adapter_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Refuse a checkpoint that lacks weights of the adapter: peft would only warn, and keep newly initialized ones.
 
     Raises:
-        TrainingError: it does.
+        ValueError: names a weight that is missing, unknown or of another shape.
     """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"a step needs more memory than the device has; use a higher {option('gradient_accumulation')},"
-            f" {option('gradient_checkpointing', True)} or a smaller {option('max_length')}"
-        ) from error
-
-
-@contextmanager
-def packed_attention_if(loaded: LoadedModel, *, packed: bool) -> Iterator[None]:
-    """Let the base attend within the sequences of a row, if they are packed."""
-    if packed:
-        with packed_attention(loaded.module):
-            yield
-    else:
-        yield
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    expected = {name: list(weight.shape) for name, weight in state.items()}
+    with safe_open(folder / WEIGHTS, framework="pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - no mapping
+    for name in sorted({*expected, *shapes}):
+        if expected.get(name) != shapes.get(name):
+            raise ValueError(
+                f"{WEIGHTS}: {name} is expected in shape {expected.get(name)}, and the file has {shapes.get(name)}"
+            )

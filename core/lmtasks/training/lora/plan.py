@@ -1,4 +1,4 @@
-"""What is learned, what it is validated and scored on: read, divided and checked before a model is loaded."""
+"""The data of a training: read, divided into training, validation and evaluation data, checked without a model."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from lmtasks.plugins import DiscoveredPlugin
 from lmtasks.task import Example, Task
 
 TRAIN_SPLITS = ("train", "dev", "validation", "test")
-"""Where no split is asked for, the first of these that the data has is learned."""
-EVAL_SHARE, EVAL_MOST = 0.1, 250
-"""Of the data that are held out to be scored, where there is nothing else to score."""
-VALIDATION_SHARE, VALIDATION_MOST = 0.05, 100
-SHOWN_LEAKS = 3
+"""Where no split is named, the first of these that the data has is the training data."""
+EVAL_SHARE, EVAL_MAX = 0.1, 250
+"""Share and largest number of examples that are held out as evaluation data, where there is no other."""
+VALIDATION_SHARE, VALIDATION_MAX = 0.05, 100
+"""Share and largest number of examples that are held out as validation data."""
+SHOWN_IDS = 3
+"""Ids of overlapping examples that a message shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """A training with everything that can be checked before a model is loaded."""
+    """A task and options with the data of a training."""
 
     task: Task
     plugin: DiscoveredPlugin | None
     options: TrainOptions
     data: Dataset
-    """As it was read, before anything was held out."""
+    """The data as it was read, before anything was held out."""
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     evaluation: Dataset
-    leaks: int
-    """Examples that were not learned because they are scored too, but for space and case."""
+    overlap_removed: int
+    """Number of examples that were left out because the evaluation data has them with other spaces or case."""
 
 
 def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOptions) -> TrainingPlan:
     """Read the data of a training, hold out what is needed, and refuse what would falsify its result.
 
     Raises:
-        DataError: data cannot be read, examples have no answer or stand in both parts, or there are too few.
-        UnknownNameError: the task has no set of that name.
+        DataError: data cannot be read, examples have no answer or are in both parts, or there are too few.
+        UnknownNameError: the task has no data set of that name.
     """
     request = DataRequest(
         data=options.data,
@@ -54,34 +56,34 @@ def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOpt
     )
     data = load_dataset(task, request)
     _refuse_unanswered(task, data)
-    evaluation = _evaluation(task, data, options)
-    learned, leaks = data.examples, 0
+    evaluation = _evaluation_data(task, data, options)
+    remaining, overlap_removed = data.examples, 0
     if evaluation is None:
-        count = options.eval_limit or max(1, min(EVAL_MOST, round(EVAL_SHARE * len(learned))))
-        learned, held_out = _hold_out(learned, count, options.seed)
+        count = options.eval_limit or max(1, min(EVAL_MAX, round(EVAL_SHARE * len(remaining))))
+        remaining, held_out = _hold_out(remaining, count, options.seed)
         split = f"{data.split + ', ' if data.split else ''}{len(held_out)} held out by seed {options.seed}"
         if not held_out:
             raise DataError(
-                f"{data.name}: nothing can be held out to be scored, all {len(data.examples)} examples ask the same;"
-                f" name other data with {option('eval_data')}"
+                f"{data.name}: no evaluation data can be held out, all {len(data.examples)} examples have the same"
+                " inputs; give other data as eval_data"
             )
         evaluation = replace(data, examples=held_out, split=split)
     else:
-        learned, leaks = _without_leaks(data, evaluation)
-    count = min(VALIDATION_MOST, round(VALIDATION_SHARE * len(learned)))
+        remaining, overlap_removed = _remove_overlap(data, evaluation)
+    count = min(VALIDATION_MAX, round(VALIDATION_SHARE * len(remaining)))
     if options.validation is not None:
         count = options.validation
-    train, validation = _hold_out(learned, count, options.seed + 1)
+    train, validation = _hold_out(remaining, count, options.seed + 1)
     if options.early_stopping is not None and not validation:
         raise UsageError(
-            f"{option('early_stopping')} needs validation examples, and none of {len(learned)} are held out; give"
-            f" their number with {option('validation')}"
+            f"early_stopping needs validation examples, and of {len(remaining)} none are held out; give validation a"
+            " number"
         )
     if not train:
         raise DataError(
-            f"{data.name}: nothing is left to learn of {len(data.examples)} examples, with {len(evaluation.examples)}"
-            f" held out to be scored and {len(validation)} to validate; give more data, or data of its own with"
-            f" {option('eval_data')}"
+            f"{data.name}: no training data is left of {len(data.examples)} examples, with {len(evaluation.examples)}"
+            f" held out for evaluation and {len(validation)} for validation; give more data, or evaluation data of"
+            " its own as eval_data"
         )
     return TrainingPlan(
         task=task,
@@ -91,12 +93,12 @@ def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOpt
         train=train,
         validation=validation,
         evaluation=evaluation,
-        leaks=leaks,
+        overlap_removed=overlap_removed,
     )
 
 
-def _evaluation(task: Task, data: Dataset, options: TrainOptions) -> Dataset | None:
-    """Return the data to be scored that was named, or another split of what is learned, or None."""
+def _evaluation_data(task: Task, data: Dataset, options: TrainOptions) -> Dataset | None:
+    """Return the evaluation data that was named, or another split of the training data, or None."""
     if options.eval_data is not None:
         request = DataRequest(
             data=options.eval_data,
@@ -125,11 +127,11 @@ def _evaluation(task: Task, data: Dataset, options: TrainOptions) -> Dataset | N
 
 
 def _hold_out(examples: tuple[Example, ...], count: int, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Divide examples into those that stay and about `count` that are held out; what asks the same stays together."""
-    alike: dict[object, list[int]] = {}
-    for place, example in enumerate(examples):
-        alike.setdefault(input_key(example), []).append(place)
-    groups = list(alike.values())
+    """Divide examples into those that are kept and about `count` that are held out; equal inputs stay together."""
+    by_inputs: dict[object, list[int]] = {}
+    for index, example in enumerate(examples):
+        by_inputs.setdefault(input_key(example), []).append(index)
+    groups: list[list[int]] = list(by_inputs.values())
     random.Random(seed).shuffle(groups)  # noqa: S311 - a draw to repeat, not a secret
     chosen: set[int] = set()
     for group in groups:
@@ -138,42 +140,47 @@ def _hold_out(examples: tuple[Example, ...], count: int, seed: int) -> tuple[tup
     if count and not chosen and len(groups) > 1:
         smallest = min(groups, key=len)
         chosen.update(smallest)
-    kept = tuple(example for place, example in enumerate(examples) if place not in chosen)
-    return kept, tuple(examples[place] for place in sorted(chosen))
+    kept = tuple(example for index, example in enumerate(examples) if index not in chosen)
+    return kept, tuple(examples[index] for index in sorted(chosen))
 
 
 def _refuse_unanswered(task: Task, data: Dataset) -> None:
-    without = [example.id for example in data.examples if example.answer is None]
-    if without:
-        columns = _listed(("target", "references", *task.references))
+    """Refuse data with examples that have no answer.
+
+    Raises:
+        DataError: names the first of them, and the columns that an answer may be in.
+    """
+    unanswered = [example.id for example in data.examples if example.answer is None]
+    if unanswered:
+        columns = _joined(("target", "references", *task.references))
         raise DataError(
-            f"{data.name}: {len(without)} of {len(data.examples)} examples have no answer to learn (first:"
-            f' "{without[0]}"); the answer\'s column is one of {columns}, or name it with'
+            f"{data.name}: {len(unanswered)} of {len(data.examples)} examples have no answer to train on (first:"
+            f' "{unanswered[0]}"); the answer\'s column is one of {columns}, or name it with'
             f" {option('columns', {'references': 'COLUMN'})}"
         )
 
 
-def _without_leaks(data: Dataset, evaluation: Dataset) -> tuple[tuple[Example, ...], int]:
-    """Return the examples that are not to be scored too, and how many were left out.
+def _remove_overlap(data: Dataset, evaluation: Dataset) -> tuple[tuple[Example, ...], int]:
+    """Return the examples that are not in the evaluation data, and how many were left out.
 
-    Very copies are refused: the wrong file or split was named. What only looks different (space, case) stands in
-    public sets, unknown to those who made them: it is left out of what is learned, and told.
+    Exact copies are refused: the wrong file or split was named. Examples that differ in spaces or case alone occur in
+    public data sets, unnoticed by their authors: they are left out of the training data, and reported.
 
     Raises:
-        DataError: an example stands in both.
+        DataError: an example is in both.
     """
-    scored = {tuple(sorted(example.inputs.items())) for example in evaluation.examples}
-    both = [example.id for example in data.examples if tuple(sorted(example.inputs.items())) in scored]
+    exact = {tuple(sorted(example.inputs.items())) for example in evaluation.examples}
+    both = [example.id for example in data.examples if tuple(sorted(example.inputs.items())) in exact]
     if both:
-        shown = ", ".join(f'"{id}"' for id in both[:SHOWN_LEAKS])
+        shown = ", ".join(f'"{id}"' for id in both[:SHOWN_IDS])
         raise DataError(
-            f"{data.name}: {len(both)} examples are in {evaluation.name} too, which is to be scored (first: {shown});"
-            " scores of what was learned by heart mean nothing: take them out of one of the two"
+            f"{data.name}: {len(both)} examples are in the evaluation data {evaluation.name} too (first: {shown});"
+            " scores of examples that were trained on mean nothing: remove them from one of the two"
         )
-    alike = {input_key(example) for example in evaluation.examples}
-    kept = tuple(example for example in data.examples if input_key(example) not in alike)
+    keys = {input_key(example) for example in evaluation.examples}
+    kept = tuple(example for example in data.examples if input_key(example) not in keys)
     return kept, len(data.examples) - len(kept)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _joined(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))

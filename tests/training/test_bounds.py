@@ -13,7 +13,7 @@ import pytest
 from lmtasks.api import PlannedTraining, plan_train
 from lmtasks.errors import UsageError
 from lmtasks.options import TrainOptions
-from lmtasks.training.common.dataset import MOST_EXAMPLES, MOST_STEPS, iterate_steps, plan_steps
+from lmtasks.training.common.steps import MAX_EXAMPLES, MAX_STEPS, iterate_steps, plan_steps
 
 SECONDS = 60
 """Far less than a plan without bounds takes."""
@@ -58,8 +58,8 @@ def command_refused(work: Path, tiny: Path, *more: str) -> str:
         ({"epochs": 1e300}, "at most 10,000,000 steps"),
         ({"epochs": 1e308, "batch_tokens": 100}, "at most 10,000,000 steps"),
         ({"epochs": 1e308, "batch_size": 2**60}, "at most 10,000,000 steps"),
-        ({"max_steps": MOST_STEPS + 1}, "at most 10,000,000 steps"),
-        ({"max_steps": 1, "batch_size": MOST_EXAMPLES + 1}, "at most 100,000,000 examples"),
+        ({"max_steps": MAX_STEPS + 1}, "at most 10,000,000 steps"),
+        ({"max_steps": 1, "batch_size": MAX_EXAMPLES + 1}, "at most 100,000,000 examples"),
         ({"max_steps": 1, "batch_tokens": 2**60}, "at most 100,000,000 examples"),
         ({"max_steps": 9, "batch_size": 2**60, "max_minutes": 1}, "at most 100,000,000 examples"),
     ],
@@ -78,11 +78,11 @@ def test_too_many_steps_are_one_line_on_the_command_line(work, tiny_folder):
 
 @pytest.mark.parametrize("epochs", [1e6, 1e300])
 def test_steps_are_planned_only_as_far_as_the_time_allows(work, tiny_folder, epochs):
-    assert 1 <= len(planned(work, tiny_folder, epochs=epochs, max_minutes=0.01).prepared.steps) < 10_000
+    assert 1 <= len(planned(work, tiny_folder, epochs=epochs, max_minutes=0.01).setup.steps) < 10_000
 
 
 def test_more_time_than_can_be_planned_for_is_refused(work, tiny_folder, monkeypatch):
-    monkeypatch.setattr("lmtasks.training.common.dataset.MOST_STEPS", 100)
+    monkeypatch.setattr("lmtasks.training.common.steps.MAX_STEPS", 100)
     with pytest.raises(UsageError, match="at most 100 steps"):
         planned(work, tiny_folder, epochs=1e300, max_minutes=1e300)
 
@@ -99,7 +99,7 @@ def test_fewer_steps_are_the_first_of_more(batch_tokens):
 def test_most_steps_are_counted_before_any_is_planned():
     settings = {"batch_size": 1, "batch_tokens": None, "max_steps": None, "seed": 0}
     with pytest.raises(UsageError, match="fewer epochs, max_steps or max_minutes"):
-        plan_steps([5], epochs=MOST_STEPS + 1.0, **settings)
+        plan_steps([5], epochs=MAX_STEPS + 1.0, **settings)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_most_steps_are_counted_before_any_is_planned():
 def test_rank_beyond_all_layers_is_refused(work, tiny_folder, settings, largest):
     with pytest.raises(UsageError, match=f"^rank must be at most {largest}, .* not {largest + 1}$"):
         planned(work, tiny_folder, rank=largest + 1, max_steps=1, **settings)
-    assert planned(work, tiny_folder, rank=largest, max_steps=1, **settings).prepared.trainable > 0
+    assert planned(work, tiny_folder, rank=largest, max_steps=1, **settings).setup.trainable_weights > 0
 
 
 @pytest.mark.parametrize(("rank", "told"), [("100000000", "at most 96"), (str(10**29), "below 2**63")])
@@ -160,4 +160,4 @@ def test_whole_number_that_no_float_can_hold_is_refused_by_name(name):
 
 
 def test_a_step_has_no_more_parts_than_examples(work, tiny_folder):
-    assert planned(work, tiny_folder, gradient_accumulation=2**62, batch_size=4).prepared.parts == 4
+    assert planned(work, tiny_folder, gradient_accumulation=2**62, batch_size=4).setup.data.per_step == 4

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from lmtasks.api.running import run_planned
-from lmtasks.errors import RunError, UsageError, unknown_name
+from lmtasks.errors import RunError, UsageError, option, unknown_name
+from lmtasks.files import sha256_file
 from lmtasks.metrics.statistics import SEED, TRIALS
 from lmtasks.models import DEFAULT
-from lmtasks.options import TrainOptions, with_changes
+from lmtasks.options import TrainKeywords, TrainOptions, with_changes
 from lmtasks.options.score import RESAMPLES
 from lmtasks.paths import user_path
 from lmtasks.plugins import Registry, find_task
@@ -34,8 +34,7 @@ from lmtasks.runs.folder import write_record as write_run_record
 from lmtasks.runs.plan import plan_run
 from lmtasks.runs.run_json import chat_template_record, data_record, now, task_record
 from lmtasks.task import Task
-from lmtasks.training import TrainingPlan, plan_training
-from lmtasks.training.common.distributed import processes, rank
+from lmtasks.training.common.distributed import rank, world_size
 from lmtasks.training.common.resume_state import (
     FOLDER,
     ResumeState,
@@ -45,6 +44,7 @@ from lmtasks.training.common.resume_state import (
     planned_date,
     planned_steps,
 )
+from lmtasks.training.lora.plan import TrainingPlan, plan_training
 
 if TYPE_CHECKING:
     from lmtasks.models.loading import LoadedModel
@@ -72,6 +72,40 @@ class TrainedAdapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingEstimate:
+    """What a training is about to do, before its first step: data, steps, and the time and memory they will take."""
+
+    task: str
+    model: str
+    dtype: str
+    device: str
+    data: str
+    examples: int
+    validation_examples: int
+    evaluation: str
+    evaluation_split: str | None
+    evaluation_examples: int
+    tokens: int
+    """Tokens of an epoch, prompts and answers."""
+    answer_tokens: int
+    """Tokens of an epoch that the loss is computed on."""
+    truncated: int
+    skipped: int
+    overlap_removed: int
+    max_length: int
+    packed: bool
+    steps: int
+    epochs: float
+    step_tokens: int
+    """Tokens of all steps together."""
+    trainable_weights: int
+    weights: int
+    """Weights of the base model."""
+    expected_seconds: float
+    expected_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTraining:
     """A training that is ready to begin."""
 
@@ -79,39 +113,39 @@ class PlannedTraining:
     scoring: Plan
     loaded: LoadedModel
     renderer: Renderer
-    prepared: TrainingSetup
+    setup: TrainingSetup
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What it is about to do, for people and programs."""
-        prepared, plan = self.prepared, self.plan
-        train = prepared.train
-        return {
-            "task": plan.task.name,
-            "model": self.loaded.info.name,
-            "dtype": self.loaded.info.dtype,
-            "device": self.loaded.info.device,
-            "data": plan.data.name,
-            "examples": len(train.items),
-            "validation_examples": len(plan.validation),
-            "evaluation": plan.evaluation.name,
-            "evaluation_split": plan.evaluation.split,
-            "evaluation_examples": len(plan.evaluation.examples),
-            "tokens": train.tokens,
-            "answer_tokens": train.learned,
-            "cut": train.cut,
-            "skipped": train.skipped,
-            "leaks": plan.leaks,
-            "max_length": prepared.max_length,
-            "packed": prepared.packed,
-            "steps": len(prepared.steps),
-            "epochs": prepared.epochs,
-            "step_tokens": prepared.step_tokens,
-            "trainable_weights": prepared.trainable,
-            "weights": self.loaded.info.parameters,
-            "expected_seconds": prepared.seconds,
-            "expected_memory_bytes": prepared.memory_bytes,
-        }
+    def estimate(self) -> TrainingEstimate:
+        """What the training is about to do, and what it will take."""
+        setup, plan = self.setup, self.plan
+        train = setup.train
+        return TrainingEstimate(
+            task=plan.task.name,
+            model=self.loaded.info.name,
+            dtype=self.loaded.info.dtype,
+            device=self.loaded.info.device,
+            data=plan.data.name,
+            examples=len(train.examples),
+            validation_examples=len(plan.validation),
+            evaluation=plan.evaluation.name,
+            evaluation_split=plan.evaluation.split,
+            evaluation_examples=len(plan.evaluation.examples),
+            tokens=train.tokens,
+            answer_tokens=train.target_tokens,
+            truncated=train.truncated,
+            skipped=train.skipped,
+            overlap_removed=plan.overlap_removed,
+            max_length=setup.max_length,
+            packed=setup.packed,
+            steps=len(setup.steps),
+            epochs=setup.epochs,
+            step_tokens=setup.step_tokens,
+            trainable_weights=setup.trainable_weights,
+            weights=self.loaded.info.parameters,
+            expected_seconds=setup.seconds,
+            expected_memory_bytes=setup.memory_bytes,
+        )
 
 
 def plan_train(
@@ -121,7 +155,7 @@ def plan_train(
     model: str | Path = DEFAULT,
     resumed: Path | None = None,
     on_progress: OnProgress = no_progress,
-    **changes: object,
+    **changes: Unpack[TrainKeywords],
 ) -> PlannedTraining:
     """Check the data of a training, render it, and measure a step.
 
@@ -142,8 +176,10 @@ def plan_train(
     options = with_changes(options or TrainOptions(), changes, "option of a training")
     if resumed and options.chat_template_date is None:
         options = replace(options, chat_template_date=planned_date(resumed))
-    if options.max_minutes is not None and processes() > 1:
-        raise UsageError("max_minutes is for one process, which alone knows its speed; give max_steps")
+    if options.max_minutes is not None and world_size() > 1:
+        raise UsageError(
+            f"{option('max_minutes')} is for one process, which alone knows its speed; give {option('max_steps')}"
+        )
     registry = Registry()
     found, plugin = find_task(registry, task, options.parameters)
     if options.prompt is not None and options.prompt not in found.prompts:
@@ -163,15 +199,15 @@ def plan_train(
         on_progress=on_progress,
     )
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
-        raise UsageError("dtype float16 overflows in training; use bfloat16 or float32")
+        raise UsageError(f"{option('dtype')} float16 overflows in training; use bfloat16 or float32")
     renderer = make_renderer(found, loaded, options)
     if renderer.template and renderer.template.day:
         day = renderer.template.day.isoformat()
         plan = replace(plan, options=replace(options, chat_template_date=day))
         scoring = replace(scoring, options=replace(scoring.options, chat_template_date=day))
     steps = planned_steps(resumed) if resumed else None
-    prepared = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
-    return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, prepared=prepared)
+    setup = prepare(plan, loaded, renderer, on_progress, timed_steps=steps)
+    return PlannedTraining(plan=plan, scoring=scoring, loaded=loaded, renderer=renderer, setup=setup)
 
 
 def train(
@@ -182,8 +218,8 @@ def train(
     model: str | Path = DEFAULT,
     resume: bool = False,
     on_progress: OnProgress = no_progress,
-    on_plan: Callable[[Mapping[str, Any]], None] = lambda _: None,
-    **changes: object,
+    on_plan: Callable[[TrainingEstimate], None] = lambda _: None,
+    **changes: Unpack[TrainKeywords],
 ) -> TrainedAdapter | None:
     """Fine-tune an adapter for a task, and score the model without and with it on the same examples.
 
@@ -196,7 +232,7 @@ def train(
         model: the base, by name.
         resume: go on with the unfinished training in `output`, which was begun with the same settings.
         on_progress: hears how far it is.
-        on_plan: hears what is about to be done, before it is.
+        on_plan: called with the estimate before the training begins.
         **changes: fields of TrainOptions, over `options`.
 
     Returns:
@@ -223,39 +259,36 @@ def train(
     if rank() != 0:
         # The first process scores and writes; this one computes its part of every step.
         if not trained:
-            from lmtasks.training.lora.train import train as train_weights
+            from lmtasks.training.lora.train import train_weights
 
-            train_weights(planned.plan, planned.prepared, planned.loaded, output / FOLDER, no_progress)
+            train_weights(planned.plan, planned.setup, planned.loaded, output / FOLDER, no_progress)
         return None
-    on_plan(planned.record)
-    with open_state(output, _decisive(planned), steps=len(planned.prepared.steps)) as work:
+    on_plan(planned.estimate)
+    with open_state(output, _decisive(planned), steps=len(planned.setup.steps)) as work:
         return _train_and_score(planned, work, on_progress)
 
 
 def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: OnProgress) -> TrainedAdapter:
-    from lmtasks.backends.huggingface import TransformersModel
-    from lmtasks.data import file_sha256
     from lmtasks.models.adapter_files import WEIGHTS, find_adapter, write_record
     from lmtasks.runs.adapters import AdapterChoice
-    from lmtasks.training.lora.train import place_adapter
-    from lmtasks.training.lora.train import train as train_weights
+    from lmtasks.training.lora.train import copy_weights, train_weights
 
     before = _finished_run(work.state.before, "before")
     if before is None:
-        [before] = run_planned([planned.scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+        before = _run(planned.scoring, planned.loaded, on_progress)
         work.update(before=str(before.path.resolve()))
     record = work.state.trained
     if record is None:
-        trained = train_weights(planned.plan, planned.prepared, planned.loaded, work.folder, on_progress)
-        place_adapter(trained, work.adapter)
-        record = _record(planned, trained.record, file_sha256(work.adapter / WEIGHTS))
+        trained = train_weights(planned.plan, planned.setup, planned.loaded, work.folder, on_progress)
+        copy_weights(trained, work.adapter)
+        record = _record(planned, trained.record, sha256_file(work.adapter / WEIGHTS))
         write_record(work.adapter, record)
         work.update(trained=record)
     adapter = find_adapter(work.adapter)
     after = _finished_run(work.state.after, "after")
     if after is None:
         scoring = replace(planned.scoring, adapter=AdapterChoice(adapter, bundled=False))
-        [after] = run_planned([scoring], TransformersModel(planned.loaded), on_progress=on_progress)
+        after = _run(scoring, planned.loaded, on_progress)
         work.update(after=str(after.path.resolve()))
     comparison = _compare(before, after, planned.scoring)
     record = record.model_copy(update={**_scores(comparison), "before": before.path.name, "after": after.path.name})
@@ -268,6 +301,15 @@ def _train_and_score(planned: PlannedTraining, work: ResumeState, on_progress: O
     write_record(work.adapter, record)
     work.remove()
     return TrainedAdapter(path=work.adapter, record=record, before=before, after=after, comparison=comparison)
+
+
+def _run(plan: Plan, loaded: LoadedModel, on_progress: OnProgress) -> Run:
+    """Run a plan with the model that is trained, and write its report."""
+    from lmtasks.backends.huggingface import TransformersModel
+    from lmtasks.runs.execute import run_plans
+
+    [run] = run_plans([plan], TransformersModel(loaded), on_progress=on_progress, on_end=write_report)
+    return run
 
 
 def _finished_run(path: str | None, which: str) -> Run | None:
@@ -309,7 +351,7 @@ def _settings(planned: PlannedTraining) -> dict[str, Any]:
     options = planned.plan.options
     settings = {name: value for name, value in asdict(options).items() if name != "output_dir"}
     settings |= {name: str(settings[name]) for name in ("data", "eval_data") if settings[name] is not None}
-    return {**settings, "alpha": options.scale, "max_length": planned.prepared.max_length}
+    return {**settings, "alpha": options.scale, "max_length": planned.setup.max_length}
 
 
 def _decisive(planned: PlannedTraining) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""Private attributes of transformers' models and configs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+def supports_packing(module: Any) -> bool:
+    """Return whether a model's attention can be replaced, and no state is carried from token to token beside it.
+
+    Reads `PreTrainedModel._is_stateful` and `PreTrainedModel._supports_attention_backend`.
+    """
+    return not getattr(module, "_is_stateful", False) and bool(module._supports_attention_backend)
+
+
+def attention_implementation(config: Any) -> str | None:
+    """Return the name of the attention function that a model's config chooses; None: transformers' default.
+
+    Reads `PreTrainedConfig._attn_implementation`, which has no public getter.
+    """
+    name = getattr(config, "_attn_implementation", None)
+    return None if name is None else str(name)
+
+
+def set_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Give a shallow copy of a module a parameter of its own, and leave the module that it was copied from as it is.
+
+    Replaces `torch.nn.Module._parameters`, the table that a shallow copy shares with its original.
+    """
+    module._parameters = {**module._parameters, name: parameter}
+
+
+@contextmanager
+def no_gguf_progress_bar() -> Iterator[None]:
+    """Hide the progress bar of reading a GGUF file, which ignores transformers' own switch.
+
+    Replaces `transformers.modeling_gguf_pytorch_utils.tqdm`.
+    """
+    from transformers import modeling_gguf_pytorch_utils
+
+    bar = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
+    if bar is not None:
+        modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        if bar is not None:
+            modeling_gguf_pytorch_utils.tqdm = bar

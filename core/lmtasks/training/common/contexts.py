@@ -1,0 +1,56 @@
+"""What surrounds a training: random state and environment kept, and a full GPU reported."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from lmtasks.errors import TrainingError
+
+
+@contextmanager
+def preserve_rng() -> Iterator[None]:
+    """Restore the random state of Python, numpy and torch at the end: a training seeds all of them."""
+    python, others = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(others)
+
+
+@contextmanager
+def environment_variables(**values: str) -> Iterator[None]:
+    """Set environment variables, and restore what they were at the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def report_oom() -> Iterator[None]:
+    """Report in one line that a step needs more memory than a GPU has.
+
+    Raises:
+        TrainingError: torch ran out of the device's memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "a step needs more memory than the device has; use a higher gradient_accumulation,"
+            " gradient_checkpointing, or a smaller max_length"
+        ) from error
