@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, RunOptions, SamplingParams, Task
+from lmtasks import Example, Field, RunOptions, Task
 from lmtasks.backends import Capabilities, LanguageModel, Request
 from lmtasks.backends.registry import BACKENDS
-from lmtasks.errors import ModelError, UsageError
+from lmtasks.errors import AdapterError, ModelError, UsageError
+from lmtasks.task import SamplingParams
 from lmtasks.testing import FakeModel, save_tiny_model
 
 ON_CPU = {"device": "cpu", "dtype": "float32"}
@@ -29,6 +33,19 @@ def mamba(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.unlink()
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
+
+
+def echo_task() -> Task:
+    examples = [Example(id="e", inputs={"text": "ferry"}, references=("nine",))]
+    return Task(
+        name="echo",
+        version=1,
+        summary="Echo.",
+        fields={"text": Field()},
+        prompts={"plain": "Say $text"},
+        datasets={"demo": lambda split: iter(examples if split == "test" else [])},
+        metrics=("exact_match",),
+    )
 
 
 def complete(model: LanguageModel) -> str:
@@ -75,20 +92,13 @@ def test_native_is_refused_in_one_line_where_it_cannot_run(mamba):
 
 @pytest.mark.parametrize("backend", ["native", "hf-generate"])
 def test_run_records_its_backend(tmp_path, tiny_folder, backend):
-    examples = [Example(id="e", inputs={"text": "ferry"}, references=("nine",))]
-    task = Task(
-        name="echo",
-        version=1,
-        summary="Echo.",
-        fields={"text": Field()},
-        prompts={"plain": "Say $text"},
-        datasets={"demo": lambda split: iter(examples if split == "test" else [])},
-        metrics=("exact_match",),
-    )
     options = RunOptions(max_new_tokens=3, output_dir=tmp_path, backend=backend, **ON_CPU)
-    run = lmtasks.run(task, options, model=tiny_folder)
+    run = lmtasks.run(echo_task(), options, model=tiny_folder)
     assert f'"{backend}"' in (run.path / "run.json").read_text()
-    words = {"native": "native engine", "hf-generate": "generate of transformers"}
+    words = {
+        "native": "native (continuous batching)",
+        "hf-generate": "hf-generate (generate of transformers, padded batches)",
+    }
     assert words[backend] in (run.path / "report.md").read_text()
 
 
@@ -100,22 +110,47 @@ def test_fake_model_has_the_capabilities_of_a_backend():
     assert model.capabilities.streaming and texts == ["n", "ni", "nin", "nine"]
 
 
+@pytest.mark.parametrize(
+    ("missing", "option", "error", "message"),
+    [
+        (
+            "adapters",
+            "adapter",
+            AdapterError,
+            "lora: the backend scripted cannot use adapters; adapter='none' runs fake",
+        ),
+        (
+            "logprobs",
+            "loglikelihood",
+            ModelError,
+            "the backend scripted of fake computes no log-likelihoods; leave out",
+        ),
+    ],
+    ids=["adapters", "logprobs"],
+)
+def test_run_refuses_what_the_backend_cannot_do(tmp_path, missing, option, error, message):
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q"]}'
+    )
+    save_file({"base_model.model.q.lora_A.weight": np.zeros((1, 1), "float32")}, adapter / "adapter_model.safetensors")
+    model = FakeModel(["nine"])
+    model.capabilities = replace(model.capabilities, **{missing: False})
+    options = RunOptions(output_dir=tmp_path / "runs", **{option: adapter if option == "adapter" else True})
+    with pytest.raises(error, match=message) as caught:
+        lmtasks.run(echo_task(), options, model=model)
+    assert "\n" not in str(caught.value)
+    assert model.prompts == [] and not (tmp_path / "runs").exists()
+
+
 def test_ask_aborts_its_request_when_it_is_interrupted(tmp_path, tiny_folder):
     model = lmtasks.load_model(tiny_folder, RunOptions(**ON_CPU))
-    task = Task(
-        name="echo",
-        version=1,
-        summary="Echo.",
-        fields={"text": Field()},
-        prompts={"plain": "Say $text"},
-        datasets={"demo": lambda split: iter([])},
-        metrics=("exact_match",),
-    )
 
     def interrupt(text: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lmtasks.ask(task, "ferry", RunOptions(max_new_tokens=20), model=model, on_text=interrupt)
+        lmtasks.ask(echo_task(), "ferry", RunOptions(max_new_tokens=20), model=model, on_text=interrupt)
     stats = model.stats()
     assert (stats.running, stats.waiting, stats.reserved_tokens) == (0, 0, 0)

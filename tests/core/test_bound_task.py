@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 import lmtasks
-from lmtasks import Example, Field, Generation, RunOptions, Task
+from lmtasks import Example, Field, Generate, RunOptions, Task
 from lmtasks.errors import PromptError
 from lmtasks.prompts import OverlongPromptError
 from lmtasks.runs.bound_task import bind_task
 from lmtasks.runs.plan import plan_ask, plan_run
+from lmtasks.task import SamplingParams
 from lmtasks.testing import FakeModel
 
 EXAMPLES = [
@@ -30,7 +31,7 @@ def make_task(**changes: object) -> Task:
         "prompts": {"plain": "Say $text", "other": "Repeat $text"},
         "datasets": {"demo": lambda split: {"test": EXAMPLES, "train": SHOWN}.get(split, [])},
         "metrics": ("exact_match",),
-        "generation": Generation(max_new_tokens=7, stop=("#",)),
+        "output": Generate(max_new_tokens=7, stop=("#",)),
     }
     return Task(**(settings | changes))
 
@@ -50,7 +51,7 @@ def test_request_has_token_ids_messages_inputs_and_generation():
         {"role": "user", "content": "Repeat number 0"},
     )
     assert request.inputs == {"text": "number 0"}
-    assert request.generation == Generation(max_new_tokens=7, stop=("#",))
+    assert request.generation == SamplingParams(max_new_tokens=7, stop=("#",))
     assert request.adapter is None
 
 
@@ -82,11 +83,14 @@ def test_max_prompt_tokens_leaves_room_for_the_answer():
 
 
 def test_parse_returns_the_prediction_of_the_task():
-    assert bind(task=make_task(parse=lambda completion: completion.partition(":")[2])).parse("a: b", "e0") == " b"
+    assert (
+        bind(task=make_task(output=Generate(parse=lambda completion: completion.partition(":")[2]))).parse("a: b", "e0")
+        == " b"
+    )
 
 
 def test_answer_is_what_ask_returns():
-    task, model = make_task(parse=str.upper), FakeModel(lambda prompt: prompt)
+    task, model = make_task(output=Generate(parse=str.upper)), FakeModel(lambda prompt: prompt)
     plan, example = plan_ask(task, {"text": "so", "hint": ""}, RunOptions())
     streamed: list[str] = []
     assert bind_task(plan, model).answer(example, streamed.append) == lmtasks.ask(task, "so", model=model) == "SAY SO\n"

@@ -115,13 +115,13 @@ def same(found: dict[str, object], wanted: dict[str, object]) -> None:
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)
 
 
-def refused(error: type[LmtasksError], call: Callable[[], object], *told: object) -> None:
-    """See that a call fails in one line that tells these things."""
+def refused(error: type[LmtasksError], call: Callable[[], object], *parts: object) -> None:
+    """See that a call fails in one line that has these parts."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for thing in told:
+    for thing in parts:
         assert str(thing) in message
 
 
@@ -461,7 +461,7 @@ def test_module_named_by_a_run_folder_is_loaded_only_if_the_user_names_it(gift, 
 
 @pytest.mark.parametrize("name", ["evaluate:accuracy", "evaluate:org/metric", "evaluate:", "evaluate:../x.py"])
 def test_module_named_by_a_run_folder_is_not_searched_on_the_hub(gift, name):
-    record = gift.runs[0].record | {"metrics": [name]}
+    record = gift.runs[0].record.to_json() | {"metrics": [name]}
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
     # The fixture no_network sees that nothing is asked for.
     refused(MetricError, lambda: lmtasks.score(gift.runs[0].path), name, "metrics=")
@@ -499,19 +499,18 @@ def test_run_folder_task_is_never_loaded_as_a_plugin_file(gift, name, tmp_path, 
     monkeypatch.chdir(tmp_path)
     for file in ("task.py", "task.yaml", "task.yml", "task.PY"):
         (tmp_path / file).write_text(f"open({str(gift.trace)!r}, 'w').close()\n", encoding="utf-8")
-    record = {key: value for key, value in gift.runs[0].record.items() if key != "metrics"}
+    record = gift.runs[0].record.to_json()
     record["task"] = record["task"] | {"name": name.format(tmp_path)}
-    # Such a run does not say its metrics: they are looked up in its task.
     (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    refused(UnknownNameError, lambda: lmtasks.score(gift.runs[0].path), "unknown task")
+    assert lmtasks.score(gift.runs[0].path, metrics="exact_match").scores
     assert not gift.trace.exists()
 
 
-def test_run_folder_without_metrics_uses_those_of_the_task(gift):
-    record = {key: value for key, value in gift.runs[0].record.items() if key != "metrics"}
-    record["task"] = record["task"] | {"name": "summarization/headline"}
-    (gift.runs[0].path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    assert {score.name for score in lmtasks.score(gift.runs[0].path).scores} >= {"rouge1", "rougeL"}
+def test_run_folder_without_metrics_is_refused(gift):
+    file = gift.runs[0].path / "run.json"
+    record = {key: value for key, value in gift.runs[0].record.to_json().items() if key != "metrics"}
+    file.write_text(json.dumps(record), encoding="utf-8")
+    refused(RunError, lambda: lmtasks.score(gift.runs[0].path), f"{file}: damaged (metrics: missing)")
 
 
 # Modules that cannot be
@@ -606,11 +605,11 @@ def test_evaluate_is_imported_only_for_a_module(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("predictions", "references", "told"),
+    ("predictions", "references", "message"),
     [(["a", "b"], [[], ["b"]], r"references\[0\] is empty"), ([], [], "no predictions")],
 )
-def test_bridge_refuses_examples_without_references(predictions, references, told):
-    with pytest.raises(MetricError, match=told):
+def test_bridge_refuses_examples_without_references(predictions, references, message):
+    with pytest.raises(MetricError, match=message):
         lmtasks.as_evaluate("f1").compute(predictions=predictions, references=references)
 
 

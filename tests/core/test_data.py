@@ -497,7 +497,7 @@ def test_empty_list_of_answers_means_no_answer(tmp_path, answers, other):
 def test_empty_list_of_answers_is_refused_without_no_answer(tmp_path):
     path = write_jsonl(tmp_path / "data.jsonl", {"question": "p", "answers": ["a"]}, {"question": "q", "answers": []})
     assert_refused(
-        lambda: load(path, question_task(no_answer=None)), f"{path}, line 2", 'column "answers"', "no reference"
+        lambda: load(path, question_task(output=Generate())), f"{path}, line 2", 'column "answers"', "no reference"
     )
 
 

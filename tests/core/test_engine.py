@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmtasks
-from lmtasks import RunOptions, SamplingParams
+from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.native.config import EngineConfig
@@ -30,6 +30,7 @@ from lmtasks.errors import ModelError
 from lmtasks.kernels.probe import EquivalenceProbe
 from lmtasks.models.loading import LoadedModel, load
 from lmtasks.progress import no_progress
+from lmtasks.task import SamplingParams
 from lmtasks.testing import save_tiny_model
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")

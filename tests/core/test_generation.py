@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import lmtasks
-from lmtasks import RunOptions, SamplingParams
+from lmtasks import RunOptions
 from lmtasks.backends import Completion, LanguageModel, Request, hf_generate
 from lmtasks.backends.huggingface import TransformersModel
 from lmtasks.backends.sampling import Draw, request_generator
+from lmtasks.task import SamplingParams
 from lmtasks.testing import Architecture, tiny_model
 
 LENGTHS = (3, 40, 7, 1, 22, 9, 15, 30)

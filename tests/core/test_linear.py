@@ -216,10 +216,11 @@ def test_run_with_int8_records_the_quantization_loss(tmp_path, folder):
     )
     settings = {"device": "cpu", "dtype": "float32", "max_new_tokens": 3, "output_dir": tmp_path / "runs"}
     run = lmtasks.run(task, model=folder, quantize="int8", **settings)
-    assert run.record["model"]["quantize"] == "int8"
-    loss = run.record["rounding"]
-    assert loss["tokens"] > 50
-    assert 0 < abs(loss["quantized_ppl"] / loss["baseline_ppl"] - 1) < 0.05
+    assert run.record.model.quantize == "int8"
+    loss = run.record.quantization_loss
+    assert loss is not None
+    assert loss.tokens > 50
+    assert 0 < abs(loss.quantized_ppl / loss.baseline_ppl - 1) < 0.05
     exact = lmtasks.run(task, model=folder, **settings)
     assert exact.record.quantization_loss is None
     assert exact.record.key != run.record.key
@@ -229,17 +230,17 @@ def test_run_with_int8_records_the_quantization_loss(tmp_path, folder):
 def test_quantize_is_refused_in_one_line_where_it_does_not_work(folder, monkeypatch):
     with pytest.raises(UsageError, match="quantize must be one of none, int8, not 'int4'"):
         RunOptions(quantize="int4")
-    with pytest.raises(ModelError, match="quantize int8 works with dtype bfloat16 or float32, not with float16"):
+    with pytest.raises(ModelError, match="quantize='int8' works with dtype bfloat16 or float32, not with float16"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float16", quantize="int8"))
-    with pytest.raises(ModelError, match="quantize int8: LlamaForCausalLM runs on the backend hf-generate"):
+    with pytest.raises(ModelError, match="quantize='int8': LlamaForCausalLM runs on the backend hf-generate"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float32", quantize="int8", backend="hf-generate"))
     monkeypatch.setattr(EquivalenceProbe, "accepts", lambda *_: False)
-    with pytest.raises(ModelError, match="quantize int8: LlamaForCausalLM runs on the backend hf-generate"):
+    with pytest.raises(ModelError, match="quantize='int8': LlamaForCausalLM runs on the backend hf-generate"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float32", quantize="int8"))
 
 
 def test_quantize_is_refused_on_a_cpu_without_int8_instructions(folder, monkeypatch):
     monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-    with pytest.raises(ModelError, match="quantize int8 needs a CPU with int8 instructions .*; leave it out"):
+    with pytest.raises(ModelError, match="quantize='int8' needs a CPU with int8 instructions .*; leave it out"):
         lmtasks.load_model(folder, RunOptions(device="cpu", dtype="float32", quantize="int8"))

@@ -220,7 +220,10 @@ def test_perplexity_of_a_mixed_set_is_computed_by_language(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_run_measures_the_no_answer_text_of_an_unanswerable_question(tmp_path):
-    task = make_task([Example(id="a", inputs={"text": "x"}, references=("",)), EXAMPLES[0]], no_answer="unanswerable")
+    task = make_task(
+        [Example(id="a", inputs={"text": "x"}, references=("",)), EXAMPLES[0]],
+        output=Generate(no_answer="unanswerable"),
+    )
     run = lmtasks.run(task, model=FakeModel(lambda prompt: "x"), output_dir=tmp_path, loglikelihood=True)
     # The space behind the cue is a token of this tokenizer.
     word = len("unanswerable")
@@ -275,7 +278,7 @@ def test_run_refuses_a_reference_longer_than_the_context_in_one_line(tmp_path):
         lmtasks.run(make_task([EXAMPLES[0], long]), model=model, output_dir=tmp_path / "runs", loglikelihood=True)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for part in ("room for 0 of 80", "reference of 100 tokens", "--loglikelihood"):
+    for part in ("room for 0 of 80", "reference of 100 tokens", "(loglikelihood)"):
         assert part in message
     assert model.prompts == []
     assert not (tmp_path / "runs").exists()
@@ -309,7 +312,7 @@ def test_loglikelihood_truncates_no_prompt_that_fits_without_it(tmp_path):
         Example(id="b", inputs={"text": "x"}, references=("y" * 60,)),
     ]
     task = make_task(examples, fields={"text": lmtasks.Field(truncatable=True)})
-    options = {"output_dir": tmp_path, "on_overlong": "cut"}
+    options = {"output_dir": tmp_path, "on_overlong": "truncate"}
     models = [FakeModel(lambda prompt: "x", context_length=90) for _ in range(2)]
     lmtasks.run(task, model=models[0], **options)
     lmtasks.run(task, model=models[1], loglikelihood=True, **options)
@@ -481,6 +484,6 @@ def test_loglikelihood_that_is_not_finite_ends_the_run_in_one_line(tmp_path, num
         def loglikelihood(self, continuations, *, batch_size=None):
             yield [(index, number) for index in range(len(continuations))]
 
-    with pytest.raises(ModelError, match=f'"{EXAMPLES[0].id}".*overflowed; try dtype float32'):
+    with pytest.raises(ModelError, match=f"\"{EXAMPLES[0].id}\".*overflowed; try dtype='float32'"):
         model = Overflowing(lambda prompt: "x")
         lmtasks.run(make_task(EXAMPLES), model=model, output_dir=tmp_path, loglikelihood=True)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmtasks import Sample
-from lmtasks.metrics import score_outputs, score_samples
+from lmtasks.metrics import BUILTIN_METRICS, score_outputs, score_samples
 from lmtasks.metrics.lcs import lcs_positions, longest_common_run
 from lmtasks.metrics.tokenize import sentences, tokens
 

@@ -11,16 +11,14 @@ from pathlib import Path
 
 import click
 import pytest
-from lmtasks.runs.options import RunOptions
 
 import lmtasks
 from lmtasks import api
 from lmtasks.cli.flags import flag
 from lmtasks.cli.main import COMMANDS, cli
 from lmtasks.errors import LmtasksError, UsageError, keyword, option, spell_options
-from lmtasks.runs.rescore import ScoreOptions
+from lmtasks.options import RunOptions, ScoreOptions, TrainOptions
 from lmtasks.testing import FakeModel
-from lmtasks.training import TrainOptions
 
 BUILTIN_METRICS = Path(lmtasks.__file__).parent
 SWITCHED = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-o)\b")

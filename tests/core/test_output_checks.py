@@ -143,14 +143,14 @@ def test_empty_does_not_count_punctuation(text: str):
 
 
 def test_unfinished_counts_outputs_at_the_limit():
-    outputs = [sample("nine", finish=finish) for finish in ("length", "stop", "stop", "stop")]
+    outputs = [sample("nine", finish_reason=finish) for finish in ("length", "stop", "stop", "stop")]
     assert health(*outputs)["unfinished"] == 25
 
 
 def test_unfinished_is_not_measured_for_predictions_from_elsewhere():
-    unknown = sample("nine", "nine", finish="unknown")
+    unknown = sample("nine", "nine", finish_reason="unknown")
     assert "unfinished" not in health(unknown)
-    assert health(unknown, sample("nine", finish="length"))["unfinished"] == 100
+    assert health(unknown, sample("nine", finish_reason="length"))["unfinished"] == 100
     measurement = measure_output_checks([unknown], {"0": None})
     values = dict(
         zip([kind.name for kind in measurement.specs], measurement.combine(measurement.statistics[0]), strict=True)
@@ -417,7 +417,7 @@ def test_output_checks_have_no_result_without_outputs():
 
 
 def test_output_checks_ignore_skipped_samples():
-    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish="skipped"))
+    found = health(sample("nine", "nine", language="en"), sample("", "nine", language="en", finish_reason="skipped"))
     assert found["empty"] == 0
     assert found["length_ratio"] == 1
 
@@ -430,7 +430,7 @@ def test_output_checks_count_all_languages_together():
 
 
 def test_output_checks_of_any_two_runs_can_be_paired():
-    bare = [sample("nine", finish="unknown"), sample("six", finish="unknown", index=1)]
+    bare = [sample("nine", finish_reason="unknown"), sample("six", finish_reason="unknown", index=1)]
     full = [sample("nine", "nine", source="9", language="en"), sample("six", "six", source="6", language="en", index=1)]
     first, second = (measure_outputs(samples)[0].measurement for samples in (bare, full))
     assert [kind.name for kind in first.specs] == [kind.name for kind in second.specs]

@@ -6,9 +6,9 @@ import pytest
 
 import lmtasks
 from lmtasks import Example, Parameter, Prompt, Task
-from lmtasks.api import plan_run
 from lmtasks.errors import UnknownNameError, UsageError
 from lmtasks.options import RunOptions
+from lmtasks.runs.plan import plan_run
 from lmtasks.testing import FakeModel
 
 EXAMPLES = [Example(id="a", inputs={"text": "hi", "tone": "warm"}), Example(id="b", inputs={"text": "ho"})]
@@ -73,7 +73,7 @@ def test_parameter_refuses_other_texts_than_its_choices():
 
 
 def test_unknown_parameter_offers_the_nearest():
-    with pytest.raises(UnknownNameError, match='no parameter of task "mail" is called "tome". Did you mean tone'):
+    with pytest.raises(UnknownNameError, match='unknown parameter "tome" of task "mail". Did you mean tone'):
         plan_run(make_task(), RunOptions(parameters={"tome": "x"}))
 
 

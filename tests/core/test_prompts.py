@@ -444,7 +444,7 @@ def test_renderer_preserves_any_text_without_control_tokens(make_tokenizer, docu
 
 # Prompts too long for the model
 
-TRUNCATABLE = {"document": Field(cut=True), "question": Field()}
+TRUNCATABLE = {"document": Field(truncatable=True), "question": Field()}
 
 
 def render_within(task: Task, example: Example, room: int, on_overlong="truncate", *, tokenizer=None, fewshot=()):
@@ -455,14 +455,14 @@ def render_within(task: Task, example: Example, room: int, on_overlong="truncate
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip", "truncate"])
 def test_render_within_keeps_prompt_that_fits_exactly(on_overlong):
-    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     rendered = render_within(task, one(document="d" * 10), 13, on_overlong)
     assert (read(rendered), rendered.truncated) == ("d" * 10 + "?\n:", {})
 
 
 @pytest.mark.parametrize("on_overlong", ["error", "skip"])
 def test_render_within_refuses_overlong_prompt_with_both_lengths(on_overlong):
-    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     with pytest.raises(OverlongPromptError, match='task "shorten", example "e7".* 13 tokens.* room for 12'):
         render_within(task, one("e7", document="d" * 10), 12, on_overlong)
 
@@ -482,14 +482,14 @@ def test_truncation_removes_the_end_of_the_field_only(tokenizer):
 
 
 def test_truncation_ends_at_a_near_word_end_and_counts_characters():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     rendered = render_within(task, one(document="word " * 19 + "words"), 60)
     assert read(rendered) == "word " * 10 + "word\n:"
     assert rendered.truncated == {"document": 100 - 54}
 
 
 def test_truncation_takes_the_longest_truncatable_field_first():
-    fields = {"short": Field(cut=True), "long": Field(cut=True), "kept": Field()}
+    fields = {"short": Field(truncatable=True), "long": Field(truncatable=True), "kept": Field()}
     task = make_task(Prompt(user="$short|$long|$kept", answer_prefix=":"), fields=fields)
     example = one(short="s" * 20, long="l" * 40, kept="k" * 100)
     rendered = render_within(task, example, 20 + 40 + 100 + 4 - 15)
@@ -502,7 +502,7 @@ def test_truncation_takes_the_longest_truncatable_field_first():
 
 
 def test_truncation_does_not_touch_fewshot_examples():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     shown = one("s", "x", document="s" * 50)
     rendered = render_within(task, one(document="d" * 50), 80, fewshot=[shown])
     assert read(rendered) == "s" * 50 + "\n: x\n\n" + "d" * 22 + "\n:"
@@ -542,7 +542,7 @@ class RunTokenizer(CharacterTokenizer):
 
 
 def test_truncation_fits_text_with_uneven_token_density():
-    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user="$document", answer_prefix=":"), fields={"document": Field(truncatable=True)})
     rendered = render_within(task, one(document="x" * 10_000 + "-" * 10_000), 10_050, tokenizer=RunTokenizer())
     assert len(rendered.token_ids) <= 10_050
 
@@ -604,7 +604,7 @@ def render_all(task: Task, examples: list[Example], room: int | None = None, *, 
 @pytest.mark.parametrize("user", ["$document!", lambda inputs: f"{inputs['document']}!"], ids=["template", "function"])
 @pytest.mark.parametrize("tokenizer, room", [(CharacterTokenizer(), 30), (CharacterTokenizer(CHAT_TEMPLATE), 130)])
 def test_render_all_renders_every_example_as_alone(user, tokenizer, room):
-    task = make_task(Prompt(user=user), fields={"document": Field(cut=True), "question": Field(required=False)})
+    task = make_task(Prompt(user=user), fields={"document": Field(truncatable=True), "question": Field(required=False)})
     examples = [*batch_of(["d" * length for length in range(1, 30)]), one("none", document="d", question="q")]
     shown = [one("s", "x", document="shown")]
     renderer = Renderer(task, tokenizer, fewshot=shown)
@@ -632,7 +632,7 @@ def test_render_all_guards_prompt_functions_once_per_batch(guards):
 
 
 def test_render_all_guards_truncation_once_per_step(guards):
-    task = make_task(Prompt(user=lambda inputs: inputs["document"]), fields={"document": Field(cut=True)})
+    task = make_task(Prompt(user=lambda inputs: inputs["document"]), fields={"document": Field(truncatable=True)})
     render_all(task, batch_of(["d" * 1000] * 50), 100)
     assert len(guards) <= 1 + 10  # 2**10 > 1000
 

@@ -8,12 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 import lmtasks
-from lmtasks import Example, Generation, Prompt, RunOptions, Task
-from lmtasks.backends.stopping import StopCheck, finish_completion
+from lmtasks import Example, Generate, Prompt, RunOptions, Task
+from lmtasks.backends.stopping import StopCheck, finish_completion, streamable_answer
 from lmtasks.cli.main import cli
 from lmtasks.errors import UsageError
 from lmtasks.prompts import Renderer
 from lmtasks.reasoning import ReasoningParser
+from lmtasks.records.parts import ChatTemplateRecord
+from lmtasks.task import SamplingParams
 from lmtasks.testing import CHAT_TEMPLATE, CharacterTokenizer, FakeModel, _tiny_tokenizer, save_tiny_model
 
 SWITCH = (
@@ -119,7 +121,7 @@ def test_run_counts_unfinished_reasoning_as_an_empty_answer(tmp_path):
     assert [sample.reasoning for sample in run.samples] == ["It may be", "Hm.", ""]
     assert run.record.counts.unanswered == 1
     assert run.record.counts.empty == 2
-    assert "1 of 3 outputs are reasoning without an answer" in (run.path / "report.md").read_text()
+    assert "1 of 3 with reasoning and no answer" in (run.path / "report.md").read_text()
 
 
 def test_resumed_run_parses_the_same_answers(tmp_path):
@@ -136,10 +138,10 @@ def test_resumed_run_parses_the_same_answers(tmp_path):
 
 
 def test_ask_returns_the_answer_without_reasoning():
-    streamed_texts: list[str] = []
+    texts: list[str] = []
     model = model_with(CHAT_TEMPLATE, "<think>Hm.</think>one")
-    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=streamed_texts.append) == "one"
-    assert streamed_texts[0] == "o"
+    assert lmtasks.ask(make_task("one"), "t", model=model, on_text=texts.append) == "one"
+    assert texts[0] == "o"
 
 
 def test_run_disables_thinking_by_default(tmp_path):
@@ -151,8 +153,8 @@ def test_run_disables_thinking_by_default(tmp_path):
     assert on.prompts[0].endswith("assistant\n")
     settings = [run.record.prompt.chat_template for run in (first, second)]
     assert settings == [
-        {"kwargs": {"enable_thinking": False}, "date": None},
-        {"kwargs": {"enable_thinking": True}, "date": None},
+        ChatTemplateRecord(kwargs={"enable_thinking": False}, date=None),
+        ChatTemplateRecord(kwargs={"enable_thinking": True}, date=None),
     ]
     assert first.record.key != second.record.key
     assert "chat template: enable_thinking True" in (second.path / "report.md").read_text()
@@ -222,7 +224,7 @@ def test_stop_string_within_reasoning_is_ignored(tokenizer):
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
     stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
-    made = finish_completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    made = finish_completion(tokenizer, ids[:stopped], SamplingParams(stop=("\n",)), (), ReasoningParser())
     assert (made.text, made.reasoning, made.finish_reason) == ("answer", "first\nsecond", "stop")
     thought = tokenizer.encode(text.partition("\n\n")[0], add_special_tokens=False)
     assert made.reasoning_tokens == len(thought)
@@ -234,14 +236,14 @@ def test_stop_string_after_two_reasoning_blocks_ends_the_answer(tokenizer):
     ids = tokenizer.encode(text, add_special_tokens=False)
     check = StopCheck(tokenizer, ("\n",), ReasoningParser())
     stopped = next(length for length in range(1, len(ids) + 1) if check.is_met(ids[:length]))
-    made = finish_completion(tokenizer, ids[:stopped], Generation(stop=("\n",)), (), ReasoningParser())
+    made = finish_completion(tokenizer, ids[:stopped], SamplingParams(stop=("\n",)), (), ReasoningParser())
     assert (made.text, made.reasoning, made.finish_reason) == ("hello", "a\n\nb\nc", "stop")
     thought = tokenizer.encode(text.partition("\nhello")[0], add_special_tokens=False)
     assert made.reasoning_tokens == len(thought)
 
 
 def test_ask_does_not_stream_while_reasoning_may_still_end():
-    assert streamed("I think so", (), ReasoningParser(closings=("</think>",))) == ""
+    assert streamable_answer("I think so", (), ReasoningParser(closings=("</think>",))) == ""
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_score_warns_of_predictions_with_reasoning(tmp_path, caplog):
     (tmp_path / "data.jsonl").write_text('{"id": "1", "text": "t", "references": "one"}\n' * 1)
     (tmp_path / "outputs.txt").write_text("a</think>one\n")
     lmtasks.score(make_task("one"), data=tmp_path / "data.jsonl", predictions=tmp_path / "outputs.txt")
-    assert "1 of 1 outputs hold reasoning" in caplog.text
+    assert "1 of 1 outputs contain reasoning" in caplog.text
 
 
 def test_run_counts_invisible_answer_as_empty(tmp_path):
@@ -312,7 +314,9 @@ def test_run_counts_invisible_answer_as_empty(tmp_path):
 
 def test_generate_counts_unfinished_reasoning_as_reasoning(tokenizer):
     ids = tokenizer.encode("<think>\nfirst\n", add_special_tokens=False)
-    made = finish_completion(tokenizer, ids, Generation(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser())
+    made = finish_completion(
+        tokenizer, ids, SamplingParams(max_new_tokens=len(ids), stop=("\n",)), (), ReasoningParser()
+    )
     assert (made.text, made.finish_reason, made.reasoning_tokens) == ("", "length", len(ids))
 
 
@@ -320,12 +324,12 @@ def test_generate_keeps_special_tokens_that_mark_reasoning(tokenizer):
     tokenizer = _tiny_tokenizer(chat=True)
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|im_end|>"]})
     ids = tokenizer.encode("[THINK]a[/THINK]b<|im_end|>c", add_special_tokens=False)
-    made = finish_completion(tokenizer, ids, Generation(), (), ReasoningParser())
+    made = finish_completion(tokenizer, ids, SamplingParams(), (), ReasoningParser())
     assert (made.text, made.reasoning) == ("bc", "a")
 
 
 @pytest.mark.parametrize(
-    ("text", "streamed_texts"),
+    ("text", "texts"),
     [
         ("<", ""),
         ("<thi", ""),
@@ -337,5 +341,5 @@ def test_generate_keeps_special_tokens_that_mark_reasoning(tokenizer):
         ("<think>a</think>\n<think>b</think>c", "c"),
     ],
 )
-def test_stream_has_the_answer_only(text, streamed_texts):
-    assert streamed(text, (), ReasoningParser()) == streamed_texts
+def test_stream_has_the_answer_only(text, texts):
+    assert streamable_answer(text, (), ReasoningParser()) == texts

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lmtasks
-from lmtasks import Example, Generation, LogLikelihood, Sample, Score, Task, TrainOptions
+from lmtasks import Example, LogLikelihood, Sample, Score, Task, TrainOptions
 from lmtasks.cli.main import main
 from lmtasks.models.info import ModelInfo
 from lmtasks.records.adapter import AdapterRecord, ComparedScoreRecord, SettingsRecord
@@ -20,6 +20,7 @@ from lmtasks.records.parts import ScoreRecord
 from lmtasks.records.run import GenerationRecord, ModelRecord, ModelRunRecord, OutputsRunRecord
 from lmtasks.records.sample import LogLikelihoodRecord, SampleRecord
 from lmtasks.runs.compare import ComparedScore
+from lmtasks.task import SamplingParams
 from lmtasks.testing import FakeModel
 
 
@@ -130,7 +131,7 @@ def test_schema_of_task_names_its_keys(capsys):
         (SampleRecord, Sample, set()),
         (LogLikelihoodRecord, LogLikelihood, set()),
         (ScoreRecord, Score, set()),
-        (GenerationRecord, Generation, set()),
+        (GenerationRecord, SamplingParams, set()),
         (ModelRecord, ModelInfo, set()),
         (ComparedScoreRecord, ComparedScore, {"outcome"}),
         (SettingsRecord, TrainOptions, set()),

@@ -224,7 +224,9 @@ def test_parser_error_names_task_and_costs_one_example(tmp_path):
 
 def test_run_refuses_overlong_prompts_before_generation(tmp_path):
     model = FakeModel(answer, context_length=40)
-    with pytest.raises(PromptError, match=r'6 of 6 prompts are too long.*e0.*Set on_overlong to "truncate"'):
+    with pytest.raises(
+        PromptError, match=r"6 of 6 prompts are too long.*e0.*Use on_overlong='truncate' or on_overlong='skip', or"
+    ):
         lmtasks.run(
             make_task(prompts={"plain": "Say very loudly $text"}),
             model=model,
@@ -241,7 +243,7 @@ def test_run_truncates_or_skips_overlong_prompts_and_counts_them(tmp_path):
     options = RunOptions(max_new_tokens=20, output_dir=tmp_path)
     model = FakeModel(lambda prompt: "x", context_length=60)
     cut = lmtasks.run(task, options, model=model, on_overlong="truncate")
-    assert cut.record["counts"]["cut"] == 1
+    assert cut.record.counts.truncated_prompts == 1
     assert cut.samples[-1].prompt_tokens <= 40
     assert cut.samples[-1].truncated["text"] == len("word " * 50) - len(
         model.prompts[-1].removeprefix("Say ").rstrip("\n")
@@ -317,7 +319,7 @@ def test_run_refuses_unknown_names_before_loading_the_model(tmp_path, monkeypatc
 
 
 def test_run_folder_without_record_or_of_another_schema_is_refused(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99}')
     with pytest.raises(RunError, match="schema 99"):
@@ -341,7 +343,7 @@ def test_progress_counts_finished_examples(tmp_path):
 
 def test_ask_streams_the_parsed_answer(tmp_path):
     streamed = []
-    task = make_task(generation=Generation(max_new_tokens=50))
+    task = make_task(output=Generate(max_new_tokens=50))
     parsed = lmtasks.ask(task, {"": "hello 7"}, model=FakeModel(answer), on_text=streamed.append)
     assert parsed == "answer 7"
     assert streamed[-1] == parsed
@@ -419,7 +421,7 @@ def test_run_options_do_not_split_single_names_into_letters():
 
 
 def test_run_options_make_a_sampling_task_greedy(tmp_path):
-    task = make_task(generation=Generation(temperature=1.0, top_p=0.9))
+    task = make_task(output=Generate(temperature=1.0, top_p=0.9))
     run = lmtasks.run(task, model=FakeModel(answer), output_dir=tmp_path, temperature=0)
     assert run.record.generation.top_p == 1.0
 
@@ -542,10 +544,10 @@ def test_run_refuses_numbers_that_no_record_can_hold(setting, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("memory", [float("inf"), float("nan"), 0, -1, "1"])
-def test_run_options_refuse_invalid_memory(memory):
-    with pytest.raises(UsageError, match="memory must be a number of GiB above 0"):
-        RunOptions(kv_cache_gib=memory)
+@pytest.mark.parametrize("size", [float("inf"), float("nan"), 0, -1, "1"])
+def test_run_options_refuse_invalid_kv_cache_size(size):
+    with pytest.raises(UsageError, match="kv_cache_gib must be a number of more than 0"):
+        RunOptions(kv_cache_gib=size)
 
 
 def test_run_warns_once_of_template_that_drops_the_data(tmp_path, caplog):

@@ -90,13 +90,13 @@ def by_sacrebleu(outputs, references, *, tokenize: str | None = None) -> dict[st
     return {name: metric.corpus_score(list(outputs), streams).score for name, metric in metrics.items()}
 
 
-def refused(error: type[LmtasksError], call: Callable[[], object], *told: object) -> None:
-    """See that a call fails in one line that tells these things."""
+def refused(error: type[LmtasksError], call: Callable[[], object], *parts: object) -> None:
+    """See that a call fails in one line that has these parts."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for thing in told:
+    for thing in parts:
         assert str(thing) in message
 
 
@@ -267,10 +267,10 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize(("rows", "place", "told"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_rows_that_do_not_match_are_refused_with_their_place(data, tmp_path, rows, place, told):
+@pytest.mark.parametrize(("rows", "place", "parts"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_rows_that_do_not_match_are_refused_with_their_place(data, tmp_path, rows, place, parts):
     path = jsonl(tmp_path / "system.jsonl", rows)
-    refused(DataError, lambda: score(data, path), f"{path}{place}: ", *told)
+    refused(DataError, lambda: score(data, path), f"{path}{place}: ", *parts)
 
 
 def test_a_mapped_column_that_is_not_there_is_refused(data, tmp_path):
@@ -484,7 +484,7 @@ def test_what_belongs_to_data_is_refused_with_a_run(run, changes):
 
 
 def test_predictions_do_not_go_with_a_run(run, outputs):
-    refused(UsageError, lambda: lmtasks.score(run, predictions=outputs), "not for a run")
+    refused(UsageError, lambda: lmtasks.score(run, predictions=outputs), "a run has its own")
 
 
 @pytest.mark.parametrize("target", ["summarization", "no such folder"])
@@ -581,7 +581,7 @@ def test_settings_and_changes_say_the_same(data, outputs):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "told"),
+    ("changes", "error", "parts"),
     [
         ({"metrics": "chfr"}, UnknownNameError, "chrf"),
         ({"metric": "chrf"}, UnknownNameError, "metrics"),
@@ -598,8 +598,8 @@ def test_settings_and_changes_say_the_same(data, outputs):
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(data, outputs, changes, error, told):
-    refused(error, lambda: score(**({"data": data, "predictions": outputs} | changes)), told)
+def test_settings_that_cannot_be_are_refused_in_one_line(data, outputs, changes, error, parts):
+    refused(error, lambda: score(**({"data": data, "predictions": outputs} | changes)), parts)
 
 
 @pytest.mark.parametrize("references", [[[], []], [[], ["yes"]]], ids=["all", "some"])

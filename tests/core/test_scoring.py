@@ -284,7 +284,7 @@ def test_scores_omit_skipped_samples_and_those_without_references():
 
 def test_score_samples_returns_nothing_without_references():
     assert score_samples([], BUILTIN_METRICS.values()) == []
-    assert score_samples([sample("x"), sample("", "x", finish="skipped")], BUILTIN_METRICS.values()) == []
+    assert score_samples([sample("x"), sample("", "x", finish_reason="skipped")], BUILTIN_METRICS.values()) == []
 
 
 def test_score_samples_accepts_a_generator_of_metrics():
@@ -567,4 +567,4 @@ def test_language_warning_is_none_for_a_stated_language_that_fits(
 def test_language_warning_for_a_mixed_set(caplog: pytest.LogCaptureFixture):
     english = [sample("x", "The ferry leaves at nine every morning.", index=at) for at in range(3)]
     score_samples([*english, sample("x", "渡轮九点离开港口。", index=3)], [BUILTIN_METRICS["chrf"]], resamples=0)
-    assert "3 as en, 1 as zh, each scored for itself; --language scores all as one" in caplog.text
+    assert "3 as en, 1 as zh, each scored for itself; set language to score all as one" in caplog.text

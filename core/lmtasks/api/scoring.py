@@ -89,7 +89,7 @@ def _scored(target: str | Path | Task | Run, options: ScoreOptions) -> tuple[Sco
     task, plugin = find_task(registry, target if isinstance(target, Task) else str(target))
     metrics = find_metrics(options.metrics or task.metrics, registry.metric)
     if any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
-        raise UsageError(f"log-likelihoods need a model: only a run with {option('loglikelihood')} measures them")
+        raise UsageError(f"log-likelihoods need a model: only a run with {option('loglikelihood', True)} measures them")
     request = DataRequest(
         data=options.data,
         split=options.split,

@@ -18,7 +18,7 @@ from lmtasks.backends.hf_generate import HFGenerateRunner
 from lmtasks.backends.native.config import EngineConfig
 from lmtasks.backends.native.runner import NativeRunner
 from lmtasks.backends.native.stats import EngineStats
-from lmtasks.errors import AdapterError, ModelError, PromptError
+from lmtasks.errors import AdapterError, ModelError, PromptError, option
 from lmtasks.kernels.calibration import CALIBRATION_TEXTS
 from lmtasks.kernels.linear import supports_int8
 from lmtasks.kernels.probe import EquivalenceProbe
@@ -193,7 +193,7 @@ class TransformersModel:
             elif self._asked == "native":
                 raise ModelError(
                     f"the native backend cannot run {self.info.architecture}: its attention does not take packed"
-                    " sequences; use the backend hf-generate, or auto"
+                    f" sequences; use {option('backend', 'hf-generate')} or leave it out"
                 )
             else:
                 log.warning(
@@ -214,18 +214,20 @@ class TransformersModel:
         info, quantize = self._loaded.info, self._quantize
         if not supports_int8(self._loaded.module.device):
             raise ModelError(
-                f"quantize {quantize} needs a CPU with int8 instructions (AVX512-VNNI or AMX) and a torch with oneDNN;"
-                f" leave it out on this device ({info.device})"
+                f"{option('quantize', quantize)} needs a CPU with int8 instructions (AVX512-VNNI or AMX) and a torch"
+                f" with oneDNN; leave it out on this device ({info.device})"
             )
         if info.dtype == "float16":
-            raise ModelError(f"quantize {quantize} works with dtype bfloat16 or float32, not with float16")
+            raise ModelError(
+                f"{option('quantize', quantize)} works with {option('dtype')} bfloat16 or float32, not with float16"
+            )
         if self._runner() is not self._native:
             raise self._not_quantizable()
 
     def _not_quantizable(self) -> ModelError:
         return ModelError(
-            f"quantize {self._quantize}: {self.info.architecture} runs on the backend hf-generate, which does not"
-            " quantize; leave it out"
+            f"{option('quantize', self._quantize)}: {self.info.architecture} runs on the backend hf-generate, which"
+            " does not quantize; leave it out"
         )
 
     def _not_finite(self, adapters: Iterable[str | None]) -> ModelError:
@@ -233,7 +235,7 @@ class TransformersModel:
         sources = [self._adapters[adapter][0].source for adapter in adapters if adapter is not None]
         with_adapters = f" with {' and '.join(sorted(sources))}" if sources else ""
         dtype = self.info.dtype
-        remedy = "it overflows, or its weights are damaged: try dtype float32"
+        remedy = f"it overflows, or its weights are damaged: try {option('dtype', 'float32')}"
         if dtype == "float32":
             remedy = "its weights are damaged, or too large: fetch or save it again"
         return ModelError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmtasks.data.load import load_dataset
 from lmtasks.data.overlap import input_key
 from lmtasks.data.request import DataRequest, Dataset, NoSplitError
-from lmtasks.errors import DataError
+from lmtasks.errors import DataError, option
 from lmtasks.task import Example, Task
 
 FEWSHOT_SPLITS = ("train", "dev", "validation")
@@ -49,7 +49,8 @@ def load_fewshot(task: Task, dataset: Dataset, *, count: int, seed: int, data: s
     if len(candidates) < count:
         raise DataError(
             f"{pool.name}: {len(candidates)} different examples to show (not scored, with an answer), but"
-            f" {count} were asked for; lower num_fewshot or name a larger set with fewshot_data"
+            f" {count} were asked for; lower {option('num_fewshot')} or name a larger set with"
+            f" {option('fewshot_data')}"
         )
     return FewShot(pool, tuple(random.Random(seed).sample(candidates, count)))  # noqa: S311 - reproducible, not secret
 
@@ -68,4 +69,6 @@ def _fewshot_pool(task: Task, dataset: Dataset, data: str | Path | None) -> Data
                 continue
     if data:
         return load_dataset(task, DataRequest(data=data, columns=dataset.columns, ignore_unknown_columns=True))
-    raise DataError(f"{dataset.name}: no other split to draw few-shot examples from; name a set with fewshot_data")
+    raise DataError(
+        f"{dataset.name}: no other split to draw few-shot examples from; name a set with {option('fewshot_data')}"
+    )

@@ -170,7 +170,9 @@ def language_warning(groups: Mapping[tuple[str | None, bool], Sequence[Sample]])
             ((len(members), language or "unknown") for (language, _), members in groups.items()), reverse=True
         )
         counts = ", ".join(f"{count} as {language}" for count, language in largest_first)
-        return f"the references are taken {counts}, each scored for itself; {option('language')} scores all as one"
+        return (
+            f"the references are taken {counts}, each scored for itself; set {option('language')} to score all as one"
+        )
     return None
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lmtasks.errors import MetricError, unknown_name
+from lmtasks.errors import MetricError, option, unknown_name
 from lmtasks.isolation import guarded_call, shortened
 from lmtasks.metrics.answers import EXACT_MATCH, TOKEN_F1
 from lmtasks.metrics.evaluate_bridge import PREFIX, EvaluateMetric
@@ -116,12 +115,12 @@ def metrics_in_file(names: Sequence[str], where: Callable[[int], str]) -> list[s
         names: as the file has them.
         where: returns the location of a name, given its index: the file, and the line if it is known.
     """
-    option = shlex.quote(",".join(names))
+    requested = shortened(option("metrics", names))
     return [
         RefusedMetric(
             name,
             f"{where(index)}: {shortened(name)} is a module of Python code, which is never loaded because a file names"
-            f" it; if you trust it, name it yourself: --metrics {shortened(option)}",
+            f" it; if you trust it, name it yourself: {requested}",
         )
         if name.startswith(PREFIX)
         else name

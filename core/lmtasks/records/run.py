@@ -90,7 +90,7 @@ class UsedAdapterRecord(Record):
 
 
 class GenerationRecord(Record):
-    """How completions were drawn; see `lmtasks.Generation`."""
+    """How completions were drawn; see `lmtasks.Generate`."""
 
     max_new_tokens: Count
     stop: Items[str]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks import markdown
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.escaping import one_line
 from lmtasks.files import atomic_write
 from lmtasks.models.adapter_files import RECORD
@@ -118,4 +118,6 @@ def _write(file: Path, text: str) -> None:
         # Half a surrogate pair, as in a file name that is not UTF-8, becomes JSON's escape.
         atomic_write(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise TrainingError(f"{file}: cannot be written ({error}); resume the training with --resume") from error
+        raise TrainingError(
+            f"{file}: cannot be written ({error}); resume the training with {option('resume', True)}"
+        ) from error

@@ -12,7 +12,7 @@ from lmtasks.reports.view import COUNTS, counted, quantization_loss
 
 BACKENDS = {
     "native": "native (continuous batching)",
-    "hf-generate": "hf-generate (`generate` of transformers; the architecture cannot be packed)",
+    "hf-generate": "hf-generate (generate of transformers, padded batches)",
 }
 """Backends for people, by their name in a run's record."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.paths import user_path
 from lmtasks.records.run import ModelRunRecord, OutputsRunRecord
 from lmtasks.runs.folder import RECORD, OtherVersionError, read_record
@@ -57,7 +57,7 @@ def acquire_run_folder(
             except (OSError, NotImplementedError) as error:
                 raise RunError(
                     f"{path}: the unfinished run in it cannot be resumed ({error}); solve that, or choose another"
-                    " output_dir"
+                    f" with {option('output_dir')}"
                 ) from error
             # The process that held the lock may have finished the run in the meantime.
             before = _read(path)
@@ -68,7 +68,9 @@ def acquire_run_folder(
             path, lock = _new_folder(parent, names)
             before = None
     except (OSError, NotImplementedError) as error:  # filelock raises the latter where a file system cannot lock
-        raise RunError(f"{parent}: cannot write run folders here ({error}); choose another output_dir") from error
+        raise RunError(
+            f"{parent}: cannot write run folders here ({error}); choose another with {option('output_dir')}"
+        ) from error
     try:
         yield path, before
     finally:

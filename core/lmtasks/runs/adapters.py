@@ -39,7 +39,9 @@ def choose_adapter(task: Task, options: RunOptions) -> AdapterChoice | None:
     try:
         return AdapterChoice(find_adapter(task.adapter or ""), bundled=True)
     except AdapterError as error:
-        raise AdapterError(f'task "{task.name}" brings an adapter: {error}; adapter="none" runs without it') from error
+        raise AdapterError(
+            f'task "{task.name}" brings an adapter: {error}; {option("adapter", "none")} runs without it'
+        ) from error
 
 
 def attach_for_run(
@@ -51,7 +53,7 @@ def attach_for_run(
         The adapter that answers; None: the base model does.
 
     Raises:
-        AdapterError: the adapter does not fit the model.
+        AdapterError: the adapter does not fit the model, or the backend cannot use adapters.
     """
     if choice is None:
         return None
@@ -60,6 +62,11 @@ def attach_for_run(
         base = adapter.record.base.name if adapter.record else "another base"
         log.warning('the adapter that task "%s" brings is for %s: %s runs without it', task.name, base, model.info.name)
         return None
+    if not model.capabilities.adapters:
+        raise AdapterError(
+            f"{adapter.source}: the backend {model.backend} cannot use adapters; {option('adapter', 'none')} runs"
+            f" {model.info.name} without one"
+        )
     if model.attach(adapter) == 0:
         log.warning("%s does not change the output of %s: is it trained?", adapter.source, model.info.name)
     if adapter.record is None:
@@ -70,7 +77,7 @@ def attach_for_run(
         log.warning('%s was trained for task "%s", not for "%s"', adapter.source, adapter.task, task.name)
     elif trained.name != renderer.name:
         log.warning(
-            '%s was trained with the prompt "%s", and is used with "%s": see the option prompt',
+            '%s was trained with the prompt "%s", and is used with "%s": see %s',
             adapter.source,
             trained.name,
             renderer.name,

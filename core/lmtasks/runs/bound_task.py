@@ -12,7 +12,7 @@ from typing import Protocol
 
 from lmtasks.backends import LanguageModel, Request
 from lmtasks.backends.base import OnText
-from lmtasks.errors import PromptError, RunError
+from lmtasks.errors import PromptError, RunError, option
 from lmtasks.models.adapter_files import Adapter
 from lmtasks.models.info import ModelInfo
 from lmtasks.progress import OnProgress, no_progress
@@ -67,7 +67,7 @@ class BoundTask:
             return None
         if max_new_tokens >= info.context_length:
             raise PromptError(
-                f"max_new_tokens {max_new_tokens} leaves no room for a prompt: {info.name} has a context of"
+                f"{option('max_new_tokens')} {max_new_tokens} leaves no room for a prompt: {info.name} has a context of"
                 f" {info.context_length} tokens"
             )
         return info.context_length - max_new_tokens
@@ -115,13 +115,13 @@ class BoundTask:
                 note = ""
                 if limits[number].max_tokens != self.max_prompt_tokens:
                     note = f" of {self.model.info.context_length} beside a reference of {longest[number]} tokens"
-                    note += " (loglikelihood)"
+                    note += f" ({option('loglikelihood')})"
                 overlong.append(f"{prompt}{note}")
         if overlong and on_overlong != "skip":
-            values = '"skip"' if on_overlong == "truncate" else '"truncate" or "skip"'
+            values = " or ".join(option("on_overlong", value) for value in ("truncate", "skip") if value != on_overlong)
             raise PromptError(
-                f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Set on_overlong to"
-                f" {values}, or use fewer few-shot examples, or a model with a longer context"
+                f"{len(overlong)} of {len(prompts)} prompts are too long. The first: {overlong[0]}. Use {values},"
+                f" or fewer few-shot examples, or a model with a longer context"
             )
         return prompts
 
@@ -188,8 +188,9 @@ class BoundTask:
         [(_, completion)] = next(iter(self.model.generate([request], seed=self.plan.options.seed)))
         if completion.reasoning_tokens and not completion.text.strip():
             log.warning(
-                "the model wrote %d tokens of reasoning and no answer; allow more with max_new_tokens",
+                "the model wrote %d tokens of reasoning and no answer; allow more with %s",
                 completion.reasoning_tokens,
+                option("max_new_tokens"),
             )
         answer = self.parse(completion.text, example.id)
         if on_text:
@@ -281,7 +282,7 @@ def make_renderer(
         template_date=stated_date(options, choice, model),
     )
     if options.chat_template_date and not (renderer.template and renderer.template.day):
-        log.warning("the model's chat template uses no date, so chat_template_date has no effect")
+        log.warning("the model's chat template uses no date, so %s has no effect", option("chat_template_date"))
     return renderer
 
 

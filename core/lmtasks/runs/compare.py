@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.isolation import guarded_call
 from lmtasks.metrics import MetricResult, measure_outputs, measure_samples
 from lmtasks.metrics.statistics import (
@@ -250,7 +250,8 @@ def _refuse_other_data(baseline: Run, samples: Sequence[Sample], candidate: Run,
         if (a.finish_reason == "skipped") != (b.finish_reason == "skipped"):
             skipping = baseline if a.finish_reason == "skipped" else candidate
             raise RunError(
-                f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use on_overlong "truncate"'
+                f'{where}: example "{a.id}" was skipped by {skipping.path} alone; use'
+                f" {option('on_overlong', 'truncate')}"
             )
 
 
@@ -278,7 +279,7 @@ def _refuse_other_signatures(
                 if key in others and key in signatures[0] and others[key] != signatures[0][key]:
                     raise RunError(
                         f"{runs[0].path} and {run.path} cannot be compared by {key[0]}, which is scored differently:"
-                        f" {signatures[0][key]} and {others[key]}; name the metrics to compare"
+                        f" {signatures[0][key]} and {others[key]}; name the metrics to compare with {option('metrics')}"
                     )
 
 

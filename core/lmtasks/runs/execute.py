@@ -22,7 +22,7 @@ from lmtasks.runs.adapters import adapter_record
 from lmtasks.runs.bound_task import KEY_DATE, BoundTask, bind_task, date_to_resume, dated_key, stated_date
 from lmtasks.runs.environment import peak_memory_bytes
 from lmtasks.runs.folder import Run, samples_sha256, write_record
-from lmtasks.runs.likelihood import measure_likelihoods, render_answers
+from lmtasks.runs.likelihood import check_logprobs, measure_likelihoods, render_answers
 from lmtasks.runs.plan import Plan, warn_of_unsupported_languages
 from lmtasks.runs.resume import reuse_samples
 from lmtasks.runs.run_json import (
@@ -105,7 +105,8 @@ def run_plans(
             scores and does not affect the others; None: the first error is raised after all runs have ended.
 
     Raises:
-        AdapterError: an adapter does not fit the model.
+        AdapterError: an adapter does not fit the model, or the backend cannot use adapters.
+        ModelError: log-likelihoods are wanted, and the backend computes none.
         PromptError: prompts do not fit the model and may not be truncated or skipped; nothing was generated.
         PluginError: a task's parser or a metric failed; the samples made so far are kept.
         RunError: a run folder cannot be written.
@@ -159,6 +160,8 @@ def run_plans(
 
 def _prepare(plan: Plan, model: LanguageModel, on_progress: OnProgress) -> _Job:
     """Bind a plan to a model, render its prompts and begin its record."""
+    if plan.options.loglikelihood:
+        check_logprobs(model)
     bound, examples = bind_task(plan, model), plan.dataset.examples
     answers = render_answers(plan.task, examples, bound.renderer) if plan.options.loglikelihood else {}
     used = adapter_record(bound.adapter, model)

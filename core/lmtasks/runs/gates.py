@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lmtasks.errors import UnknownNameError, UsageError
+from lmtasks.errors import UnknownNameError, UsageError, option
 from lmtasks.runs.compare import Comparison
 
 _CONDITION = re.compile(r"(?P<score>\S+)\s+(?P<change>drops|rises)(\s+by\s+(?P<amount>\d+(\.\d+)?))?")
@@ -55,7 +55,7 @@ class Gate:
             if self.amount is None and not score.has_power:
                 raise UsageError(
                     f'"{self.score} {self.change}" cannot be tested on {score.n} examples: p is never below'
-                    f" {score.smallest_p:.3f} here; use more examples or trials, or say by how much:"
+                    f" {score.smallest_p:.3f} here; use more examples or {option('trials')}, or say by how much:"
                     f' "{score.name} {self.change} by NUMBER"'
                 )
             moved = -score.difference if self.change == "drops" else score.difference

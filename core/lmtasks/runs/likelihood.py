@@ -7,9 +7,22 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from lmtasks.backends import Continuation, LanguageModel
-from lmtasks.errors import ModelError
+from lmtasks.errors import ModelError, option
 from lmtasks.prompts import RenderedPrompt, Renderer
 from lmtasks.task import Example, LogLikelihood, Task
+
+
+def check_logprobs(model: LanguageModel) -> None:
+    """Refuse a model whose backend computes no log-likelihoods.
+
+    Raises:
+        ModelError: names the backend and the option.
+    """
+    if not model.capabilities.logprobs:
+        raise ModelError(
+            f"the backend {model.backend} of {model.info.name} computes no log-likelihoods; leave out"
+            f" {option('loglikelihood', True)}"
+        )
 
 
 def render_answers(task: Task, examples: Sequence[Example], renderer: Renderer) -> dict[str, array[int]]:
@@ -60,7 +73,7 @@ def measure_likelihoods(
                 example, _ = rendered[pairs[number][0]]
                 raise ModelError(
                     f'{model.info.name} gives no number for the likelihood of a reference of example "{example.id}":'
-                    f" computing in {model.info.dtype} overflowed; try dtype float32"
+                    f" computing in {model.info.dtype} overflowed; try {option('dtype', 'float32')}"
                 )
             measured[pairs[number]] = logprob
     return [

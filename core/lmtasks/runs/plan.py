@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lmtasks.backends import LanguageModel
 from lmtasks.data import DataRequest, Dataset, FewShot, load_dataset, load_fewshot
-from lmtasks.errors import UsageError, unknown_name
+from lmtasks.errors import UsageError, option, unknown_name
 from lmtasks.languages import primary
 from lmtasks.metrics import check_references, find_metrics, language_of
 from lmtasks.models.adapter_files import Adapter
@@ -151,7 +151,9 @@ def _find_metrics(task: Task, options: RunOptions, registry: Registry) -> tuple[
     names = [*(options.metrics or task.metrics), *(LIKELIHOOD_METRICS if options.loglikelihood else ())]
     metrics = find_metrics(names, registry.metric)
     if not options.loglikelihood and any(metric.name in LIKELIHOOD_METRICS for metric in metrics):
-        raise UsageError(f"{' and '.join(LIKELIHOOD_METRICS)} are measured only by a run with loglikelihood")
+        raise UsageError(
+            f"{' and '.join(LIKELIHOOD_METRICS)} are measured only by a run with {option('loglikelihood', True)}"
+        )
     return metrics
 
 

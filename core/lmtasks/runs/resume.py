@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmtasks.errors import RunError
+from lmtasks.errors import RunError, option
 from lmtasks.prompts import RenderedPrompt
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.sample_file import SAMPLES, numbered_samples, rewrite_samples, truncate_partial_line
 from lmtasks.runs.samples import new_sample, with_predictions
 from lmtasks.task import Sample
-
-REMEDY = "remove that line to run its example again, or remove the folder, or choose another output_dir"
 
 
 def reuse_samples(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Path) -> set[str]:
@@ -35,18 +33,25 @@ def reuse_samples(plan: Plan, prompts: Sequence[RenderedPrompt | None], path: Pa
     try:
         lines = numbered_samples(path, count=len(prompts))
     except RunError as error:
-        raise RunError(f"{error}; {REMEDY}") from error
+        raise RunError(f"{error}; {_remedy()}") from error
     for number, sample in lines:
         if name := _edited_field(plan, prompts[sample.index], sample):
             raise RunError(
                 f'{path / SAMPLES}, line {number}: the {name} of sample "{sample.id}" is not that of example'
-                f" {sample.index} of the data: the file was edited; {REMEDY}"
+                f" {sample.index} of the data: the file was edited; {_remedy()}"
             )
     samples = [sample for _, sample in lines]
     parsed = _parse_again(plan, samples)
     if parsed != samples:
         rewrite_samples(path, parsed)
     return {sample.id for sample in samples}
+
+
+def _remedy() -> str:
+    return (
+        "remove that line to run its example again, or remove the folder, or choose another with"
+        f" {option('output_dir')}"
+    )
 
 
 def _edited_field(plan: Plan, prompt: RenderedPrompt | None, sample: Sample) -> str | None:

@@ -105,7 +105,7 @@ def run_key(settings: RunSettings, task: Task, prompts: Sequence[RenderedPrompt 
             "chat_template": template and template.kwargs,
         },
         # The plugin's release is left out: all that it decides is here, and its parser reads all completions again.
-        "task": {"name": task.name, "version": task.version, "parameters": task.settings},
+        "task": {"name": task.name, "version": task.version, "parameters": task.parameter_values},
         "adapter": settings.adapter and settings.adapter.id,
         "packages": package_versions(),
     }
@@ -173,7 +173,7 @@ def task_record(task: Task, plugin: DiscoveredPlugin | None) -> TaskRecord:
         plugin=plugin.name if plugin else None,
         distribution=plugin.distribution if plugin else None,
         distribution_version=plugin.version if plugin else None,
-        parameters=dict(task.settings),
+        parameters=task.parameter_values,
     )
 
 

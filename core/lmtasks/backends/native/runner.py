@@ -15,6 +15,7 @@ from lmtasks.backends.native.multi_lora import AdapterTokens, can_batch_adapter
 from lmtasks.backends.native.prepare import Layout, engine_copy, probe_kv_bytes
 from lmtasks.backends.native.scoring import score
 from lmtasks.backends.native.stats import EngineStats
+from lmtasks.errors import option
 from lmtasks.kernels.memory import advise_pageout
 from lmtasks.kernels.probe import EquivalenceProbe
 from lmtasks.models.adapter_files import adapter_name
@@ -194,6 +195,7 @@ class NativeRunner:
             advise_pageout(weight)
         if not self.quantization_loss.change <= MAX_PPL_INCREASE:  # or not a number at all
             log.warning(
-                "quantization to int8 raises the perplexity of prompts by %.0f%%: run this model without quantize",
+                "quantization to int8 raises the perplexity of prompts by %.0f%%: run this model without %s",
                 100 * self.quantization_loss.change,
+                option("quantize"),
             )

@@ -12,7 +12,7 @@ from lmtasks.backends.native.kv_cache import KVBlock, KVBudget
 from lmtasks.backends.native.prefix_sharing import assign_prefixes
 from lmtasks.backends.native.sequence import SequenceState, SequenceT, SharedPrefix
 from lmtasks.backends.native.stats import BlockStats, EngineStats, StepCounts
-from lmtasks.errors import ModelError
+from lmtasks.errors import ModelError, option
 
 
 class Scheduler(Generic[SequenceT]):
@@ -58,7 +58,7 @@ class Scheduler(Generic[SequenceT]):
         if needed > self.budget.total_tokens:
             raise ModelError(
                 f"keys and values of {needed} tokens take {needed * self.budget.bytes_per_token / 2**20:.0f} MiB, more"
-                f" than the {self.budget.bytes / 2**20:.0f} MiB that memory allows"
+                f" than the {self.budget.bytes / 2**20:.0f} MiB that {option('kv_cache_gib')} allows"
             )
         self._arrived.append(sequence)
 
