@@ -43,7 +43,7 @@ def main() -> None:
     settings = parse()
     task, _ = Registry().task(settings.task)
     examples = load_dataset(task, DataRequest(data=settings.data, limit=settings.examples)).examples
-    found: dict[str, object] = {"examples": len(examples), "new_tokens": settings.new_tokens}
+    results: dict[str, object] = {"examples": len(examples), "new_tokens": settings.new_tokens}
 
     exact = load(settings, "float32")
     renderer = Renderer(task, exact.tokenizer)
@@ -53,7 +53,7 @@ def main() -> None:
         texts = by_engine(exact, prompts, settings.new_tokens, batch)
         gaps = [gap(exact, *three) for three in zip(prompts, texts, expected, strict=True) if three[1] != three[2]]
         near = sum(value < NEAR for value in gaps)
-        found[f"float32, {batch} at once"] = {"same": len(texts) - len(gaps), "near ties": near, "gaps": sorted(gaps)}
+        results[f"float32, {batch} at once"] = {"same": len(texts) - len(gaps), "near ties": near, "gaps": sorted(gaps)}
         print(
             f"float32, {batch} at once: {len(texts) - len(gaps)} of {len(texts)} texts are those of generate;", end=""
         )
@@ -66,30 +66,36 @@ def main() -> None:
     ):
         same = [text == right for text, right in zip(texts, expected, strict=True)]
         alike = sum(agreement(*pair) for pair in zip(texts, expected, strict=True)) / len(texts)
-        found[f"bfloat16, {name}"] = {"same": sum(same), "share of tokens before the first difference": alike}
+        results[f"bfloat16, {name}"] = {"same": sum(same), "share of tokens before the first difference": alike}
         print(f"bfloat16, {name}: {sum(same)} of {len(same)} texts are those of float32;", end="")
         print(f" {100 * alike:.1f}% of their tokens come before the first difference", flush=True)
 
     rounded = load(settings, "bfloat16", quantize="int8")
     losses = [token_losses(model, prompts) for model in (exact, rough, rounded)]
-    for name, own in (
+    for name, deltas in (
         ("bfloat16 against float32", losses[1] - losses[0]),
         ("int8 against bfloat16", losses[2] - losses[1]),
     ):
-        change, error = 100 * math.expm1(float(own.mean())), 100 * float(own.std()) / math.sqrt(len(own))
-        found[f"perplexity, {name}"] = {"change_percent": change, "standard_error": error, "tokens": len(own)}
-        print(f"perplexity, {name}: {change:+.3f}% (standard error {error:.3f}) on {len(own):,} tokens", flush=True)
+        change, error = (
+            100 * math.expm1(float(deltas.mean())),
+            100 * float(deltas.std()) / math.sqrt(len(deltas)),
+        )
+        results[f"perplexity, {name}"] = {"change_percent": change, "standard_error": error, "tokens": len(deltas)}
+        print(
+            f"perplexity, {name}: {change:+.3f}% (standard error {error:.3f}) on {len(deltas):,} tokens",
+            flush=True,
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(data=settings.data, limit=settings.examples, metrics=("rouge",), output_dir=folder)
         for name, model in (("bfloat16", rough), ("int8", rounded)):
             run = lmtasks.run(settings.task, replace(options, quantize=model.info.quantize), model=model)
             for score in run.scores:
-                found[f"{score.name}, {name}"] = {"value": score.value, "interval": [score.low, score.high]}
+                results[f"{score.name}, {name}"] = {"value": score.value, "interval": [score.low, score.high]}
                 print(f"{score.name}, {name}: {score.value:.2f} ({score.low:.2f} to {score.high:.2f})", flush=True)
     if settings.json:
-        found["versions"] = {name: version(name) for name in ("lmtasks", "torch", "transformers")}
-        settings.json.write_text(json.dumps(found, indent=2) + "\n")
+        results["versions"] = {name: version(name) for name in ("lmtasks", "torch", "transformers")}
+        settings.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def parse() -> argparse.Namespace:
@@ -134,31 +140,31 @@ def by_engine(
 def by_generate(model: TransformersModel, prompts: Sequence[tuple[int, ...]], new_tokens: int) -> list[list[int]]:
     """Return the tokens that transformers' own generate writes, in batches of similar length."""
     loaded = model._loaded
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     written: dict[int, list[int]] = {}
     for start in range(0, len(order), BATCH):
         places = order[start : start + BATCH]
         width = len(prompts[places[0]])
-        ids = torch.tensor([[loaded.pad_id] * (width - len(prompts[at])) + [*prompts[at]] for at in places])
-        mask = torch.tensor([[0] * (width - len(prompts[at])) + [1] * len(prompts[at]) for at in places])
+        ids = torch.tensor([[loaded.pad_id] * (width - len(prompts[index])) + [*prompts[index]] for index in places])
+        mask = torch.tensor([[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in places])
         output = loaded.module.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
-        for place, row in zip(places, output[:, width:].tolist(), strict=True):
-            end = next((at for at, token in enumerate(row) if token in loaded.end_ids), len(row) - 1)
-            written[place] = row[: end + 1]
-    return [written[place] for place in range(len(prompts))]
+        for index, row in zip(places, output[:, width:].tolist(), strict=True):
+            end = next((index for index, token in enumerate(row) if token in loaded.end_ids), len(row) - 1)
+            written[index] = row[: end + 1]
+    return [written[index] for index in range(len(prompts))]
 
 
 def agreement(text: Sequence[int], right: Sequence[int]) -> float:
     """Return which share of the right text comes before the first difference."""
-    same = next((at for at, pair in enumerate(zip(text, right, strict=False)) if pair[0] != pair[1]), None)
+    same = next((index for index, pair in enumerate(zip(text, right, strict=False)) if pair[0] != pair[1]), None)
     return 1.0 if same is None else same / len(right)
 
 
 @torch.inference_mode()
 def gap(model: TransformersModel, prompt: Sequence[int], text: Sequence[int], right: Sequence[int]) -> float:
     """Return by how much the two best logits differ where two texts part."""
-    at = next(at for at, pair in enumerate(zip(text, right, strict=False)) if pair[0] != pair[1])
-    logits = model._loaded.module(torch.tensor([[*prompt, *right[:at]]]), use_cache=False).logits[0, -1]
+    index = next(index for index, pair in enumerate(zip(text, right, strict=False)) if pair[0] != pair[1])
+    logits = model._loaded.module(torch.tensor([[*prompt, *right[:index]]]), use_cache=False).logits[0, -1]
     best, second = logits.float().topk(2).values.tolist()
     return best - second
 

@@ -79,11 +79,11 @@ Row = tuple[str, float, str]
 
 def ours(pairs: Sequence[Pair], metric: str, score: str, language: str) -> float:
     samples = [
-        Sample(index=at, id=str(at), inputs={}, references=tuple(references), prediction=output, language=language)
-        for at, (output, references) in enumerate(pairs)
+        Sample(i=i, id=str(i), inputs={}, references=tuple(references), prediction=output, language=language)
+        for i, (output, references) in enumerate(pairs)
     ]
     scores = score_samples(samples, [BUILTIN_METRICS[metric]], resamples=0)
-    return next(found.value for found in scores if found.name == score)
+    return next(each.value for each in scores if each.name == score)
 
 
 def sacre(pairs: Sequence[Pair], *, lowercase: bool = False, tokenize: str = "13a") -> float:

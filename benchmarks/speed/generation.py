@@ -118,8 +118,8 @@ def python(side: Side, settings: argparse.Namespace) -> Path:
 
 def gguf(settings: argparse.Namespace) -> Path | None:
     """Return the model's GGUF file, for the engine that reads it; it is put beside the environments by hand."""
-    found = settings.peers and sorted((settings.peers / "gguf").glob("*.gguf"))
-    named = [file for file in found or [] if file.name.lower().startswith(settings.model.split("-instruct")[0])]
+    figures = settings.peers and sorted((settings.peers / "gguf").glob("*.gguf"))
+    named = [file for file in figures or [] if file.name.lower().startswith(settings.model.split("-instruct")[0])]
     return named[0] if named else None
 
 
@@ -143,7 +143,7 @@ def make_job(settings: argparse.Namespace, scratch: Path) -> tuple[dict, object]
         "gguf": str(gguf(settings) or ""),
         "work": str(work),
         # Over again from the first where there are too few examples.
-        "prompts": [rendered[at % len(rendered)] for at in range(settings.examples)],
+        "prompts": [rendered[index % len(rendered)] for index in range(settings.examples)],
         "new_tokens": settings.new_tokens,
         "end_ids": [tokenizer.eos_token_id] if settings.ends else [],
     }
@@ -174,7 +174,7 @@ def reference(settings: argparse.Namespace, job: dict, decode, scratch: Path) ->
 def judged(done: dict, expected: list[str] | None, decode) -> dict:
     """Return the figures of a round, and how far its texts are those of the reference, if there is one."""
     texts = done["texts"] or [decode(ids) for ids in done["token_ids"]]
-    found = {
+    figures = {
         "examples_per_second": len(texts) / done["seconds"],
         "load_seconds": done["load_seconds"],
         "new_tokens": done["new_tokens"],
@@ -183,10 +183,10 @@ def judged(done: dict, expected: list[str] | None, decode) -> dict:
     }
     if expected:
         pairs = list(zip(texts, expected, strict=True))
-        found["same_texts"] = sum(text == right for text, right in pairs)
+        figures["same_texts"] = sum(text == right for text, right in pairs)
         beginnings = [len(os.path.commonprefix(pair)) / max(1, len(pair[1])) for pair in pairs]
-        found["same_beginning"] = round(sum(beginnings) / len(beginnings), 3)
-    return found
+        figures["same_beginning"] = round(sum(beginnings) / len(beginnings), 3)
+    return figures
 
 
 def report(settings: argparse.Namespace, job: dict, rounds: dict[str, list[dict]]) -> None:
@@ -206,19 +206,19 @@ def report(settings: argparse.Namespace, job: dict, rounds: dict[str, list[dict]
         }
         for side, runs in rounds.items()
     }
-    own = [side for side in table if side.startswith("lmtasks")]
+    ours = [side for side in table if side.startswith("lmtasks")]
     print(f"\n{'':<24}{'examples/s':>11}{'peak MiB':>10}{'load s':>8}{'alike':>7}", end="")
-    print("".join(f"{side.partition(' ')[2] + ' /':>13}" for side in own))
-    for side, found in table.items():
-        print(f"{side:<24}{found['examples_per_second']:>11.2f}{found['peak_memory_mib']:>10}", end="")
-        alike = "" if found["same_beginning"] is None else f"{100 * found['same_beginning']:.0f}%"
-        print(f"{found['load_seconds']:>8.1f}{alike:>7}", end="")
+    print("".join(f"{side.partition(' ')[2] + ' /':>13}" for side in ours))
+    for side, figures in table.items():
+        print(f"{side:<24}{figures['examples_per_second']:>11.2f}{figures['peak_memory_mib']:>10}", end="")
+        alike = "" if figures["same_beginning"] is None else f"{100 * figures['same_beginning']:.0f}%"
+        print(f"{figures['load_seconds']:>8.1f}{alike:>7}", end="")
         # By rounds, in which both sides had the machine in the same state
-        found["ratios"] = {
-            mine: round(statistics.median(a / b for a, b in zip(table[mine]["all"], found["all"], strict=True)), 3)
-            for mine in own
+        figures["ratios"] = {
+            mine: round(statistics.median(a / b for a, b in zip(table[mine]["all"], figures["all"], strict=True)), 3)
+            for mine in ours
         }
-        print("".join(f"{ratio:>13.2f}" for ratio in found["ratios"].values()))
+        print("".join(f"{ratio:>13.2f}" for ratio in figures["ratios"].values()))
     tokens = sum(map(len, job["prompts"]))
     print(f"{settings.examples} prompts of {tokens:,} tokens, up to {settings.new_tokens} new tokens each")
     if settings.json:

@@ -50,23 +50,23 @@ def main() -> None:
     object.__setattr__(model._loaded, "end_ids", ())
     seconds(model, prompts[:64], 2)  # as warm for the first as for the last
 
-    found: dict[str, dict[int, float]] = {"examples": {}, "prompt tokens": {}, "slots": {}}
+    measured: dict[str, dict[int, float]] = {"examples": {}, "prompt tokens": {}, "slots": {}}
     for count in settings.examples:
-        asked = [prompts[at % len(prompts)] for at in range(count)]
-        found["examples"][count] = seconds(model, asked, NEW_TOKENS) / count
-        print(f"{count} examples: {1000 * found['examples'][count]:.0f} ms each", flush=True)
+        asked = [prompts[index % len(prompts)] for index in range(count)]
+        measured["examples"][count] = seconds(model, asked, NEW_TOKENS) / count
+        print(f"{count} examples: {1000 * measured['examples'][count]:.0f} ms each", flush=True)
     text = [token for prompt in prompts for token in prompt]
     for length in LENGTHS:
         # Beginnings of their own: nothing is shared.
-        asked = [tuple(text[at * 997 + at : at * 997 + at + length]) for at in range(OF_A_LENGTH)]
-        found["prompt tokens"][length] = seconds(model, asked, BEHIND_A_LENGTH) / OF_A_LENGTH
-        print(f"{length} prompt tokens: {1000 * found['prompt tokens'][length]:.0f} ms each", flush=True)
+        asked = [tuple(text[index * 997 + index : index * 997 + index + length]) for index in range(OF_A_LENGTH)]
+        measured["prompt tokens"][length] = seconds(model, asked, BEHIND_A_LENGTH) / OF_A_LENGTH
+        print(f"{length} prompt tokens: {1000 * measured['prompt tokens'][length]:.0f} ms each", flush=True)
     for slots in SLOTS:
         asked = prompts[: max(32, slots)]
-        found["slots"][slots] = seconds(model, asked, NEW_TOKENS, slots) / len(asked)
-        print(f"{slots} slots: {1000 * found['slots'][slots]:.0f} ms each", flush=True)
+        measured["slots"][slots] = seconds(model, asked, NEW_TOKENS, slots) / len(asked)
+        print(f"{slots} slots: {1000 * measured['slots'][slots]:.0f} ms each", flush=True)
     result = {
-        "seconds_per_example": found,
+        "seconds_per_example": measured,
         "settings": {
             "task": settings.task, "data": Path(settings.data).name, "model": settings.model, "dtype": settings.dtype,
         },
@@ -74,7 +74,7 @@ def main() -> None:
         "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
     }  # fmt: skip
     settings.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-    draw(found, settings.output.with_suffix(".svg"))
+    draw(measured, settings.output.with_suffix(".svg"))
 
 
 def seconds(
@@ -82,21 +82,21 @@ def seconds(
 ) -> float:
     """Return how long it takes to answer prompts."""
     generation = SamplingParams(max_new_tokens=new_tokens)
-    requests = [Request(str(at), ids, generation) for at, ids in enumerate(prompts)]
+    requests = [Request(str(index), ids, generation) for index, ids in enumerate(prompts)]
     begun = time.perf_counter()
     for _ in model.generate(requests, seed=0, batch_size=slots):
         pass
     return time.perf_counter() - begun
 
 
-def draw(found: dict[str, dict[int, float]], file: Path) -> None:
+def draw(measured: dict[str, dict[int, float]], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(found), figsize=(11, 3.2), layout="constrained")
-    for axis, (name, points) in zip(axes, found.items(), strict=True):
+    figure, axes = pyplot.subplots(1, len(measured), figsize=(11, 3.2), layout="constrained")
+    for axis, (name, points) in zip(axes, measured.items(), strict=True):
         axis.plot(list(points), list(points.values()), marker="o")
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(points), [f"{point:,}" for point in points], fontsize=8)

@@ -56,8 +56,8 @@ def plainly(pairs: list[tuple[str, str]]) -> dict[str, float]:
 def ours(pairs: list[tuple[str, str]]) -> tuple[dict[str, float], float]:
     """Return the scores, and the seconds that the intervals took."""
     samples = [
-        Sample(index=at, id=str(at), inputs={}, references=(reference,), prediction=prediction, language="en")
-        for at, (reference, prediction) in enumerate(pairs)
+        Sample(index=index, id=str(index), inputs={}, references=(reference,), prediction=prediction, language="en")
+        for index, (reference, prediction) in enumerate(pairs)
     ]
     [measured] = measure_samples(samples, [BUILTIN_METRICS["rouge"]])
     scores = {score.name: score.value for score in measured.scores(resamples=0)}

@@ -35,8 +35,8 @@ def main() -> None:
     rounds = [(first_output(ASK), first_output(IMPORTS)) for _ in range(settings.rounds)]
     asks, imports = ([pair[side] for pair in rounds] for side in (0, 1))
     profile = import_profile()
-    for name, found in (("ask, to its first text", asks), ("importing torch and the model's class", imports)):
-        print(f"{name:<38} {statistics.median(found):6.2f} s   {min(found):.2f} to {max(found):.2f}")
+    for name, seconds in (("ask, to its first text", asks), ("importing torch and the model's class", imports)):
+        print(f"{name:<38} {statistics.median(seconds):6.2f} s   {min(seconds):.2f} to {max(seconds):.2f}")
     print("seconds of importing, by package, within `ask`:")
     for name, seconds in profile.items():
         print(f"  {name:<20} {seconds:5.2f}")
@@ -69,9 +69,9 @@ def import_profile() -> dict[str, float]:
     command = [ASK[0], "-X", "importtime", *ASK[1:]]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     spent: dict[str, float] = {}
-    for own, name in re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", told):
+    for self_time, name in re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", told):
         package = name.partition(".")[0]
-        spent[package] = spent.get(package, 0) + int(own) / 1e6
+        spent[package] = spent.get(package, 0) + int(self_time) / 1e6
     return {name: round(seconds, 3) for name, seconds in sorted(spent.items(), key=lambda item: -item[1])[:SHOWN]}
 
 

@@ -115,10 +115,10 @@ def train_padded(items: list, steps: list[list[int]], path: str, folder: str) ->
         width = max(len(ids) for ids, _ in rows)
         ids = torch.zeros((len(rows), width), dtype=torch.long)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-        for at, (tokens, start) in enumerate(rows):
-            ids[at, : len(tokens)] = torch.tensor(tokens)
-            mask[at, : len(tokens)] = 1
-            labels[at, start : len(tokens)] = torch.tensor(tokens[start:])
+        for row, (tokens, start) in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+            labels[row, start : len(tokens)] = torch.tensor(tokens[start:])
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     arguments = TrainingArguments(
@@ -126,7 +126,7 @@ def train_padded(items: list, steps: list[list[int]], path: str, folder: str) ->
         lr_scheduler_type="cosine", warmup_steps=0.05, bf16=True, use_cpu=True, logging_steps=1, save_strategy="no",
         report_to=[], disable_tqdm=True,
     )  # fmt: skip
-    data = [items[place] for step in steps for place in step]
+    data = [items[index] for step in steps for index in step]
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *_: object) -> torch.utils.data.Sampler:
@@ -162,9 +162,9 @@ def report(settings: argparse.Namespace, rounds: dict[str, list[dict]]) -> None:
     }
     pairs = zip(table["lmtasks"]["all"], table["trainer"]["all"], strict=True)
     ratio = round(statistics.median(one / other for one, other in pairs), 2)
-    for side, found in table.items():
-        losses = " ".join(f"{loss:.2f}" for loss in found["losses"])
-        print(f"{side:<8} {found['tokens_per_second']:7.0f} tokens/s {found['peak_memory_mib']:6} MiB   loss {losses}")
+    for side, row in table.items():
+        losses = " ".join(f"{loss:.2f}" for loss in row["losses"])
+        print(f"{side:<8} {row['tokens_per_second']:7.0f} tokens/s {row['peak_memory_mib']:6} MiB   loss {losses}")
     print(f"lmtasks / trainer: {ratio:.2f}; {rounds['lmtasks'][0]['tokens']:,} tokens")
     if settings.json:
         result = {

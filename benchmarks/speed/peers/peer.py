@@ -118,7 +118,7 @@ def tell(
 
 def _cut(ids: Sequence[int], end_ids: Sequence[int]) -> list[int]:
     """Return the answer up to its end token, which counts: it was computed."""
-    ended = next((at for at, token in enumerate(ids) if token in end_ids), len(ids) - 1)
+    ended = next((index for index, token in enumerate(ids) if token in end_ids), len(ids) - 1)
     return list(ids[: ended + 1])
 
 

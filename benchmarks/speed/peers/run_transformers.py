@@ -43,22 +43,22 @@ def main() -> None:
 @torch.inference_mode()
 def answer(model: LlamaForCausalLM, job: Job, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
     """Answer prompts greedily, the longest first."""
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     size = job.slots or BATCH
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        width = max(len(prompts[place]) for place in places)
-        ids = [[PAD] * (width - len(prompts[place])) + prompts[place] for place in places]
-        mask = [[0] * (width - len(prompts[place])) + [1] * len(prompts[place]) for place in places]
+        width = max(len(prompts[index]) for index in places)
+        ids = [[PAD] * (width - len(prompts[index])) + prompts[index] for index in places]
+        mask = [[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in places]
         output = model.generate(
             input_ids=torch.tensor(ids),
             attention_mask=torch.tensor(mask),
             max_new_tokens=new_tokens,
             do_sample=False,
         )
-        for place, row in zip(places, output[:, width:].tolist(), strict=True):
-            answers[place] = row
+        for index, row in zip(places, output[:, width:].tolist(), strict=True):
+            answers[index] = row
     return answers
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lmtasks.runs.execute import OnFailure
 
 RUN_OPTION = "option of a run"
-"""What messages call a field of RunOptions."""
+"""The name of a field of RunOptions in messages."""
 
 
 def load_model(

@@ -18,7 +18,7 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a backend reads of a request, and what it can do."""
+    """The parts of a request that a backend reads, and the features that it has."""
 
     token_ids: bool = True
     """Whether it reads `Request.token_ids`."""
@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model generated for a request."""
+    """The text that a model generated for a request."""
 
     text: str
     """The answer, without end tokens and stop strings; "" where the reasoning has not ended."""
@@ -63,7 +63,7 @@ class Completion:
     """Number of tokens generated, those of the reasoning and the end token included."""
     finish_reason: Literal["stop", "length"]
     reasoning: str = ""
-    """What was generated before the answer, without the markers of reasoning."""
+    """Text generated before the answer, without the markers of reasoning."""
     reasoning_tokens: int = 0
     """How many of `tokens` are reasoning, its markers included."""
 
@@ -117,12 +117,12 @@ class LanguageModel(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the backend reads and can do."""
+        """The backend's capabilities."""
         ...
 
     @property
     def quantization_loss(self) -> QuantizationLoss | None:
-        """What `info.quantize` was measured to cost; None: nothing is quantized, or nothing was generated yet."""
+        """Measured loss of `info.quantize`; None: nothing is quantized, or nothing was generated yet."""
         ...
 
     def attach(self, adapter: Adapter) -> float:

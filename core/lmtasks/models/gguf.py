@@ -16,34 +16,36 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """By number of a type, how `struct` reads it."""
 STRING, ARRAY = 8, 9
 ALIGNMENT = 32
-"""Of the tensors' data, unless the file says otherwise."""
+"""Alignment of the tensors' data in bytes, unless the file states another."""
 MOST_ITEMS = 2**24
-"""Of an array; the largest vocabularies have 2**18 tokens."""
+"""Maximum items of an array; the largest vocabularies have 2**18 tokens."""
 MOST_DIMENSIONS = 8
 MOST_LEVELS = 4
-"""Of arrays within arrays."""
+"""Maximum depth of arrays within arrays."""
 
 
 class _Damaged(ValueError):
-    """What is wrong with a header."""
+    """A damaged header; says what is wrong with it."""
 
 
 class _Reader:
     """Reads a header from its beginning, and never beyond the end of the file."""
 
     def __init__(self, content: mmap.mmap) -> None:
-        self.content, self.at, self.order = content, 4, "<"
+        self.content, self.offset, self.order = content, 4, "<"
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
         self.expect(count)
-        self.at += count
-        return self.content[self.at - count : self.at]
+        self.offset += count
+        return self.content[self.offset - count : self.offset]
 
     def expect(self, count: int) -> None:
         """Refuse a file that has not as many bytes left."""
-        if count > len(self.content) - self.at:
-            raise _Damaged(f"it ends at byte {len(self.content):,}, {count - len(self.content) + self.at:,} too early")
+        if count > len(self.content) - self.offset:
+            raise _Damaged(
+                f"it ends at byte {len(self.content):,}, {count - len(self.content) + self.offset:,} too early"
+            )
 
     def number(self, kind: str) -> int:
         """Return a number by the letter of its type."""
@@ -77,7 +79,7 @@ class _Reader:
             raise _Damaged(f"an array of {count:,} items; no vocabulary has more than {MOST_ITEMS:,}")
         if kind in SCALARS:
             self.expect(count * struct.calcsize(self.order + SCALARS[kind]))
-            self.at += count * struct.calcsize(self.order + SCALARS[kind])
+            self.offset += count * struct.calcsize(self.order + SCALARS[kind])
             return
         for _ in range(count):
             self.value(kind, level + 1)
@@ -102,7 +104,7 @@ def check_gguf(path: Path) -> int:
 def _check(reader: _Reader) -> int:
     version = reader.number("I")
     if version & 0xFFFF == 0:  # written by a machine of the other byte order
-        reader.order, reader.at = ">", 4
+        reader.order, reader.offset = ">", 4
         version = reader.number("I")
     if version not in (2, 3):
         raise _Damaged(f"it is of version {version}; expected 2 or 3")
@@ -129,13 +131,13 @@ def _check_tensors(reader: _Reader, count: int, alignment: int) -> int:
         name, dimensions = reader.text(), reader.number("I")
         if dimensions > MOST_DIMENSIONS:
             raise _Damaged(f'the tensor "{name:.60}" has {dimensions:,} dimensions')
-        own = math.prod(reader.number("Q") for _ in range(dimensions))
+        size = math.prod(reader.number("Q") for _ in range(dimensions))
         kind, start = reader.number("I"), reader.number("Q")
         if kind not in sizes:
             raise _Damaged(f'the tensor "{name:.60}" is of an unknown type ({kind})')
         block, bytes_per_block = sizes[kind]
-        weights += own
-        ends.append(start + own // block * bytes_per_block)
-    reader.at = -(-reader.at // alignment) * alignment if 0 < alignment <= 2**20 else reader.at
+        weights += size
+        ends.append(start + size // block * bytes_per_block)
+    reader.offset = -(-reader.offset // alignment) * alignment if 0 < alignment <= 2**20 else reader.offset
     reader.expect(max(ends))
     return weights

@@ -1,4 +1,4 @@
-"""What a run records of its model."""
+"""A model's identity and shape, as a run records them."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ class ModelInfo:
     remote_code: bool = False
     """Whether code from its folder or the hub was allowed to run."""
     quantize: Quantize = "none"
-    """To what its linear layers are rounded when it answers."""
+    """Data type that its linear layers are quantized to for inference."""

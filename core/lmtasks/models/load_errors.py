@@ -1,4 +1,4 @@
-"""What loading a model raises about other people's files, as one line."""
+"""Errors of loading other people's model files, each as one line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PLAIN = (OSError, ValueError, ImportError, RuntimeError)
 
 
 LONGEST = 400
-"""Characters of what an error says that are shown."""
+"""Characters of an error's text that are shown."""
 
 
-def said(error: BaseException) -> str:
-    """Return what an error says, in one line of bounded length."""
+def error_text(error: BaseException) -> str:
+    """Return the text of an error in one line of bounded length."""
     text = _flat(error)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -29,7 +29,7 @@ def _flat(error: BaseException) -> str:
 
 
 @contextmanager
-def one_line(name: str) -> Iterator[None]:
+def model_errors(name: str) -> Iterator[None]:
     """Turn whatever is raised about a model's files into one line.
 
     transformers, tokenizers and huggingface_hub check little of what they read: the same damage comes as a TypeError,
@@ -37,7 +37,7 @@ def one_line(name: str) -> Iterator[None]:
     traceback all the same.
 
     Args:
-        name: of the model.
+        name: the model's name, for messages.
 
     Raises:
         ModelError: something was raised.
@@ -60,8 +60,8 @@ def one_line(name: str) -> Iterator[None]:
         if isinstance(error, OSError) and ("connect" in text.lower() or "offline" in text.lower()):
             raise ModelError(
                 f'model "{name}": there is no such folder, and no copy of such a model of the hub, which cannot be'
-                " reached; use a model of the catalogue (`lmtasks models list`), a folder, or a .gguf file"
+                " reached; use a model of the catalog (`lmtasks models list`), a folder, or a .gguf file"
             ) from error
         if isinstance(error, MemoryError):
             raise ModelError(f'model "{name}" cannot be loaded: there is not enough memory for it') from error
-        raise ModelError(f'model "{name}" cannot be loaded: {said(error)}') from error
+        raise ModelError(f'model "{name}" cannot be loaded: {error_text(error)}') from error

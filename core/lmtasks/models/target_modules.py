@@ -50,9 +50,9 @@ class Targets:
     layers: int | list[int] | None = None
     """Numbers of the layers that count, where `modules` are ends of names."""
     ranks: dict[str, int] = field(default_factory=dict)
-    """By name of a module, where its rank is not the adapter's own."""
+    """Rank by name of a module, where it differs from the adapter's."""
     alphas: dict[str, float] = field(default_factory=dict)
-    """Likewise."""
+    """Alpha by name of a module, where it differs from the adapter's."""
 
     def ranks_in_use(self, rank: int) -> set[int]:
         """Return the ranks of all targets, given the adapter's own."""
@@ -90,11 +90,11 @@ def resolve(config: Mapping[str, Any], names: Sequence[str], *, where: str) -> T
     asked += [("alpha_pattern", rf"(.*\.)?({each})$", "match") for each in alphas]
     if not asked:
         return Targets(ALL_LINEAR if all_linear else target, exclude or None, layers)
-    found = iter(_match(asked, names, where))
-    wanted = set(next(found)) if isinstance(target, str) and not all_linear else None
-    excluded = list(next(found)) if isinstance(exclude, str) else exclude
-    numbers = [next(found) for _ in layer_patterns]
-    by_rank, by_alpha = _first(ranks, found), _first(alphas, found)
+    answers = iter(_match(asked, names, where))
+    wanted = set(next(answers)) if isinstance(target, str) and not all_linear else None
+    excluded = list(next(answers)) if isinstance(exclude, str) else exclude
+    numbers = [next(answers) for _ in layer_patterns]
+    by_rank, by_alpha = _first(ranks, answers), _first(alphas, answers)
     if all_linear:
         return Targets(ALL_LINEAR, excluded or None, None, by_rank, by_alpha)
 
@@ -106,7 +106,9 @@ def resolve(config: Mapping[str, Any], names: Sequence[str], *, where: str) -> T
         if name in target or layers in (None, []):
             return is_named(name, target)
         matched = LAYER.match(name)
-        number = next((own[name] for own in numbers if name in own), None) if numbers else matched and matched["idx"]
+        number = (
+            next((table[name] for table in numbers if name in table), None) if numbers else matched and matched["idx"]
+        )
         return (
             is_named(name, target)
             and number is not None
@@ -119,10 +121,10 @@ def resolve(config: Mapping[str, Any], names: Sequence[str], *, where: str) -> T
     return Targets(modules, None, None, by_rank, by_alpha)
 
 
-def pattern(by_name: Mapping[str, Value]) -> dict[str, Value]:
+def pattern(table: Mapping[str, Value]) -> dict[str, Value]:
     """Return values by names of modules as peft takes them: by patterns, each of exactly these names."""
     grouped: dict[Value, list[str]] = {}
-    for name, value in by_name.items():
+    for name, value in table.items():
         grouped.setdefault(value, []).append(re.escape(name))
     return {rf"\A(?:{'|'.join(names)})": value for value, names in grouped.items()}
 
@@ -132,13 +134,13 @@ def is_named(name: str, ends: Sequence[str]) -> bool:
     return any(name == end or name.endswith(f".{end}") for end in ends)
 
 
-def _first(values: Mapping[str, Value], found: Iterator[Mapping[str, str]]) -> dict[str, Value]:
+def _first(values: Mapping[str, Value], answers: Iterator[Mapping[str, str]]) -> dict[str, Value]:
     """Return for each name the value of the first pattern that matches it."""
-    by_name: dict[str, Value] = {}
+    table: dict[str, Value] = {}
     for value in values.values():
-        for name in next(found):
-            by_name.setdefault(name, value)
-    return by_name
+        for name in next(answers):
+            table.setdefault(name, value)
+    return table
 
 
 def _match(asked: Sequence[tuple[str, str, str]], names: Sequence[str], where: str) -> list[dict[str, str]]:
@@ -173,10 +175,10 @@ def _match(asked: Sequence[tuple[str, str, str]], names: Sequence[str], where: s
         raise AdapterError(
             f"{where}: the patterns in {fields} cannot be matched; write the names of the modules instead"
         )
-    said = json.loads(done.stdout)
-    if "error" in said:
-        raise AdapterError(f'{where}: "{said["field"]}" holds no valid regular expression ({said["error"]:.200})')
+    reply = json.loads(done.stdout)
+    if "error" in reply:
+        raise AdapterError(f'{where}: "{reply["field"]}" holds no valid regular expression ({reply["error"]:.200})')
     return [
         {name: match for name, match in zip(names, matches, strict=True) if match is not None}
-        for matches in said["found"]
+        for matches in reply["found"]
     ]

@@ -71,7 +71,7 @@ class DecodeBatch:
 
 @dataclass(slots=True)
 class ForwardBatch:
-    """What passes through the model at once: each token of the row is in one prefill chunk or one decode batch."""
+    """The row of one forward pass: each token of the row is in one prefill chunk or one decode batch."""
 
     prefill: list[PrefillChunk]
     decode: list[DecodeBatch]

@@ -1,4 +1,4 @@
-"""What surrounds a training: random state and environment kept, and a full GPU reported."""
+"""Contexts of a training: random state and environment restored, and a full GPU reported."""
 
 from __future__ import annotations
 

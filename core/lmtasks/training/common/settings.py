@@ -1,4 +1,4 @@
-"""What a trainer is configured with, whatever it trains."""
+"""Settings of a trainer, whatever it trains."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MAX_EXAMPLES = 100_000_000
 
 
 class StepSettings(TypedDict):
-    """What the steps of a training depend on, besides the lengths of its examples."""
+    """Settings that decide the steps of a training, besides the lengths of its examples."""
 
     batch_size: int
     """Examples of a step."""

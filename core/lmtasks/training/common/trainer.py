@@ -48,7 +48,7 @@ OPTIMIZERS: dict[Optimizer, tuple[type[torch.optim.Optimizer], dict[str, Any]]] 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """What is trained on, how, and the functions that know which weights are trained."""
+    """Data and settings of a training, and the functions that know which weights are trained."""
 
     name: str
     """Names the training in progress reports and trackers."""

@@ -59,7 +59,7 @@ NOT_DECISIVE = ("output_dir", "report_to", "gradient_checkpointing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedAdapter:
-    """What came of a training."""
+    """The result of a training."""
 
     path: Path
     """The adapter's folder."""
@@ -73,7 +73,7 @@ class TrainedAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingEstimate:
-    """What a training is about to do, before its first step: data, steps, and the time and memory they will take."""
+    """A training before its first step: data, steps, and the time and memory that they will take."""
 
     task: str
     model: str
@@ -117,7 +117,7 @@ class PlannedTraining:
 
     @property
     def estimate(self) -> TrainingEstimate:
-        """What the training is about to do, and what it will take."""
+        """Data, steps, time and memory of the training."""
         setup, plan = self.setup, self.plan
         train = setup.train
         return TrainingEstimate(
@@ -162,10 +162,10 @@ def plan_train(
     Args:
         task: as for `train`.
         options: settings.
-        model: the base, by name.
+        model: the name of the base model.
         resumed: the folder of the unfinished training that is resumed, which keeps its number of steps and its date.
-        on_progress: hears how far it is.
-        **changes: fields of TrainOptions, over `options`.
+        on_progress: called with the progress.
+        **changes: fields of TrainOptions that replace those of `options`.
 
     Raises:
         LmtasksError: as for `train`.
@@ -181,10 +181,10 @@ def plan_train(
             f"{option('max_minutes')} is for one process, which alone knows its speed; give {option('max_steps')}"
         )
     registry = Registry()
-    found, plugin = find_task(registry, task, options.parameters)
-    if options.prompt is not None and options.prompt not in found.prompts:
-        raise unknown_name(f'prompt of task "{found.name}"', options.prompt, found.prompts)
-    plan = plan_training(found, plugin.discovered if plugin else None, options)
+    chosen, plugin = find_task(registry, task, options.parameters)
+    if options.prompt is not None and options.prompt not in chosen.prompts:
+        raise unknown_name(f'prompt of task "{chosen.name}"', options.prompt, chosen.prompts)
+    plan = plan_training(chosen, plugin.discovered if plugin else None, options)
     scoring = plan_run(
         task,
         options.run_options(plan.evaluation.name, plan.evaluation.split),
@@ -200,7 +200,7 @@ def plan_train(
     )
     if loaded.module.dtype.itemsize == 2 and loaded.info.dtype == "float16":
         raise UsageError(f"{option('dtype')} float16 overflows in training; use bfloat16 or float32")
-    renderer = make_renderer(found, loaded, options)
+    renderer = make_renderer(chosen, loaded, options)
     if renderer.template and renderer.template.day:
         day = renderer.template.day.isoformat()
         plan = replace(plan, options=replace(options, chat_template_date=day))
@@ -226,14 +226,14 @@ def train(
     >>> train("summarization/dialogue", "adapter", data="train.jsonl", eval_data="test.jsonl")  # doctest: +SKIP
 
     Args:
-        task: its name, or a Task.
-        output: the folder of the adapter; it is made.
-        options: settings; the fields of TrainOptions say what there is.
-        model: the base, by name.
-        resume: go on with the unfinished training in `output`, which was begun with the same settings.
-        on_progress: hears how far it is.
+        task: a task, or its name.
+        output: the folder of the adapter; it is created.
+        options: the settings; TrainOptions documents its fields.
+        model: the name of the base model.
+        resume: resume the unfinished training in `output`, which was begun with the same settings.
+        on_progress: called with the progress.
         on_plan: called with the estimate before the training begins.
-        **changes: fields of TrainOptions, over `options`.
+        **changes: fields of TrainOptions that replace those of `options`.
 
     Returns:
         The adapter with its runs; None in all processes but the first, where several train together.
