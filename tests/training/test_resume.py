@@ -224,7 +224,7 @@ def resume_refused(tmp_path: Path, model: Path, data: dict[str, Path]) -> str:
     "file",
     [WEIGHTS, "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
 )
-def test_checkpoint_without_a_file_is_not_resumed(tmp_path, tiny_folder, data, unfinished, file):
+def test_resume_refuses_a_checkpoint_without_a_file(tmp_path, tiny_folder, data, unfinished, file):
     shutil.copytree(unfinished, tmp_path / "copy")
     (tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / file).unlink()
     assert f"checkpoint-4: this checkpoint cannot be read ({file} is missing)" in resume_refused(
@@ -244,7 +244,7 @@ def test_checkpoint_without_a_file_is_not_resumed(tmp_path, tiny_folder, data, u
     ],
     ids=str,
 )
-def test_checkpoint_of_another_step_or_training_is_not_resumed(tmp_path, tiny_folder, data, unfinished, change, told):
+def test_resume_refuses_a_checkpoint_of_another_step_or_training(tmp_path, tiny_folder, data, unfinished, change, told):
     shutil.copytree(unfinished, tmp_path / "copy")
     file = tmp_path / "copy" / "adapter" / "training" / "checkpoint-4" / "trainer_state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
