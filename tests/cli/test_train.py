@@ -98,7 +98,7 @@ def test_plan_tells_and_writes_nothing(work, tiny_folder):
     data = ("--data", "train.jsonl", "--eval-data", "test.jsonl", "--model", tiny_folder)
     done = lmtasks(work, "train", "summarization", *data, "--plan")
     assert done.returncode == 0, done.stderr
-    for said in ("23 examples of train.jsonl", "on 1 example held out", "6 examples of test.jsonl", "24,576", "steps"):
+    for said in ("23 examples of train.jsonl", "1 example held out", "6 examples of test.jsonl", "24,576", "steps"):
         assert said in done.stdout
     assert {path.name for path in work.iterdir()} == {"train.jsonl", "test.jsonl"}
     plan = json.loads(lmtasks(work, "train", "summarization", *data, "--plan", "--json").stdout)
@@ -125,7 +125,7 @@ def test_a_file_gives_settings_and_flags_win(work, tiny_folder):
         ("dora: 1", "dora must be true or false"),
         ("- rank", "expected lines such as"),
         ("rank: [", "not YAML"),
-        ("max_steps: 3\nepochs: 1", "contradict"),
+        ("max_steps: 3\nepochs: 1", "exclude each other"),
     ],
 )
 def test_a_file_of_wrong_settings_is_told_by_name(work, content, told):
@@ -143,7 +143,11 @@ def test_a_file_of_wrong_settings_is_told_by_name(work, content, told):
         ((), 2, "-o ADAPTER is missing"),
         (("-o", "train.jsonl"), 1, "train.jsonl: a file"),
         (("-o", "new", "--resume"), 1, "new: nothing to resume"),
-        (("-o", "new", "--data", "train.jsonl", "--eval-data", "train.jsonl"), 1, "24 examples are in train.jsonl too"),
+        (
+            ("-o", "new", "--data", "train.jsonl", "--eval-data", "train.jsonl"),
+            1,
+            "24 examples are in the evaluation data train.jsonl too",
+        ),
         (("-o", "new", "--data", "nowhere.jsonl"), 1, "nowhere.jsonl: no such data file"),
         (("-o", "new", "--prompt", "plane"), 2, "Did you mean plain?"),
         (("-o", "new", "--epochs", "-1"), 2, "epochs must be a number of more than 0"),

@@ -298,7 +298,7 @@ def remarks(caplog: pytest.LogCaptureFixture, adapter: Path, model: LanguageMode
 def test_run_warns_of_adapter_that_names_another_base(adapter, model, tmp_path, caplog):
     spoil(adapter / CONFIG, base_model_name_or_path="team/another-7b")
     said = remarks(caplog, adapter, model, tmp_path)
-    assert f"{adapter} was made for team/another-7b" in said and f"runs on {model.info.name}" in said
+    assert f"{adapter} was trained for team/another-7b" in said and f"runs on {model.info.name}" in said
     assert len(said.splitlines()) == 1
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lmtasks
-from lmtasks import Example, Field, Prompt, RunOptions, Task, TrainOptions
+from lmtasks import Example, Field, Generate, Metric, Prompt, RunOptions, Task, TrainOptions
 from lmtasks.api import show_adapter
 from lmtasks.backends import Completion, Continuation, LanguageModel, Request
 from lmtasks.backends.native import runner
@@ -35,6 +35,7 @@ from lmtasks.records.adapter import (
 from lmtasks.records.parts import DataRecord
 from lmtasks.runs.environment import environment
 from lmtasks.runs.run_json import task_record
+from lmtasks.task import SamplingParams
 from lmtasks.testing import save_tiny_model
 
 ATTENTION = {"gpt2": ["c_attn"]}
@@ -506,7 +507,7 @@ def test_record_that_lacks_a_part_is_refused(copied, model):
         (no_json, "adapter_config.json: cannot be read"),
         (list_config, "adapter_config.json: damaged, expected an object"),
         (prefix_tuning, "of type PREFIX_TUNING; only LoRA"),
-        (in_training, "its training has not finished: resume it with --resume"),
+        (in_training, "its training has not finished: resume it with resume=True"),
         (of_tomorrow, "schema 3; this lmtasks reads schema 2"),
         (shutil.rmtree, "no such adapter folder"),
     ],
@@ -584,7 +585,7 @@ def test_an_adapter_of_ours_ends_its_answers_itself(tmp_path, own, bare):
     for adapter in (None, bare, signed):
         run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=adapter, output_dir=tmp_path)
         stops.append(run.record.generation.stop)
-    assert stops == [["\n\n"], ["\n\n"], []]
+    assert stops == [("\n\n",), ("\n\n",), ()]
 
 
 def test_ask_answers_with_an_adapter(model, own, bare, tmp_path):
@@ -658,7 +659,11 @@ def test_a_parser_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, mode
 
     options = replace(ON_CPU, output_dir=tmp_path, batch_size=16)
     with pytest.raises(PluginError, match='task "second": its parser failed'):
-        lmtasks.api.run_all([(make_task(), bare), (make_task("second", parse=parse), other)], options, model=model)
+        lmtasks.api.run_all(
+            [(make_task(), bare), (make_task("second", output=Generate(max_new_tokens=6, parse=parse)), other)],
+            options,
+            model=model,
+        )
     kept = {run.record.task.name: run for run in map(lmtasks.Run, tmp_path.iterdir())}
     assert {name: run.status for name, run in kept.items()} == {"echo": "finished", "second": "failed"}
     assert [len(kept[name].samples) for name in ("echo", "second")] == [5, 5]

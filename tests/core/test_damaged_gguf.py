@@ -14,6 +14,7 @@ from lmtasks import RunOptions
 from lmtasks.backends import Request
 from lmtasks.errors import ModelError
 from lmtasks.models import store
+from lmtasks.task import SamplingParams
 
 ON_CPU = RunOptions(device="cpu", dtype="float32")
 HIDDEN, FEED_FORWARD, LAYERS = 64, 96, 2
@@ -101,7 +102,7 @@ def test_a_whole_file_is_converted_and_answers(tmp_path, tied):
     write(tmp_path / "tiny.gguf", tied=tied)
     model = lmtasks.load_model(tmp_path / "tiny.gguf", ON_CPU)
     ids = tuple(model.tokenizer.encode("ferry", add_special_tokens=False))
-    [[(_, answer)]] = model.generate([Request("a", ids, Generation(max_new_tokens=3))], seed=0)
+    [[(_, answer)]] = model.generate([Request("a", ids, SamplingParams(max_new_tokens=3))], seed=0)
     assert answer.tokens == 3 or answer.finish_reason == "stop"
 
 

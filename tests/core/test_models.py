@@ -115,7 +115,7 @@ def test_a_folder_that_pip_removes_while_the_progress_is_measured_does_no_harm(i
 
 
 def test_a_wrong_hash_is_refused_and_nothing_is_kept(index, conversions):
-    with pytest.raises(ModelError, match="is not the file that lmtasks knows .*expected aaaa"):
+    with pytest.raises(ModelError, match="checksum mismatch .*expected aaaa"):
         store.pull(entry(sha256="a" * 64), accept_license=False, on_progress=no_progress)
     assert left_in_store() == []
     assert conversions == []
@@ -312,13 +312,13 @@ def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatc
             raise OSError("no room")
         made.append(dtype)
 
-    monkeypatch.setattr("lmtasks.models.convert.save_in", save_as_dtype)
+    monkeypatch.setattr("lmtasks.models.convert.save_as_dtype", save_as_dtype)
     before = left_in_store()
     with pytest.raises(ModelError, match="is there room on the disk"):
-        store.rounded(stored, "bfloat16", on_progress=no_progress)
+        store.in_dtype(stored, "bfloat16", on_progress=no_progress)
     assert left_in_store() == before
-    folder = store.rounded(stored, "bfloat16", on_progress=no_progress)
-    assert folder == store.rounded(stored, "bfloat16", on_progress=no_progress)
+    folder = store.in_dtype(stored, "bfloat16", on_progress=no_progress)
+    assert folder == store.in_dtype(stored, "bfloat16", on_progress=no_progress)
     assert made == ["failed", "bfloat16"]
     assert left_in_store() == sorted([*before, folder.name])
 
@@ -329,7 +329,7 @@ def test_a_store_without_room_for_another_precision_costs_no_more_than_that(inde
 
     monkeypatch.setitem(catalog.CATALOG, "tiny", entry())
     monkeypatch.setattr("lmtasks.models.convert.convert", lambda _, folder: shutil.copytree(tiny_folder, folder))
-    monkeypatch.setattr("lmtasks.models.convert.save_in", no_room)
+    monkeypatch.setattr("lmtasks.models.convert.save_as_dtype", no_room)
     model = lmtasks.load_model("tiny", RunOptions(device="cpu", dtype="bfloat16"))
     assert model.info.dtype == "bfloat16"
     assert left_in_store() == [store._folder("tiny", entry().sha256).name]
@@ -337,7 +337,7 @@ def test_a_store_without_room_for_another_precision_costs_no_more_than_that(inde
 
 def test_what_a_cleaner_left_of_a_stored_model_is_made_anew(index, conversions):
     made = store.pull(entry(), accept_license=False, on_progress=no_progress)
-    (made.path / store.MARK).unlink()
+    (made.path / store.MANIFEST).unlink()
     assert store.pull(entry(), accept_license=False, on_progress=no_progress) == made
     assert len(conversions) == 2
 
