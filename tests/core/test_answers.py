@@ -438,7 +438,7 @@ def test_no_answer_among_references_counts_as_in_each_script():
     # 1.1 takes "" for a reference like any other, and F1 wants a common word; 2.0 drops it.
     assert values(silent) == (100, 0)
     assert values(silent, sample("bread", "", language="en", index=1)) == (0, 0)
-    # CMRC 2018 likewise: equal, without a common run.
+    # CMRC 2018 too: equal, without a common run.
     assert values(sample("", "", "九点", language="zh")) == (100, 0)
 
 

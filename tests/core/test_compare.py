@@ -100,13 +100,13 @@ def outcomes(comparison) -> dict[str, str]:
     return {score.name: score.outcome for score in comparison.scores}
 
 
-def refused(error: type[Exception], runs: Sequence[Run], *told: object, **changes) -> None:
+def refused(error: type[Exception], runs: Sequence[Run], *problem: object, **changes) -> None:
     """See that a comparison is refused in one line that names all the runs and tells these things."""
     with pytest.raises(error) as caught:
         compare(*runs, **changes)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for thing in (*(run.path for run in runs), *told):
+    for thing in (*(run.path for run in runs), *problem):
         assert str(thing) in message
 
 
@@ -411,11 +411,11 @@ OTHER_DATA = {
 }
 
 
-@pytest.mark.parametrize(("examples", "told"), OTHER_DATA.values(), ids=OTHER_DATA)
-def test_compare_refuses_other_data_with_reason(runs, run, examples, told):
+@pytest.mark.parametrize(("examples", "problem"), OTHER_DATA.values(), ids=OTHER_DATA)
+def test_compare_refuses_other_data_with_reason(runs, run, examples, problem):
     other = run(right, make_task(examples))
-    refused(RunError, (runs[right], other), *told)
-    refused(RunError, (other, runs[right]), told[0].replace("24 and 20", "20 and 24"))
+    refused(RunError, (runs[right], other), *problem)
+    refused(RunError, (other, runs[right]), problem[0].replace("24 and 20", "20 and 24"))
 
 
 def test_compare_checks_data_of_every_run(runs, run):
@@ -546,7 +546,7 @@ def test_compare_refuses_data_without_references(run):
 
 
 @pytest.mark.parametrize(
-    ("count", "changes", "told"),
+    ("count", "changes", "problem"),
     [
         (0, {}, "at least two"),
         (1, {}, "at least two"),
@@ -555,8 +555,8 @@ def test_compare_refuses_data_without_references(run):
         (2, {"seed": -1}, "seed must be a whole number of at least 0"),
     ],
 )
-def test_compare_refuses_too_few_runs_resamples_or_trials(runs, count, changes, told):
-    with pytest.raises(UsageError, match=told):
+def test_compare_refuses_too_few_runs_resamples_or_trials(runs, count, changes, problem):
+    with pytest.raises(UsageError, match=problem):
         compare(*[runs[right]] * count, **changes)
 
 
@@ -704,7 +704,7 @@ def test_gate_refuses_other_conditions(condition):
     assert "SCORE drops by NUMBER" in str(caught.value)
 
 
-# What cannot be told
+# What is undefined
 
 
 def test_changed_examples_exclude_undefined_values(run):

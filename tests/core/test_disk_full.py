@@ -210,9 +210,9 @@ def test_run_command_on_full_disk_has_exit_code_1(tmp_path: Path, capsys: pytest
     with disk(folder, 4), pytest.raises(SystemExit) as ended:
         main([*words, "--output-dir", str(folder)])
     assert ended.value.code == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    (line,) = told.err.splitlines()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
     assert "No space left on device" in line
 
 

@@ -372,7 +372,7 @@ def test_a_request_that_memory_has_no_room_for_is_one_line(loaded, tmp_path):
     loaded.module.save_pretrained(tmp_path)
     loaded.tokenizer.save_pretrained(tmp_path)
     model = lmtasks.load_model(tmp_path, replace(ON_CPU, kv_cache_gib=1e-6))
-    with pytest.raises(ModelError, match=r"more than the .* MiB that memory allows") as error:
+    with pytest.raises(ModelError, match=r"more than the .* MiB that kv_cache_gib allows") as error:
         complete(model, make_requests(model, ("",)))
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""A difference of Unicode normalization between outputs and references is told in one line; scores stay as they are."""
+"""A difference of Unicode normalization between outputs and references is named in one line; scores stay as they are."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def sample(
 
 
 def health(*samples: Sample) -> dict[str, float]:
-    """Values by name, without what cannot be told."""
+    """Values by name, without what was not measured."""
     numbered = [replace(each, index=index, id=str(index)) for index, each in enumerate(samples)]
     found: list[Score] = score_outputs(numbered, resamples=0)
     return {score.name: score.value for score in found}

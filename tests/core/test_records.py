@@ -16,9 +16,11 @@ from lmtasks import Example, LogLikelihood, Sample, Score, Task, TrainOptions
 from lmtasks.cli.main import main
 from lmtasks.models.info import ModelInfo
 from lmtasks.records.adapter import AdapterRecord, ComparedScoreRecord, SettingsRecord
+from lmtasks.records.model import check_adapter_config
 from lmtasks.records.parts import ScoreRecord
 from lmtasks.records.run import GenerationRecord, ModelRecord, ModelRunRecord, OutputsRunRecord
 from lmtasks.records.sample import LogLikelihoodRecord, SampleRecord
+from lmtasks.records.strict_json import RecordError
 from lmtasks.runs.compare import ComparedScore
 from lmtasks.task import SamplingParams
 from lmtasks.testing import FakeModel
@@ -146,6 +148,11 @@ def test_record_has_the_fields_of_its_dataclass(record, shape, added):
 def test_record_is_strict_closed_and_frozen(record):
     config = record.model_config
     assert (config["strict"], config["extra"], config["frozen"]) == (True, "forbid", True)
+
+
+def test_field_of_several_types_that_is_missing_is_said_to_be_missing():
+    with pytest.raises(RecordError, match="^target_modules: missing$"):
+        check_adapter_config({"peft_type": "LORA"})
 
 
 def test_record_read_from_its_text_is_equal(run):

@@ -108,7 +108,7 @@ def replaced(value: Any, text: str, name: str = "") -> Any:
     return text if isinstance(value, str) else value
 
 
-class Told(Run):
+class StoredRun(Run):
     """A run whose record and samples are what the test says."""
 
     def __init__(self, record: ModelRunRecord, samples: list[Sample]) -> None:
@@ -140,7 +140,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return done
 
 
-def told(run: Run, text: str) -> Told:
+def run_with_text(run: Run, text: str) -> StoredRun:
     """Return that run with one text in place of all."""
     record = run.record.to_json() | {"training": TRAINING, "error": "It failed."}
     samples = [
@@ -157,7 +157,7 @@ def told(run: Run, text: str) -> Told:
     ]
     record = replaced(record, text)
     record["task"]["parameters"] = {text: text}
-    return Told(validate(ModelRunRecord, record), samples)
+    return StoredRun(validate(ModelRunRecord, record), samples)
 
 
 def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
@@ -171,9 +171,9 @@ def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
 @given(text=texts)
 @with_nasty_texts
 def test_report_structure_does_not_depend_on_texts(run, text):
-    report = markdown_report(told(run, text))
+    report = markdown_report(run_with_text(run, text))
     if text:  # a list leaves out what is empty
-        assert blocks(report) == blocks(markdown_report(told(run, "plain")))
+        assert blocks(report) == blocks(markdown_report(run_with_text(run, "plain")))
     assert set(spans(report)) <= OURS
     assert list(spans(report)).count("image") == 1
     assert blocks(report).count("heading_open") == 11

@@ -49,14 +49,14 @@ def named(name: str) -> FakeModel:
     return model
 
 
-def refused(error: type[LmtasksError], output_dir: str | Path, *told: object) -> None:
+def refused(error: type[LmtasksError], output_dir: str | Path, *problem: object) -> None:
     model = FakeModel(answer)
     with pytest.raises(error) as caught:
         lmtasks.run(make_task(), model=model, output_dir=output_dir)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert "\0" not in message
-    for thing in told:
+    for thing in problem:
         assert str(thing) in message
     assert model.prompts == []
 
@@ -85,7 +85,7 @@ def test_run_folder_name_fits_every_file_system(tmp_path: Path, model: str, part
     run = lmtasks.run(make_task(), model=named(model), output_dir=tmp_path)
     assert re.fullmatch(rf"\d{{8}}-\d{{6}}-echo-{re.escape(part)}", run.path.name)
     assert len(os.fsencode(run.path.name)) < 250
-    # A second run of the same second is told apart within that length.
+    # A second run of the same second is distinguished within that length.
     again = lmtasks.run(make_task(), model=named(model), output_dir=tmp_path)
     assert again.path != run.path
     assert len(os.fsencode(again.path.name)) <= 255
@@ -113,7 +113,7 @@ def test_output_folder_may_begin_with_home(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "problem"),
     [
         ("x" * 256, "256 bytes"),
         ("é" * 128, "256 bytes"),
@@ -122,8 +122,8 @@ def test_output_folder_may_begin_with_home(tmp_path: Path, monkeypatch: pytest.M
         ("", "empty"),
     ],
 )
-def test_impossible_output_folder_is_refused_before_generating(name: str, told: str):
-    refused(PathError, name, "output folder", told)
+def test_impossible_output_folder_is_refused_before_generating(name: str, problem: str):
+    refused(PathError, name, "output folder", problem)
 
 
 @pytest.mark.parametrize("name", ["x" * 256, "~nosuchuser/run", "a\0b"])

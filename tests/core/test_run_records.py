@@ -79,14 +79,14 @@ def unfinished(made: Path, tmp_path: Path) -> Path:
     return copied(made, "unfinished", tmp_path)
 
 
-def refused(error: type[LmtasksError], call: Callable[[], object], *told: object) -> None:
+def refused(error: type[LmtasksError], call: Callable[[], object], *problem: object) -> None:
     """See that a call fails in one line that tells these things."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert len(message) < 600
-    for thing in told:
+    for thing in problem:
         assert str(thing) in message
 
 
@@ -174,16 +174,16 @@ DAMAGED_SAMPLES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "told"), DAMAGED_SAMPLES)
-def test_score_and_compare_refuse_damaged_sample_with_file_and_line(run: Run, other: Run, change: Any, told: str):
+@pytest.mark.parametrize(("change", "problem"), DAMAGED_SAMPLES)
+def test_score_and_compare_refuse_damaged_sample_with_file_and_line(run: Run, other: Run, change: Any, problem: str):
     edit_line(run.path, 2, change)
     where = f"{run.path / 'samples.jsonl'}, line 2: damaged ("
-    refused(RunError, lambda: lmtasks.score(run.path), where, told)
-    refused(RunError, lambda: lmtasks.compare(other.path, run.path), where, told)
+    refused(RunError, lambda: lmtasks.score(run.path), where, problem)
+    refused(RunError, lambda: lmtasks.compare(other.path, run.path), where, problem)
 
 
-@pytest.mark.parametrize(("change", "told"), DAMAGED_SAMPLES)
-def test_resume_refuses_damaged_sample(unfinished: Path, change: Any, told: str):
+@pytest.mark.parametrize(("change", "problem"), DAMAGED_SAMPLES)
+def test_resume_refuses_damaged_sample(unfinished: Path, change: Any, problem: str):
     edit_line(unfinished, 2, change)
     before = (unfinished / "samples.jsonl").read_bytes()
     model = FakeModel(answer)
@@ -191,7 +191,7 @@ def test_resume_refuses_damaged_sample(unfinished: Path, change: Any, told: str)
     refused(
         RunError,
         lambda: lmtasks.run(make_task(), model=model, output_dir=unfinished.parent),
-        where, told, "remove that line", "output_dir",
+        where, problem, "remove that line", "output_dir",
     )  # fmt: skip
     assert model.prompts == []
     assert (unfinished / "samples.jsonl").read_bytes() == before
@@ -372,7 +372,7 @@ def test_run_record_with_wrong_types_gives_scores_or_one_line(run: Run, other: R
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         (at("scores.0.value", "x"), "scores[0].value: expected a number, got 'x'"),
         (at("scores.0.colour", "x"), "scores[0].colour: unknown"),
@@ -403,17 +403,17 @@ def test_run_record_with_wrong_types_gives_scores_or_one_line(run: Run, other: R
     ],
 )
 def test_damaged_run_record_is_refused_with_path_and_value(
-    run: Run, other: Run, change: Callable[[dict[str, Any]], None], told: str
+    run: Run, other: Run, change: Callable[[dict[str, Any]], None], problem: str
 ):
     edit_record(run.path, change)
     where = f"{run.path / 'run.json'}: damaged ("
-    refused(RunError, lambda: lmtasks.score(run.path), where, told)
-    refused(RunError, lambda: lmtasks.compare(other.path, run.path), where, told)
-    refused(RunError, lambda: Run(run.path), where, told)
+    refused(RunError, lambda: lmtasks.score(run.path), where, problem)
+    refused(RunError, lambda: lmtasks.compare(other.path, run.path), where, problem)
+    refused(RunError, lambda: Run(run.path), where, problem)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("", "Expecting value"),
         ('{"schema": 2, "schema": 2}', "the key 'schema' occurs twice"),
@@ -426,9 +426,9 @@ def test_damaged_run_record_is_refused_with_path_and_value(
         ('{"schema": 2}', "status: missing"),
     ],
 )
-def test_run_record_that_is_not_json_is_refused(run: Run, text: str, told: str):
+def test_run_record_that_is_not_json_is_refused(run: Run, text: str, problem: str):
     (run.path / "run.json").write_text(text, encoding="utf-8")
-    refused(RunError, lambda: Run(run.path), run.path / "run.json", told)
+    refused(RunError, lambda: Run(run.path), run.path / "run.json", problem)
 
 
 def test_huge_run_record_is_refused_without_reading_it(run: Run):
@@ -445,9 +445,9 @@ def test_huge_run_record_is_refused_without_reading_it(run: Run):
 def test_record_of_another_schema_is_refused_with_its_writer(run: Run, schema: Any):
     edit_record(run.path, at("schema", schema))
     edit_record(run.path, at("environment.packages.lmtasks", "0.0.9"))
-    told = f"schema {schema!r}, written by lmtasks 0.0.9; this lmtasks reads schema 2; run it again, or use"
-    refused(RunError, lambda: Run(run.path), f"{run.path / 'run.json'}: {told}")
-    refused(RunError, lambda: lmtasks.score(run.path), told)
+    problem = f"schema {schema!r}, written by lmtasks 0.0.9; this lmtasks reads schema 2; run it again, or use"
+    refused(RunError, lambda: Run(run.path), f"{run.path / 'run.json'}: {problem}")
+    refused(RunError, lambda: lmtasks.score(run.path), problem)
 
 
 def test_record_with_an_unknown_key_is_refused(run: Run):
@@ -463,11 +463,11 @@ def test_samples_of_a_finished_run_are_checked_against_their_hash(run: Run, othe
     file = run.path / "samples.jsonl"
     assert record["samples_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     edit_line(run.path, 2, {"prediction": "another"})
-    told = (f"{file}: damaged, or edited: its SHA-256 is", record["samples_sha256"][:12], "run it again")
-    refused(RunError, lambda: lmtasks.load_run(run.path), *told)
-    refused(RunError, lambda: lmtasks.score(run.path), *told)
-    refused(RunError, lambda: lmtasks.compare(other.path, run.path), *told)
-    refused(RunError, lambda: lmtasks.reports.markdown_report(Run(run.path)), *told)
+    problem = (f"{file}: damaged, or edited: its SHA-256 is", record["samples_sha256"][:12], "run it again")
+    refused(RunError, lambda: lmtasks.load_run(run.path), *problem)
+    refused(RunError, lambda: lmtasks.score(run.path), *problem)
+    refused(RunError, lambda: lmtasks.compare(other.path, run.path), *problem)
+    refused(RunError, lambda: lmtasks.reports.markdown_report(Run(run.path)), *problem)
 
 
 def test_hash_of_samples_is_that_of_the_resumed_run(unfinished: Path):
@@ -504,8 +504,8 @@ def test_score_command_refuses_damaged_run_with_exit_code_1(run: Run, capsys: py
     with pytest.raises(SystemExit) as ended:
         main(["score", str(run.path)])
     assert ended.value.code == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines() == [
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
         f"lmtasks: {run.path / 'samples.jsonl'}, line 2: damaged (references: expected a list, got 'abc')"
     ]

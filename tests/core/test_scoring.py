@@ -539,7 +539,7 @@ def test_scoring_in_a_new_process_needs_no_network_and_no_home(corpus: Corpus, t
 
 
 @pytest.mark.parametrize(
-    ("language", "reference", "told"),
+    ("language", "reference", "problem"),
     [
         ("cn", "渡轮九点离开港口。", '"cn", but look like zh'),
         ("en", "渡轮九点离开港口。", '"en", but look like zh'),
@@ -547,10 +547,10 @@ def test_scoring_in_a_new_process_needs_no_network_and_no_home(corpus: Corpus, t
     ],
 )
 def test_language_warning_for_a_stated_language_of_another_script(
-    language: str, reference: str, told: str, caplog: pytest.LogCaptureFixture
+    language: str, reference: str, problem: str, caplog: pytest.LogCaptureFixture
 ):
     score_samples([sample("x", reference, language=language)], [BUILTIN_METRICS["chrf"]], resamples=0)
-    assert told in caplog.text
+    assert problem in caplog.text
 
 
 @pytest.mark.parametrize(

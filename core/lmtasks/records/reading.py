@@ -125,10 +125,10 @@ def _message(shape: Any, errors: list[ErrorDetails]) -> str:
     while True:
         shape, nullable = _without_none(shape)
         rest = location[position:]
-        if get_origin(shape) in (Union, UnionType):
-            return _union_message(path, location[:position], nullable, errors)
         if not rest:
             break
+        if get_origin(shape) in (Union, UnionType):
+            return _union_message(path, location[:position], nullable, errors)
         step, position = rest[0], position + 1
         path += _step(step)
         shape = _part(shape, step)
