@@ -79,7 +79,7 @@ Row = tuple[str, float, str]
 
 def ours(pairs: Sequence[Pair], metric: str, score: str, language: str) -> float:
     samples = [
-        Sample(i=i, id=str(i), inputs={}, references=tuple(references), prediction=output, language=language)
+        Sample(index=i, id=str(i), inputs={}, references=tuple(references), prediction=output, language=language)
         for i, (output, references) in enumerate(pairs)
     ]
     scores = score_samples(samples, [BUILTIN_METRICS[metric]], resamples=0)

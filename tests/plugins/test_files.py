@@ -295,8 +295,8 @@ def test_yaml_errors_name_the_line(before, after, message, write_file):
 def test_yaml_aliases_that_grow_without_bound_are_refused(write_file):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-    told = refused(write_file, "\n".join([*lines, YAML]))
-    assert "line 5: stands for more than 10,000 values, by its aliases" in told
+    message = refused(write_file, "\n".join([*lines, YAML]))
+    assert "line 5: stands for more than 10,000 values, by its aliases" in message
 
 
 def test_yaml_alias_is_resolved(write_file):

@@ -42,15 +42,15 @@ def measuring(*, combine: str = RATIO, statistics: str = STATISTICS, specs: str 
     return bad(top=KINDS, measure=MEASURED.format(statistics=statistics, specs=specs, combine=combine))
 
 
-@pytest.mark.parametrize("combine, told", NOT_BY_ROWS.values(), ids=NOT_BY_ROWS)
-def test_combine_that_does_not_accept_rows_is_refused(combine, told, install, tmp_path):
+@pytest.mark.parametrize("combine, expected", NOT_BY_ROWS.values(), ids=NOT_BY_ROWS)
+def test_combine_that_does_not_accept_rows_is_refused(combine, expected, install, tmp_path):
     install("bad", measuring(combine=combine))
     with pytest.raises(PluginError) as caught:
         run_bad(tmp_path)
     line = str(caught.value)
     assert line.startswith('metric "share" of task "bad" (lmtasks-bad 1.0) failed: ') and "\n" not in line
     assert "combine must take sums of shape [..., statistics] and return values of shape [..., specs]" in line
-    assert told in line
+    assert expected in line
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
 
 
@@ -131,7 +131,7 @@ def with_check(check: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "check, told",
+    "check, expected",
     [
         ("raise ImportError('pip install words')", "ImportError: pip install words"),
         ("import a_package_that_is_not_there", "ModuleNotFoundError: No module named"),
@@ -139,14 +139,14 @@ def with_check(check: str) -> str:
         ("import lmtasks; raise lmtasks.LmtasksError('no words')", "LmtasksError: no words"),
     ],
 )
-def test_check_of_a_plugin_metric_is_called_before_the_model(check, told, install, tmp_path):
+def test_check_of_a_plugin_metric_is_called_before_the_model(check, expected, install, tmp_path):
     install("bad", with_check(check))
     model = FakeModel(["one", "two", "three"])
     for task, metrics, of in (("bad", None, 'share" of task "bad"'), ("titles", ("bad/share",), 'bad/share" ')):
         with pytest.raises(MetricError) as caught:
             lmtasks.run(task, model=model, metrics=metrics, output_dir=tmp_path / "runs")
         line = str(caught.value)
-        assert line.startswith(f'metric "{of}') and "(lmtasks-bad 1.0) cannot be used: " in line and told in line
+        assert line.startswith(f'metric "{of}') and "(lmtasks-bad 1.0) cannot be used: " in line and expected in line
         assert "lmtasks_bad.py, line " in line
     assert model.prompts == [] and not (tmp_path / "runs").exists()
     others_work(tmp_path)
@@ -162,13 +162,13 @@ def test_check_of_a_plugin_metric_is_isolated(install, tmp_path, capsys):
 
 
 def test_check_task_reports_failing_check_and_combine(install):
-    for code, told in (
+    for code, expected in (
         (with_check("raise ImportError('pip install words')"), "ImportError: pip install words"),
         (measuring(combine=NOT_BY_ROWS["one sum of all"][0]), "combine must take sums"),
     ):
         install("bad", code)
         sys.modules.pop("lmtasks_bad", None)
-        with pytest.raises(AssertionError, match=told):
+        with pytest.raises(AssertionError, match=expected):
             check_task("bad")
 
 
@@ -176,7 +176,7 @@ REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
 
 
 @pytest.mark.parametrize(
-    "code, status, told",
+    "code, status, expected",
     [
         (measuring() + REGISTERED, "ok", ""),
         (measuring(combine=NOT_BY_ROWS["one sum of all"][0]) + REGISTERED, "failed", "combine must take sums"),
@@ -185,16 +185,16 @@ REGISTERED = "\n@hookimpl\ndef register_metrics():\n    return [Share()]\n"
     ],
     ids=["sound", "combine", "statistics", "check"],
 )
-def test_check_plugin_computes_metrics_that_no_task_names(code, status, told, install):
+def test_check_plugin_computes_metrics_that_no_task_names(code, status, expected, install):
     install("bad", re.sub(r'metrics=\["exact_match", \w+\(\)\]', 'metrics=["exact_match"]', code))
     [check] = [check for check in check_plugin("bad") if check.check == METRICS_WORK]
     assert (check.task, check.status) == ("bad", status)
-    assert told in check.detail
+    assert expected in check.detail
 
 
-# Kinds that cannot be told apart or recorded
+# Specs that cannot be distinguished or recorded
 
-BAD_KINDS = {
+BAD_SPECS = {
     "two of one name": ("(*KINDS, *KINDS)", 'two of its specs are named "share"'),
     "no name": ("(ScoreSpec(name=' ', signature='s'),)", "has no name"),
     "a text for better": ("(ScoreSpec(name='m', signature='s', higher_is_better='no'),)", "higher_is_better"),
@@ -204,11 +204,11 @@ BAD_KINDS = {
 }
 
 
-@pytest.mark.parametrize("kinds, told", BAD_KINDS.values(), ids=BAD_KINDS)
-def test_specs_that_cannot_be_distinguished_or_recorded_are_refused(kinds, told, install, tmp_path):
-    combine = "lambda sums: sums[..., :2]" if kinds.startswith("(*") else RATIO
-    install("bad", measuring(specs=kinds, combine=combine))
-    with pytest.raises(PluginError, match=re.escape(told)):
+@pytest.mark.parametrize("specs, expected", BAD_SPECS.values(), ids=BAD_SPECS)
+def test_specs_that_cannot_be_distinguished_or_recorded_are_refused(specs, expected, install, tmp_path):
+    combine = "lambda sums: sums[..., :2]" if specs.startswith("(*") else RATIO
+    install("bad", measuring(specs=specs, combine=combine))
+    with pytest.raises(PluginError, match=re.escape(expected)):
         run_bad(tmp_path)
     assert [score.name for score in only_run(tmp_path).scores] == ["exact_match"]
 

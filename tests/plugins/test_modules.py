@@ -58,7 +58,7 @@ RESULT = """class Odd(dict):
                 {code}
                 return super().items()
         return Odd(share=0.25)"""
-PLACES: dict[str, Callable[[str], dict[str, str]]] = {
+STAGES: dict[str, Callable[[str], dict[str, str]]] = {
     "import": lambda code: {"top": f"if True: {code}"},  # evaluate reads lines that begin with "import"
     "info": lambda code: {"info": code},
     "prepare": lambda code: {"prepare": code},
@@ -109,12 +109,12 @@ def run(tmp_path: Path, name: str) -> lmtasks.Run:
 
 
 @pytest.mark.parametrize(
-    "raised, place",
-    [*(("sys.exit", place) for place in PLACES), *((raised, "import") for raised in RAISED if raised != "sys.exit")],
+    "raised, stage",
+    [*(("sys.exit", stage) for stage in STAGES), *((raised, "import") for raised in RAISED if raised != "sys.exit")],
 )
-def test_module_error_is_one_line_with_its_name(raised, place, write, tmp_path):
+def test_module_error_is_one_line_with_its_name(raised, stage, write, tmp_path):
     code, cause = RAISED[raised]
-    name = write(PLACES[place](code))
+    name = write(STAGES[stage](code))
     with pytest.raises(LmtasksError) as caught:
         run(tmp_path, name)
     line = str(caught.value)
@@ -123,38 +123,38 @@ def test_module_error_is_one_line_with_its_name(raised, place, write, tmp_path):
     assert "odd" in line.rpartition("(")[2] and ".py, line " in line.rpartition("(")[2]
 
 
-@pytest.mark.parametrize("place", ["compute", "result"])
-def test_module_that_fails_late_loses_only_its_scores(place, write, tmp_path):
+@pytest.mark.parametrize("stage", ["compute", "result"])
+def test_module_that_fails_late_loses_only_its_scores(stage, write, tmp_path):
     with pytest.raises(LmtasksError, match="SystemExit: 0"):
-        run(tmp_path, write(PLACES[place]("sys.exit(0)")))
+        run(tmp_path, write(STAGES[stage]("sys.exit(0)")))
     [folder] = (tmp_path / "runs").iterdir()
     kept = lmtasks.Run(folder)
     assert (kept.status, [score.name for score in kept.scores], len(kept.samples)) == ("failed", ["exact_match"], 3)
 
 
-@pytest.mark.parametrize("place", [place for place in PLACES if place != "features"])
-def test_module_changes_of_the_process_are_undone(place, write, tmp_path):
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "features"])
+def test_module_changes_of_the_process_are_undone(stage, write, tmp_path):
     code = STATE.replace("\n    ", "; ").rstrip("; ").replace(";;", ";")
-    name = write(PLACES[place](code))
+    name = write(STAGES[stage](code))
     before = state()
     assert {score.name for score in run(tmp_path, name).scores} >= {"exact_match"}
     assert state() == before
     sys.path.remove("/folder-of-the-plugin")
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_module_output_never_reaches_stdout(place, write, tmp_path, capsys):
-    assert run(tmp_path, write(PLACES[place]("print('noise')"))).status == "finished"
+@pytest.mark.parametrize("stage", STAGES)
+def test_module_output_never_reaches_stdout(stage, write, tmp_path, capsys):
+    assert run(tmp_path, write(STAGES[stage]("print('noise')"))).status == "finished"
     written = capsys.readouterr()
     assert written.out == "" and "noise" in written.err
 
 
 @pytest.mark.parametrize(
-    "returns, told",
+    "returns, expected",
     [("None", "returned NoneType, expected numbers by name"), ("[0.5]", "returned list"), ("{3: 'x'}", "no number")],
 )
-def test_module_result_without_numbers_is_refused(returns, told, write, tmp_path):
-    with pytest.raises(LmtasksError, match=told):
+def test_module_result_without_numbers_is_refused(returns, expected, write, tmp_path):
+    with pytest.raises(LmtasksError, match=expected):
         run(tmp_path, write({"compute": f"return {returns}"}))
 
 
@@ -174,7 +174,7 @@ def test_module_can_neither_exit_nor_write_results(write, tmp_path):
     caches = {"HF_HOME": str(tmp_path / "hub"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
     done = []
     for code in ("sys.exit(0)", SHOUT):
-        name = write(PLACES["import"](code))
+        name = write(STAGES["import"](code))
         command = ["score", "summarization", "--data", "data.jsonl", "--predictions", "outputs.txt", "--json"]
         done.append(
             subprocess.run(
