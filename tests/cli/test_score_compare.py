@@ -378,7 +378,7 @@ def test_compare_prints_scores_tests_verdict_and_changes(call, runs):
         cells = re.split(r"\s{2,}", row)
         assert cells == [
             score.name, f"{score.baseline:.2f}", f"{score.candidate:.2f}", f"{score.difference:+.2f}",
-            f"{score.low:+.2f} to {score.high:+.2f}", f"{score.p_randomisation:.4f}", f"{score.p_corrected:.4f}",
+            f"{score.low:+.2f} to {score.high:+.2f}", f"{score.p_randomization:.4f}", f"{score.p_corrected:.4f}",
             score.outcome,
         ]  # fmt: skip
     assert {score.outcome for score in comparison.scores} <= {"better", "worse", "no difference shown"}

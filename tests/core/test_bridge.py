@@ -385,11 +385,11 @@ def test_compare_reports_that_a_module_has_no_test(runs, hits):
     scores = named(comparison.scores)
     score = scores["evaluate:hits"]
     assert (score.baseline, score.candidate, score.difference) == (1, 0, -1)
-    assert {score.low, score.high, score.p_bootstrap, score.p_randomisation, score.p_corrected} == {None}
+    assert {score.low, score.high, score.p_bootstrap, score.p_randomization, score.p_corrected} == {None}
     assert (score.outcome, scores["evaluate:hits/count"].outcome) == ("not tested", "same")
-    assert scores["exact_match"].p_randomisation is not None
+    assert scores["exact_match"].p_randomization is not None
     # What is not tested does not make the tests of the rest harder.
-    assert scores["exact_match"].p_corrected == scores["exact_match"].p_randomisation
+    assert scores["exact_match"].p_corrected == scores["exact_match"].p_randomization
 
 
 def test_compare_by_a_module_only_has_no_test(runs, tmp_path):

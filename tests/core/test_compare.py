@@ -118,7 +118,7 @@ def test_compare_run_with_itself_is_same(runs):
     assert comparison.verdict == SAME
     for score in (*comparison.scores, *comparison.output_checks):
         assert (score.difference, score.low, score.high) == (0, 0, 0)
-        assert (score.p_bootstrap, score.p_randomisation, score.p_corrected) == (1, 1, 1)
+        assert (score.p_bootstrap, score.p_randomization, score.p_corrected) == (1, 1, 1)
         assert (score.outcome, score.significant) == ("same", False)
     assert comparison.changed == ()
     assert comparison.n == N
@@ -194,8 +194,8 @@ def test_compare_gives_p_of_paired_test(runs):
         return Measurement(statistics=hits, specs=(kind,), combine=lambda sums: 100 * sums[..., :1] / sums[..., 1:])
 
     test = paired_test(measured(right), measured(wrong_once), **TESTS, seed=3)
-    found = (score.low, score.high, score.p_bootstrap, score.p_randomisation)
-    assert found == pytest.approx((test.low[0], test.high[0], test.p_bootstrap[0], test.p_randomisation[0]))
+    found = (score.low, score.high, score.p_bootstrap, score.p_randomization)
+    assert found == pytest.approx((test.low[0], test.high[0], test.p_bootstrap[0], test.p_randomization[0]))
 
 
 def test_compare_repeats_with_its_seed(runs):
@@ -213,9 +213,9 @@ def test_compare_corrects_tests_of_all_runs_together(runs):
     assert {comparison.baseline.path for comparison in comparisons} == {runs[wrong_once].path}
     tested = [score for comparison in comparisons for score in comparison.scores]
     assert len(tested) == 12
-    assert [score.p_corrected for score in tested] == holm([score.p_randomisation for score in tested])
+    assert [score.p_corrected for score in tested] == holm([score.p_randomization for score in tested])
     health = [score for comparison in comparisons for score in comparison.output_checks]
-    assert [score.p_corrected for score in health] == holm([score.p_randomisation for score in health])
+    assert [score.p_corrected for score in health] == holm([score.p_randomization for score in health])
     # Other tests at once make each of them harder to pass, and change nothing else.
     [alone] = compare(runs[wrong_once], runs[wrong])
     for score, among in zip(alone.scores, comparisons[2].scores, strict=True):
@@ -233,7 +233,7 @@ def test_correction_may_remove_significance(runs, run):
     [alone] = compare(runs[right], one, metrics=("exact_match",))
     assert alone.scores[0].outcome == "worse"
     among, *_ = compare(runs[right], one, *[run(wrong_on(6))] * 4, metrics=("exact_match",))
-    assert among.scores[0].p_randomisation == alone.scores[0].p_randomisation < 0.05
+    assert among.scores[0].p_randomization == alone.scores[0].p_randomization < 0.05
     assert among.scores[0].outcome == "no difference shown"
 
 
@@ -358,7 +358,7 @@ def test_compare_does_not_test_one_example(run):
     assert comparison.verdict.startswith("Not tested")
     for score in comparison.scores:
         assert score.difference
-        assert {score.low, score.high, score.p_bootstrap, score.p_randomisation, score.p_corrected} == {None}
+        assert {score.low, score.high, score.p_bootstrap, score.p_randomization, score.p_corrected} == {None}
 
 
 def test_verdict_separates_untested_from_no_difference(run):
@@ -728,7 +728,7 @@ def test_gate_on_five_examples_is_refused(run):
     [comparison] = compare(run(right, five), run(wrong, five))
     [score] = comparison.scores
     # All five have to be swapped, or none: 2 of 32 ways.
-    assert score.p_randomisation == score.smallest_p == 2 / 32
+    assert score.p_randomization == score.smallest_p == 2 / 32
     assert "too few" in comparison.verdict
     with pytest.raises(UsageError, match="cannot be tested on 5 examples.*by NUMBER"):
         Gate.parse("exact_match drops").failing(comparison)

@@ -1,4 +1,4 @@
-"""A difference of Unicode normalization between outputs and references is named in one line; scores stay as they are."""
+"""The warning of outputs and references in different Unicode normal forms, which looks the same and scores nothing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ OURS = {"text", "text_special", "code_inline", "strong_open", "strong_close", "s
 """What may stand within a line: no link, no HTML, no emphasis but a verdict's, no picture but the learning curve."""
 SCORE = {
     "name": "rouge1", "baseline": 1.0, "candidate": 2.0, "difference": 1.0, "low": 0.5, "high": 1.5, "unit": "0-100",
-    "n": 3, "higher_is_better": True, "p_bootstrap": 0.01, "smallest_p": 0.01, "p_randomisation": 0.01,
+    "n": 3, "higher_is_better": True, "p_bootstrap": 0.01, "smallest_p": 0.01, "p_randomization": 0.01,
     "p_corrected": 0.02, "outcome": "better", "language": "en", "signature": "rouge1|v:1",
 }  # fmt: skip
 DATA = {

@@ -223,7 +223,7 @@ def test_paired_test_of_identical_systems_finds_no_difference(name: str, languag
     tested = paired_test(first, second, resamples=200, trials=200)
     nothing = [0.0] * len(first.specs)
     assert tested.difference.tolist() == tested.low.tolist() == tested.high.tolist() == nothing
-    assert tested.p_bootstrap.tolist() == tested.p_randomisation.tolist() == [1.0] * len(first.specs)
+    assert tested.p_bootstrap.tolist() == tested.p_randomization.tolist() == [1.0] * len(first.specs)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "chrf++", "ter", "rouge", "exact_match", "f1"])
@@ -231,7 +231,7 @@ def test_paired_test_finds_a_clearly_better_system(name: str):
     worse, better = english(40, wrong=0.7, seed=1), english(40, wrong=0.05, seed=2)
     tested = paired_test(measured(name, worse), measured(name, better), resamples=500, trials=500)
     assert (tested.p_bootstrap < 0.01).all()
-    assert (tested.p_randomisation < 0.01).all()
+    assert (tested.p_randomization < 0.01).all()
     assert (tested.low <= tested.difference).all()
     assert (tested.difference <= tested.high).all()
     assert ((tested.high < 0) if name == "ter" else (tested.low > 0)).all()
@@ -243,7 +243,7 @@ def test_paired_test_is_symmetric(name: str):
     there, back = paired_test(first, second, trials=400), paired_test(second, first, trials=400)
     assert (there.difference != 0).all()
     assert back.difference.tolist() == (-there.difference).tolist()
-    assert back.p_randomisation.tolist() == there.p_randomisation.tolist()
+    assert back.p_randomization.tolist() == there.p_randomization.tolist()
     assert back.p_bootstrap.tolist() == there.p_bootstrap.tolist()
     assert (back.low, back.high) == (pytest.approx(-there.high), pytest.approx(-there.low))
 
@@ -253,7 +253,7 @@ def test_paired_test_depends_on_the_seed_only():
     first, second = mean_of(rng.random(30)), mean_of(rng.random(30))
 
     def numbers(tested: PairedTest) -> list[float]:
-        return [*tested.low, *tested.high, *tested.p_bootstrap, *tested.p_randomisation]
+        return [*tested.low, *tested.high, *tested.p_bootstrap, *tested.p_randomization]
 
     one, again, other = (numbers(paired_test(first, second, trials=999, seed=seed)) for seed in (5, 5, 6))
     assert one == again
@@ -267,7 +267,7 @@ def test_paired_test_compares_examples_in_pairs():
     tested = paired_test(mean_of(first), mean_of(first + 0.01 + 0.01 * rng.standard_normal(100)), trials=2000)
     assert tested.difference[0] == pytest.approx(0.01, abs=0.004)
     assert tested.high[0] - tested.low[0] < 0.006
-    assert tested.p_randomisation[0] < 0.002
+    assert tested.p_randomization[0] < 0.002
     assert tested.p_bootstrap[0] < 0.002
 
 
@@ -306,7 +306,7 @@ def test_paired_test_of_few_examples_tries_all_permutations(values: list[float],
     assert by_hand is None or exact == pytest.approx(by_hand)
     base = np.linspace(0.2, 0.6, len(values))
     tested = paired_test(mean_of(base), mean_of(base + values), resamples=10, trials=20_000)
-    assert tested.p_randomisation[0] == pytest.approx(exact, abs=0.02)
+    assert tested.p_randomization[0] == pytest.approx(exact, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["bleu", "ter", "rouge"])
@@ -326,7 +326,7 @@ def test_paired_test_of_a_corpus_score_tries_all_exchanges(name: str):
     everything = np.array([difference(exchanged) for exchanged in itertools.product([False, True], repeat=5)])
     tested = paired_test(measured(name, first), measured(name, second), resamples=10, trials=10_000)
     assert tested.difference == pytest.approx(observed)
-    for place, p in enumerate(tested.p_randomisation):
+    for place, p in enumerate(tested.p_randomization):
         exact = share_as_far(everything[:, place], observed[place])
         assert 0.05 < exact < 1, "a probability that any test would give says nothing"
         assert p == pytest.approx(exact, abs=0.02)
@@ -336,7 +336,7 @@ def test_paired_test_p_is_never_0():
     # The observed outcome is one of those that can be.
     tested = paired_test(mean_of([0.0] * 60), mean_of([1.0] * 60), resamples=99, trials=199)
     assert tested.p_bootstrap[0] == pytest.approx(1 / 100)
-    assert tested.p_randomisation[0] == pytest.approx(1 / 200)
+    assert tested.p_randomization[0] == pytest.approx(1 / 200)
 
 
 def test_paired_test_p_is_uniform_without_a_difference():
@@ -346,7 +346,7 @@ def test_paired_test_p_is_uniform_without_a_difference():
         shared = rng.random(60)
         sides = [mean_of(shared + 0.2 * rng.standard_normal(60), shared + rng.standard_exponential(60)) for _ in "ab"]
         tested = paired_test(*sides, resamples=199, trials=199, seed=seed)
-        found.append([*tested.p_randomisation, *tested.p_bootstrap])
+        found.append([*tested.p_randomization, *tested.p_bootstrap])
     values = np.array(found)
     # Standard deviations: 1.4 points of the mean, 1.1 of a share of 5%, 2.5 of one of 50%.
     assert values.mean(axis=0) == pytest.approx(0.5, abs=0.05)
@@ -371,7 +371,7 @@ def test_paired_test_p_of_an_absent_part_is_nan():
     nan = math.nan
     first, second = mean_of([0.1, 0.2, 0.3], [nan] * 3), mean_of([0.4, 0.6, 0.5], [nan] * 3)
     tested = paired_test(first, second, resamples=50, trials=50)
-    for numbers in (tested.difference, tested.low, tested.high, tested.p_bootstrap, tested.p_randomisation):
+    for numbers in (tested.difference, tested.low, tested.high, tested.p_bootstrap, tested.p_randomization):
         assert np.isnan(numbers).tolist() == [False, True]
 
 
@@ -382,4 +382,4 @@ def test_paired_test_of_few_examples_is_exact_for_any_seed():
     # with 1 + 2 + 3 + 1 = 7, -1 + 2 + 3 + 1 = 5, 1 + 2 + 3 - 1 = 5.
     for seed in range(3):
         tested = paired_test(first, second, trials=1000, seed=seed)
-        assert tested.p_randomisation.tolist() == [6 / 16]
+        assert tested.p_randomization.tolist() == [6 / 16]

@@ -51,7 +51,7 @@ MAX_TEXT = 300
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Trials of the approximate randomisation, for p.",
+    help="Trials of the approximate randomization, for p.",
 )
 @options.inference_options
 @options.data_options(RunOptions)
@@ -121,7 +121,7 @@ def command(
                 *(str(comparison.candidate.path) for comparison in comparisons),
             ],
             "tests": {
-                "p": "paired approximate randomisation",
+                "p": "paired approximate randomization",
                 "p_bootstrap": "paired bootstrap",
                 "correction": "Holm, for scores and for output checks each",
                 "alpha": ALPHA,
@@ -207,13 +207,13 @@ def _describe(run: Run) -> str:
 
 def _method(comparisons: list[Comparison], resamples: int, trials: int, seed: int) -> str:
     tests, check_tests = (
-        sum(score.p_randomisation is not None for comparison in comparisons for score in getattr(comparison, family))
+        sum(score.p_randomization is not None for comparison in comparisons for score in getattr(comparison, family))
         for family in ("scores", "output_checks")
     )
     signatures = signature_lines(score.signature for score in comparisons[0].scores)
     return "\n".join(
         [
-            f"p: paired approximate randomisation, {trials} trials; corrected by Holm for {tests} tests"
+            f"p: paired approximate randomization, {trials} trials; corrected by Holm for {tests} tests"
             f" of scores, and for {check_tests} of output checks."
             f" Interval of the difference: paired bootstrap, {resamples} resamples. Seed {seed}.",
             *signatures,

@@ -39,7 +39,7 @@ class PairedTest:
     high: FloatArray
     """The 95% interval of the difference, by paired bootstrap."""
     p_bootstrap: FloatArray
-    p_randomisation: FloatArray
+    p_randomization: FloatArray
     """Two-sided p-values: probabilities of a difference at least this large if the systems did not differ."""
 
 
@@ -78,8 +78,8 @@ def paired_test(
     """Compare two systems on the same examples, in the same order.
 
     The interval and `p_bootstrap` are by paired bootstrap (Koehn 2004, "Statistical significance tests for machine
-    translation evaluation"), its distribution shifted to a mean difference of 0 for the p-value. `p_randomisation` is
-    by approximate randomisation (Noreen 1989; Riezler and Maxwell 2005), which swaps outputs of the systems and assumes
+    translation evaluation"), its distribution shifted to a mean difference of 0 for the p-value. `p_randomization` is
+    by approximate randomization (Noreen 1989; Riezler and Maxwell 2005), which swaps outputs of the systems and assumes
     less. If there are no more than `trials` ways to swap, all of them are tried, and the p-value is exact.
 
     Raises:
@@ -104,12 +104,12 @@ def paired_test(
         high=interval[:, 1],
         p_bootstrap=_probability(drawn - difference, difference, observed=1),
         # All swaps include the observed one; it is added to a sample of them.
-        p_randomisation=_probability(changed, difference, observed=0 if exact else 1),
+        p_randomization=_probability(changed, difference, observed=0 if exact else 1),
     )
 
 
 def smallest_probability(examples: int, trials: int) -> float:
-    """Return the smallest possible `p_randomisation` for a number of examples and trials, without correction."""
+    """Return the smallest possible `p_randomization` for a number of examples and trials, without correction."""
     return 2.0 ** (1 - examples) if 2**examples <= trials else max(2.0 ** (1 - examples), 1 / (trials + 1))
 
 

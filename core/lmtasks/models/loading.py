@@ -195,7 +195,7 @@ def _check_before(origin: _Origin, arguments: dict[str, Any]) -> None:
 
 def _hub_file(origin: _Origin, name: str) -> Path | None:
     """Return a file of a model of the hub, fetched if need be; None: it has none of that name."""
-    found = cached_file(
+    cached = cached_file(
         origin.path,
         name,
         revision=origin.hub_revision,
@@ -203,7 +203,7 @@ def _hub_file(origin: _Origin, name: str) -> Path | None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if found is None else Path(found)
+    return None if cached is None else Path(cached)
 
 
 def _check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:

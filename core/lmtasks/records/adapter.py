@@ -133,7 +133,7 @@ class ComparedScoreRecord(Record):
     low: float | None
     high: float | None
     p_bootstrap: float | None
-    p_randomisation: float | None
+    p_randomization: float | None
     p_corrected: float | None
     smallest_p: float
     outcome: str

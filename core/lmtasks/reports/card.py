@@ -76,7 +76,7 @@ def write_card(folder: Path, record: AdapterRecord) -> None:
         "## Scores",
         "",
         f"On {evaluation.count} examples of {markdown.code(evaluation.name)}{split}. p is that of a"
-        " paired approximate randomisation test, corrected by Holm.",
+        " paired approximate randomization test, corrected by Holm.",
         "",
         write_table(compared_table(scores, baseline="base", candidate="adapter", brief=True)) if scores else "None.",
         "",

@@ -15,7 +15,7 @@ def fine_tuning_sections(record: AdapterRecord) -> list[str]:
     if record.scores:
         sections += [
             f"The base model was scored in {markdown.code(str(record.before))}, the adapter here, on the same examples."
-            " p: paired approximate randomisation; corrected by Holm. Interval of the difference: paired bootstrap.",
+            " p: paired approximate randomization; corrected by Holm. Interval of the difference: paired bootstrap.",
             write_table(compared_table(record.scores, baseline="base", candidate="adapter")),
             f"**{markdown.paragraph(record.verdict)}**",
         ]

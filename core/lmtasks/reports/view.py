@@ -64,7 +64,7 @@ class ComparedScore(Protocol):
     @property
     def high(self) -> float | None: ...  # noqa: D102
     @property
-    def p_randomisation(self) -> float | None: ...  # noqa: D102
+    def p_randomization(self) -> float | None: ...  # noqa: D102
     @property
     def p_corrected(self) -> float | None: ...  # noqa: D102
     @property
@@ -144,7 +144,7 @@ def compared_table(
                 number(score.candidate, score.unit),
                 number(score.difference, score.unit, sign=True),
                 interval(score.low, score.high, score.unit, sign=True),
-                *([] if brief else [probability(score.p_randomisation)]),
+                *([] if brief else [probability(score.p_randomization)]),
                 probability(score.p_corrected),
                 *([] if brief else [score.outcome]),
             )

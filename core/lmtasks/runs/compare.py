@@ -49,9 +49,9 @@ class ComparedScore:
     high: float | None
     """The 95% interval of the difference, by paired bootstrap; None: the score has no statistics per example."""
     p_bootstrap: float | None
-    p_randomisation: float | None
+    p_randomization: float | None
     p_corrected: float | None
-    """`p_randomisation` after Holm's correction over all scores and runs that are compared at once."""
+    """`p_randomization` after Holm's correction over all scores and runs that are compared at once."""
 
     smallest_p: float
     """The smallest `p_corrected` that so many examples and trials, and so many scores at once, can give."""
@@ -176,7 +176,7 @@ def compare_runs(
         metrics: computed again for all.
         ignore_recorded_signatures: whether runs may have been scored differently before: the metrics were named.
         resamples: number of resamples of the paired bootstrap.
-        trials: number of trials of the approximate randomisation.
+        trials: number of trials of the approximate randomization.
         seed: seed of both.
 
     Raises:
@@ -317,7 +317,7 @@ def _compare(
             low=finite_or_none("low"),
             high=finite_or_none("high"),
             p_bootstrap=finite_or_none("p_bootstrap"),
-            p_randomisation=finite_or_none("p_randomisation"),
+            p_randomization=finite_or_none("p_randomization"),
             p_corrected=None,
             smallest_p=smallest_probability(n, trials),
         )
@@ -325,13 +325,13 @@ def _compare(
 
 def _corrected(compared: Sequence[Sequence[ComparedScore]]) -> list[tuple[ComparedScore, ...]]:
     """Correct all tests that were made at once, of all runs together."""
-    tested = [score.p_randomisation for scores in compared for score in scores if score.p_randomisation is not None]
+    tested = [score.p_randomization for scores in compared for score in scores if score.p_randomization is not None]
     corrected = iter(holm(tested))
     return [
         tuple(
             replace(
                 score,
-                p_corrected=None if score.p_randomisation is None else next(corrected),
+                p_corrected=None if score.p_randomization is None else next(corrected),
                 smallest_p=min(1.0, len(tested) * score.smallest_p),
             )
             for score in scores
