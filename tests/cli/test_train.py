@@ -20,7 +20,7 @@ def work(tmp_path: Path, tiny_folder: Path) -> Path:
     for name, start, count in (("train", 0, 24), ("test", 100, 6)):
         with (tmp_path / f"{name}.jsonl").open("w") as file:
             for number in range(start, start + count):
-                text = [WORDS[(number * 7 + place * 3 + place * number) % len(WORDS)] for place in range(12)]
+                text = [WORDS[(number * 7 + index * 3 + index * number) % len(WORDS)] for index in range(12)]
                 row = {"id": f"{name}{number}", "document": f"{number} {' '.join(text)}", "summary": " ".join(text[:2])}
                 file.write(json.dumps(row) + "\n")
     return tmp_path
@@ -47,22 +47,22 @@ def train(work: Path, tiny: Path, output: str, *more: object, **how: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("trust_remote_code: true", "--trust-remote-code"),
         ("metrics: evaluate:gift/m", "--metrics evaluate:gift/m"),
         ("metrics: [rouge, evaluate:gift/m]", "--metrics rouge,evaluate:gift/m"),
     ],
 )
-def test_a_file_of_settings_cannot_ask_for_code_to_be_run(work, tiny_folder, setting, told):
+def test_settings_file_cannot_ask_for_code_to_be_run(work, tiny_folder, setting, message):
     (work / "settings.yaml").write_text(f"rank: 2\n{setting}\n")
     done = lmtasks(work, *training(tiny_folder, "adapter", "--config", "settings.yaml", "--plan"))
     [line] = done.stderr.splitlines()
     assert done.returncode in (1, 2)
-    assert "settings.yaml: " in line and told in line
+    assert "settings.yaml: " in line and message in line
 
 
-def test_a_flag_asks_for_what_a_file_of_settings_cannot(work, tiny_folder):
+def test_train_flags_allow_what_a_settings_file_cannot(work, tiny_folder):
     (work / "settings.yaml").write_text("trust_remote_code: true\nmetrics: evaluate:gift/m\n")
     flags = ("--trust-remote-code", "--metrics", "chrf", "--config", "settings.yaml", "--plan")
     assert lmtasks(work, *training(tiny_folder, "adapter", *flags)).returncode == 0
@@ -77,7 +77,7 @@ def losses(work: Path, output: str) -> list[float]:
     return [entry[name] for entry in history for name in ("loss", "eval_loss") if name in entry]
 
 
-def test_a_training_tells_its_scores_before_and_after_and_leaves_an_adapter_and_two_runs(work, tiny_folder):
+def test_train_prints_scores_and_writes_adapter_and_two_runs(work, tiny_folder):
     said = train(work, tiny_folder, "adapter", "--max-steps", "2")
     assert said.startswith("summarization on ")
     for word in ("base", "adapter - base", "rouge1", "chrF", "Verdict: ", "adapter: adapter", "report: runs/"):
@@ -94,7 +94,7 @@ def test_a_training_tells_its_scores_before_and_after_and_leaves_an_adapter_and_
     assert "<svg" in picture and "loss, nats per token of the answer" in picture
 
 
-def test_plan_tells_and_writes_nothing(work, tiny_folder):
+def test_train_plan_is_printed_and_writes_nothing(work, tiny_folder):
     data = ("--data", "train.jsonl", "--eval-data", "test.jsonl", "--model", tiny_folder)
     done = lmtasks(work, "train", "summarization", *data, "--plan")
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_plan_tells_and_writes_nothing(work, tiny_folder):
     assert (plan["examples"], plan["steps"], plan["trainable_weights"]) == (23, 3, 24_576)
 
 
-def test_a_file_gives_settings_and_flags_win(work, tiny_folder):
+def test_train_flags_win_over_the_settings_file(work, tiny_folder):
     (work / "settings.yaml").write_text(
         "rank: 2\nlearning_rate: 3e-4\nvalidation: 4\ntarget_modules: [q_proj, v_proj]\n"
     )
@@ -118,7 +118,7 @@ def test_a_file_gives_settings_and_flags_win(work, tiny_folder):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("learning_rat: 1", "Did you mean learning_rate"),
         ("rank: many", "rank must be a whole number"),
@@ -128,17 +128,17 @@ def test_a_file_gives_settings_and_flags_win(work, tiny_folder):
         ("max_steps: 3\nepochs: 1", "exclude each other"),
     ],
 )
-def test_a_file_of_wrong_settings_is_told_by_name(work, content, told):
+def test_settings_file_with_wrong_setting_is_refused_by_name(work, content, message):
     (work / "settings.yaml").write_text(content)
     done = lmtasks(work, "train", "summarization", "-o", "adapter", "--config", "settings.yaml")
     assert done.returncode == 2
-    assert told in done.stderr and "settings.yaml" in done.stderr
+    assert message in done.stderr and "settings.yaml" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (work / "adapter").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         ((), 2, "-o ADAPTER is missing"),
         (("-o", "train.jsonl"), 1, "train.jsonl: a file"),
@@ -154,14 +154,14 @@ def test_a_file_of_wrong_settings_is_told_by_name(work, content, told):
         (("-o", "new", "--config", "nowhere.yaml"), 2, "nowhere.yaml: cannot be read"),
     ],
 )
-def test_what_cannot_be_trained_is_one_line(work, arguments, code, told):
+def test_train_refuses_wrong_arguments(work, arguments, code, message):
     done = lmtasks(work, "train", "summarization", *arguments)
     assert done.returncode == code
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (work / "new" / "lmtasks.json").exists()
 
 
-def test_two_processes_come_to_the_losses_of_one_and_one_of_them_writes(work, tiny_folder):
+def test_train_in_two_processes_reaches_the_losses_of_one(work, tiny_folder):
     settings = ("--max-steps", "40", "--learning-rate", "2e-3", "--validation", "4", "--batch-size", "6")
     train(work, tiny_folder, "one", *settings)
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

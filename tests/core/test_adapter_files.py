@@ -108,12 +108,12 @@ def refused(model: LanguageModel, folder: Path, *said: object) -> None:
         ("alpha_pattern", {"q_proj": 8, "((((a{0,60000}){0,60000}){0,60000}){0,60000})*x|" * 20000: 4}),
     ],
 )
-def test_adapter_pattern_that_does_not_end_is_refused(model, adapter, hurry, field, value):
+def test_adapter_pattern_that_takes_too_long_is_refused(model, adapter, hurry, field, value):
     spoil(adapter / CONFIG, **{field: value})
     refused(model, adapter, adapter / CONFIG, f'"{field}"', "names of the modules instead")
 
 
-def test_adapter_layers_pattern_that_does_not_end_is_refused(model, adapter, hurry):
+def test_adapter_layers_pattern_that_takes_too_long_is_refused(model, adapter, hurry):
     spoil(adapter / CONFIG, layers_to_transform=[0, 1], layers_pattern=["layers", r"((\w|[a-z.])+)+(?<=\d)layers"])
     refused(model, adapter, '"layers_pattern"')
 
@@ -133,7 +133,7 @@ def test_adapter_pattern_must_be_a_regular_expression(model, adapter, field, val
     refused(model, adapter, adapter / CONFIG, f'"{field}"', "no valid regular expression")
 
 
-def test_merge_refuses_pattern_that_does_not_end(adapter, hurry, tiny_folder, tmp_path):
+def test_merge_adapter_refuses_pattern_that_takes_too_long(adapter, hurry, tiny_folder, tmp_path):
     spoil(adapter / CONFIG, target_modules=ENDLESS)
     with pytest.raises(AdapterError, match="longer than 1 s"):
         lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=tiny_folder)
@@ -168,7 +168,7 @@ def test_adapter_alpha_pattern_changes_outputs(model, adapter, written):
     assert said_by(model, find_adapter(adapter).id) != said_by(model, find_adapter(written).id)
 
 
-def test_merge_refuses_pattern_for_tied_embeddings(adapter, tiny_folder, tmp_path):
+def test_merge_adapter_refuses_pattern_for_tied_embeddings(adapter, tiny_folder, tmp_path):
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "tied"))
     spoil(folder / "config.json", tie_word_embeddings=True)
     spoil(adapter / CONFIG, target_modules=r".*\.q_proj|lm_.*")
@@ -263,7 +263,7 @@ def without_anything(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, with_a_long_header, with_a_wrong_offset, without_anything])
-def test_damaged_adapter_weights_are_refused(model, adapter, damage):
+def test_adapter_weights_that_are_damaged_are_refused(model, adapter, damage):
     content = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(damage(content))
     assert (adapter / WEIGHTS).read_bytes() != content
@@ -279,7 +279,7 @@ def test_adapter_weights_must_be_floating_point(model, adapter, dtype):
 # Brought by a task
 
 
-def test_bundled_adapter_is_checked(adapter, model, tmp_path):
+def test_run_refuses_damaged_adapter_of_the_task(adapter, model, tmp_path):
     spoil(adapter / CONFIG, r=None)
     task = make_task(adapter=str(adapter))
     with pytest.raises(AdapterError, match='task "echo" brings an adapter: .*damaged .r: expected a whole number'):
@@ -313,13 +313,13 @@ def test_run_does_not_warn_of_adapter_that_names_the_base(adapter, model, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "~nosuchuser/adapter", "a\0b", ""], ids=["long", "user", "NUL", "empty"])
-def test_impossible_adapter_name_is_one_line(name):
+def test_show_adapter_refuses_impossible_name_in_one_line(name):
     with pytest.raises(lmtasks.errors.LmtasksError) as error:
         lmtasks.api.show_adapter(name)
     assert "adapter" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_merge_command_with_endless_pattern_is_one_line(adapter, tiny_folder):
+def test_merge_command_refuses_too_slow_pattern_in_one_line(adapter, tiny_folder):
     spoil(adapter / CONFIG, target_modules=ENDLESS)
     command = ["adapters", "merge", adapter, "-o", adapter.parent / "merged", "--model", tiny_folder]
     done = subprocess.run(

@@ -143,7 +143,7 @@ def other(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory, bare: Path, model: LanguageModel) -> Path:
+def trained_adapter(tmp_path_factory: pytest.TempPathFactory, bare: Path, model: LanguageModel) -> Path:
     """An adapter that lmtasks trained for the task "echo"."""
     folder = tmp_path_factory.mktemp("adapters") / "own"
     shutil.copytree(bare, folder)
@@ -170,7 +170,7 @@ def ask(model: LanguageModel, requests: Sequence[Request], **how) -> list[Comple
     answers: dict[int, Completion] = {}
     for finished in model.generate(requests, seed=0, **how):
         answers.update(finished)
-    return [answers[place] for place in range(len(requests))]
+    return [answers[index] for index in range(len(requests))]
 
 
 def say(model: LanguageModel, adapter: str | None = None, rows: int = 5, new: int = 8) -> list[str]:
@@ -194,7 +194,7 @@ def one_line(error: pytest.ExceptionInfo, *said: object) -> str:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "gemma3"])
-def test_requests_of_several_adapters_answer_together_as_alone(architecture, tmp_path):
+def test_generate_answers_mixed_adapters_as_each_alone(architecture, tmp_path):
     save_tiny_model(tmp_path / "base", architecture)
     model = load(tmp_path / "base")
     attention = ATTENTION.get(architecture, ["q_proj", "v_proj"])
@@ -209,17 +209,19 @@ def test_requests_of_several_adapters_answer_together_as_alone(architecture, tmp
         limits = (4, 14, 9)
         return [
             Request(
-                str(at),
+                str(index),
                 tokens(model, "ferry at nine " * length),
-                SamplingParams(max_new_tokens=limits[at % 3], stop=stops[at]),
-                adapters[at % 4],
+                SamplingParams(max_new_tokens=limits[index % 3], stop=stops[index]),
+                adapters[index % 4],
             )
-            for at, length in enumerate(lengths)
+            for index, length in enumerate(lengths)
         ]
 
     whole = [ask(model, [request])[0] for request in requests([()] * 12)]
     # Every second one gets a stop string of its own that it will meet.
-    mixed = requests([(answer.text[2:4],) if at % 2 and answer.text[2:4] else () for at, answer in enumerate(whole)])
+    mixed = requests(
+        [(answer.text[2:4],) if index % 2 and answer.text[2:4] else () for index, answer in enumerate(whole)]
+    )
     alone = [ask(model, [request])[0] for request in mixed]
     assert {answer.finish_reason for answer in alone} == {"stop", "length"}
     for size in (1, 3, 16, None):
@@ -228,7 +230,7 @@ def test_requests_of_several_adapters_answer_together_as_alone(architecture, tmp
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_texts_are_as_likely_in_mixed_batches_as_alone(architecture, tmp_path):
+def test_loglikelihood_of_mixed_adapters_is_that_of_each_alone(architecture, tmp_path):
     save_tiny_model(tmp_path / "base", architecture)
     model = load(tmp_path / "base")
     attention = ATTENTION.get(architecture, ["q_proj", "v_proj"])
@@ -240,23 +242,23 @@ def test_texts_are_as_likely_in_mixed_batches_as_alone(architecture, tmp_path):
     adapters = [None, *(put(model, folder) for folder in folders)]
     behind = tokens(model, " at nine, and the last one at six")
     asked = [
-        Continuation(tokens(model, "ferry " * (1 + at * 5 % 7)), behind[: 1 + at % 6], adapters[at % 4])
-        for at in range(12)
+        Continuation(tokens(model, "ferry " * (1 + index * 5 % 7)), behind[: 1 + index % 6], adapters[index % 4])
+        for index in range(12)
     ]
     alone = [next(iter(model.loglikelihood([item])))[0][1] for item in asked]
     for size in (3, 16):
         together = dict(pair for done in model.loglikelihood(asked, batch_size=size) for pair in done)
-        assert [together[at] for at in range(12)] == pytest.approx(alone, abs=1e-4)
+        assert [together[index] for index in range(12)] == pytest.approx(alone, abs=1e-4)
     # What they are compared with is peft, without us.
-    for folder, at in zip(folders, (1, 2, 3), strict=True):
+    for folder, index in zip(folders, (1, 2, 3), strict=True):
         bare = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), folder).eval()
-        ids = torch.tensor([[*asked[at].token_ids, *asked[at].answer_ids]])
+        ids = torch.tensor([[*asked[index].token_ids, *asked[index].answer_ids]])
         with torch.no_grad():
             logprobs = bare(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])
-        assert alone[at] == pytest.approx(float(logprobs[-len(asked[at].answer_ids) :].sum()), abs=1e-4)
+        assert alone[index] == pytest.approx(float(logprobs[-len(asked[index].answer_ids) :].sum()), abs=1e-4)
 
 
-def test_one_set_of_weights_measures_all_adapters_that_share_it(tiny_folder, bare, other, monkeypatch):
+def test_loglikelihood_of_adapters_shares_engine_copies(tiny_folder, bare, other, monkeypatch):
     model = load(tiny_folder)
     made: list[object] = []
     monkeypatch.setattr(runner, "engine_copy", lambda *args, **how: made.append(how) or engine_copy(*args, **how))
@@ -272,7 +274,7 @@ def test_one_set_of_weights_measures_all_adapters_that_share_it(tiny_folder, bar
 # On a model
 
 
-def test_what_is_on_a_model_leaves_its_base_as_it_was(tiny_folder, bare, other):
+def test_attach_leaves_base_and_earlier_adapters_unchanged(tiny_folder, bare, other):
     model = load(tiny_folder)
     before = say(model)
     first = put(model, bare)
@@ -281,7 +283,7 @@ def test_what_is_on_a_model_leaves_its_base_as_it_was(tiny_folder, bare, other):
     assert say(model) == before != changed == say(model, first) != say(model, second)
 
 
-def test_an_adapter_is_put_on_once(tiny_folder, tmp_path, bare):
+def test_attach_reuses_adapter_of_the_same_content(tiny_folder, tmp_path, bare):
     model = load(tiny_folder)
     adapter = find_adapter(bare)
     moved = model.attach(adapter)
@@ -292,13 +294,13 @@ def test_an_adapter_is_put_on_once(tiny_folder, tmp_path, bare):
     assert say(model, adapter.id) == said
 
 
-def test_the_same_weights_with_another_strength_are_another_adapter(tiny_folder, copied, bare):
+def test_attach_keeps_apart_equal_weights_of_different_alpha(tiny_folder, copied, bare):
     spoil(copied / CONFIG, lora_alpha=80)
     model = load(tiny_folder)
     assert say(model, put(model, bare)) != say(model, put(model, copied))
 
 
-def test_putting_adapters_on_draws_no_random_numbers(tiny_folder, bare, other):
+def test_attach_draws_no_random_numbers(tiny_folder, bare, other):
     model = load(tiny_folder)
     torch.manual_seed(3)
     expected = torch.rand(3)
@@ -307,7 +309,7 @@ def test_putting_adapters_on_draws_no_random_numbers(tiny_folder, bare, other):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_an_adapter_that_was_never_trained_is_told(tmp_path, tiny_folder, caplog):
+def test_run_warns_of_adapter_that_changes_no_output(tmp_path, tiny_folder, caplog):
     idle = make_adapter(tiny_folder, tmp_path / "idle", scale=0)
     assert load(tiny_folder).attach(find_adapter(idle)) == 0
     lmtasks.run(make_task(), ON_CPU, model=tiny_folder, adapter=idle, output_dir=tmp_path)
@@ -331,20 +333,20 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dic
     save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS)
 
 
-def test_an_adapter_of_another_base_is_refused_by_both_names(tmp_path, own):
+def test_attach_refuses_adapter_of_another_base_by_both_names(tmp_path, trained_adapter):
     save_tiny_model(tmp_path / "gpt", "gpt2")
-    refused(load(tmp_path / "gpt"), own, "was trained on", "and the model is", "gpt", "its own base alone")
+    refused(load(tmp_path / "gpt"), trained_adapter, "was trained on", "and the model is", "gpt", "its own base alone")
 
 
-def test_an_adapter_of_the_same_shapes_and_other_weights_is_refused(tmp_path, tiny_folder, own):
+def test_attach_refuses_adapter_of_a_base_with_other_weights(tmp_path, tiny_folder, trained_adapter):
     shutil.copytree(tiny_folder, tmp_path / "moved")
     weights = load_file(tmp_path / "moved" / "model.safetensors")
     weights[next(iter(weights))] += 1
     save_file(weights, tmp_path / "moved" / "model.safetensors", metadata={"format": "pt"})
-    refused(load(tmp_path / "moved"), own, "was trained on")
+    refused(load(tmp_path / "moved"), trained_adapter, "was trained on")
 
 
-def test_an_adapter_of_peft_alone_for_other_layers_is_refused(tmp_path, bare):
+def test_attach_refuses_peft_adapter_for_other_layers(tmp_path, bare):
     save_tiny_model(tmp_path / "gpt", "gpt2")
     refused(load(tmp_path / "gpt"), bare, f"does not fit {tmp_path / 'gpt'}")
 
@@ -371,7 +373,7 @@ def with_embeddings(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 @pytest.mark.parametrize("second", [False, True], ids=["on a bare model", "beside another"])
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (without_one, "1 of its weights are missing, 0 find no place"),
         (with_a_stranger, "0 of its weights are missing, 1 find no place"),
@@ -380,15 +382,15 @@ def with_embeddings(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
         (with_embeddings, "holds weights beside those of LoRA (first: base_model.model.model.embed_tokens.weight)"),
     ],
 )
-def test_weights_that_do_not_all_find_their_place_are_refused_and_the_model_works_on(
-    tiny_folder, copied, bare, other, second, change, told
+def test_attach_refuses_weights_that_do_not_fit_and_model_still_works(
+    tiny_folder, copied, bare, other, second, change, message
 ):
     model = load(tiny_folder)
     first = put(model, other) if second else None
     before = say(model), say(model, first)
     change_weights(copied, change)
     for _ in range(2):
-        refused(model, copied, told)
+        refused(model, copied, message)
         assert (say(model), say(model, first)) == before
     assert say(model, put(model, bare)) not in before
     assert (say(model), say(model, first)) == before
@@ -406,7 +408,7 @@ def test_weights_that_do_not_all_find_their_place_are_refused_and_the_model_work
     ],
     ids=str,
 )
-def test_an_adapter_that_changes_more_than_its_layers_is_refused(tiny_folder, copied, setting):
+def test_attach_refuses_settings_that_change_more_than_layers(tiny_folder, copied, setting):
     spoil(copied / CONFIG, **setting)
     model = load(tiny_folder)
     before = say(model)
@@ -414,19 +416,19 @@ def test_an_adapter_that_changes_more_than_its_layers_is_refused(tiny_folder, co
     assert say(model) == before
 
 
-def test_weights_that_are_no_numbers_are_refused(tiny_folder, copied):
+def test_attach_refuses_nan_weights(tiny_folder, copied):
     change_weights(copied, lambda weights: {key: weight * float("nan") for key, weight in weights.items()})
     refused(load(tiny_folder), copied, "computes logits that are NaN or infinite")
 
 
-def test_truncated_weights_are_refused(tiny_folder, copied):
+def test_attach_refuses_truncated_weights(tiny_folder, copied):
     content = (copied / WEIGHTS).read_bytes()
     (copied / WEIGHTS).write_bytes(content[: len(content) // 2])
     refused(load(tiny_folder), copied, "does not fit")
 
 
-def test_weights_that_are_not_those_of_the_record_are_refused(tmp_path, own):
-    folder = Path(shutil.copytree(own, tmp_path / "exchanged"))
+def test_find_adapter_refuses_weights_that_differ_from_the_record(tmp_path, trained_adapter):
+    folder = Path(shutil.copytree(trained_adapter, tmp_path / "exchanged"))
     change_weights(folder, lambda weights: {key: weight * 2 for key, weight in weights.items()})
     with pytest.raises(AdapterError) as error:
         find_adapter(folder)
@@ -463,7 +465,7 @@ def of_tomorrow(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"task": "echo"}, "task: expected an object, got 'echo'"),
         ({"task": {"name": "echo"}}, "task.version: missing"),
@@ -480,16 +482,16 @@ def of_tomorrow(folder: Path) -> None:
         ),
     ],
 )
-def test_record_of_wrong_types_is_refused(copied, model, change, told):
+def test_find_adapter_refuses_record_of_wrong_types(copied, model, change, message):
     folder = sign(copied, model, make_task())
     (folder / RECORD).write_text(json.dumps(json.loads((folder / RECORD).read_text()) | change))
     with pytest.raises(AdapterError, match=r"lmtasks\.json: damaged") as error:
         find_adapter(folder)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_record_that_lacks_a_part_is_refused(copied, model):
+def test_adapter_record_that_lacks_a_part_is_refused(copied, model):
     folder = sign(copied, model, make_task())
     record = json.loads((folder / RECORD).read_text())
     del record["task"]["plugin"]
@@ -500,7 +502,7 @@ def test_record_that_lacks_a_part_is_refused(copied, model):
 
 
 @pytest.mark.parametrize(
-    ("spoiling", "told"),
+    ("spoiling", "message"),
     [
         (no_config, "it has no adapter_config.json"),
         (no_weights, "pickled weights (.bin) are not read"),
@@ -512,14 +514,14 @@ def test_record_that_lacks_a_part_is_refused(copied, model):
         (shutil.rmtree, "no such adapter folder"),
     ],
 )
-def test_what_is_no_adapter_is_said(copied, spoiling, told):
+def test_find_adapter_refuses_folder_that_is_no_adapter(copied, spoiling, message):
     spoiling(copied)
     with pytest.raises(AdapterError) as error:
         find_adapter(copied)
-    one_line(error, copied, told)
+    one_line(error, copied, message)
 
 
-def test_a_hub_id_is_looked_up_in_the_cache_of_the_hub(tmp_path, bare, tiny_folder):
+def test_find_adapter_looks_up_hub_ids_in_the_hub_cache(tmp_path, bare, tiny_folder):
     # The layout in which the hub's own library keeps what it fetched; offline is read at its import.
     repository = tmp_path / "hub" / "models--team--dialogue"
     shutil.copytree(bare, repository / "snapshots" / "abc123")
@@ -542,12 +544,12 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model, own, caplog):
-    run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=own, output_dir=tmp_path)
+def test_run_records_fitting_adapter_without_a_warning(tmp_path, model, trained_adapter, caplog):
+    run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=trained_adapter, output_dir=tmp_path)
     assert warnings_of(caplog) == []
-    adapter = find_adapter(own)
-    told = {"source": str(own), "sha256": adapter.sha256, "task": "echo", "rank": 4, "alpha": 8}
-    assert told.items() <= run.record.adapter.to_json().items()
+    adapter = find_adapter(trained_adapter)
+    recorded = {"source": str(trained_adapter), "sha256": adapter.sha256, "task": "echo", "rank": 4, "alpha": 8}
+    assert recorded.items() <= run.record.adapter.to_json().items()
     assert run.record.adapter.max_logit_change == model.attach(adapter) > 0
     report = (run.path / "report.md").read_text()
     assert adapter.sha256 in report and "trained for echo, rank 4, alpha 8" in report
@@ -557,30 +559,32 @@ def test_a_run_with_its_own_adapter_says_nothing_and_records_it(tmp_path, model,
 
 
 @pytest.mark.parametrize(
-    ("task", "changes", "told"),
+    ("task", "changes", "message"),
     [
         ({"name": "other"}, {}, 'was trained for task "echo", not for "other"'),
-        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see the option prompt'),
+        ({}, {"prompt": "second"}, 'with the prompt "first", and is used with "second": see prompt'),
         ({"prompts": {"first": "Tell $text"}}, {}, 'the prompt "first" of task "echo" is no longer the one'),
     ],
     ids=["task", "prompt", "wording"],
 )
-def test_an_adapter_that_was_trained_otherwise_is_warned_of(tmp_path, model, own, caplog, task, changes, told):
-    run = lmtasks.run(make_task(**task), ON_CPU, model=model, adapter=own, output_dir=tmp_path, **changes)
-    assert len(warnings_of(caplog)) == 1 and told in warnings_of(caplog)[0]
-    assert run.record.adapter.sha256 == find_adapter(own).sha256
+def test_run_warns_of_adapter_trained_for_another_task_or_prompt(
+    tmp_path, model, trained_adapter, caplog, task, changes, message
+):
+    run = lmtasks.run(make_task(**task), ON_CPU, model=model, adapter=trained_adapter, output_dir=tmp_path, **changes)
+    assert len(warnings_of(caplog)) == 1 and message in warnings_of(caplog)[0]
+    assert run.record.adapter.sha256 == find_adapter(trained_adapter).sha256
 
 
-def test_that_nothing_can_be_checked_of_an_adapter_of_others_is_said(tmp_path, model, bare, caplog):
+def test_run_warns_of_adapter_without_a_record(tmp_path, model, bare, caplog):
     lmtasks.run(make_task(), ON_CPU, model=model, adapter=bare, output_dir=tmp_path)
-    assert ["does not say which weights and prompt" in told for told in warnings_of(caplog)] == [True]
+    assert ["does not say which weights and prompt" in message for message in warnings_of(caplog)] == [True]
 
 
-def test_an_adapter_of_ours_ends_its_answers_itself(tmp_path, own, bare):
+def test_run_with_recorded_adapter_needs_no_stop_strings(tmp_path, trained_adapter, bare):
     save_tiny_model(tmp_path / "plain", chat=False)
     model = load(tmp_path / "plain")
     # Of the same weights: only the tokenizer has lost its template.
-    signed = sign(Path(shutil.copytree(own, tmp_path / "own")), model, make_task())
+    signed = sign(Path(shutil.copytree(trained_adapter, tmp_path / "own")), model, make_task())
     stops = []
     for adapter in (None, bare, signed):
         run = lmtasks.run(make_task(), ON_CPU, model=model, adapter=adapter, output_dir=tmp_path)
@@ -588,9 +592,9 @@ def test_an_adapter_of_ours_ends_its_answers_itself(tmp_path, own, bare):
     assert stops == [("\n\n",), ("\n\n",), ()]
 
 
-def test_ask_answers_with_an_adapter(model, own, bare, tmp_path):
+def test_ask_answers_with_an_adapter(model, trained_adapter, bare, tmp_path):
     without = lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model)
-    text = lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model, adapter=own)
+    text = lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model, adapter=trained_adapter)
     assert text != without
     assert lmtasks.ask(make_task(), "ferry at nine", ON_CPU, model=model) == without
 
@@ -602,7 +606,7 @@ def completions(run: lmtasks.Run) -> list[str]:
     return [sample.completion for sample in run.samples]
 
 
-def test_tasks_with_an_adapter_each_run_together_as_alone(tmp_path, model, bare, other):
+def test_run_all_with_adapters_gives_the_same_results_as_run(tmp_path, model, bare, other):
     long = make_task("long", output=Generate(max_new_tokens=11), prompts={"first": "Now $text"})
     tasks = [(make_task(), bare), (long, other), (make_task("third"), None)]
     together = lmtasks.api.run_all(tasks, replace(ON_CPU, output_dir=tmp_path / "together"), model=model)
@@ -615,14 +619,14 @@ def test_tasks_with_an_adapter_each_run_together_as_alone(tmp_path, model, bare,
         assert run.scores == alone.scores
 
 
-def test_that_dora_runs_alone_is_said(tmp_path, tiny_folder, model, bare, caplog):
+def test_run_all_says_that_dora_runs_alone(tmp_path, tiny_folder, model, bare, caplog):
     dora = make_adapter(tiny_folder, tmp_path / "dora", use_dora=True)
     options = replace(ON_CPU, output_dir=tmp_path)
     lmtasks.api.run_all([(make_task(), bare), (make_task("second"), dora)], options, model=model)
-    assert any(f"{dora} runs alone" in told for told in warnings_of(caplog))
+    assert any(f"{dora} runs alone" in message for message in warnings_of(caplog))
 
 
-def test_interrupted_tasks_go_on_together(tmp_path, tiny_folder, bare, other, monkeypatch):
+def test_run_all_resumes_interrupted_tasks_together(tmp_path, tiny_folder, bare, other, monkeypatch):
     options = replace(ON_CPU, output_dir=tmp_path / "runs", batch_size=4)
     tasks = [(make_task(), bare), (make_task("second"), other)]
     model = load(tiny_folder)
@@ -653,7 +657,7 @@ def test_interrupted_tasks_go_on_together(tmp_path, tiny_folder, bare, other, mo
     assert [completions(run) for run in runs] == [completions(run) for run in whole]
 
 
-def test_a_parser_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, model, bare, other):
+def test_run_all_keeps_scores_of_other_tasks_when_a_parser_fails(tmp_path, model, bare, other):
     def parse(text: str) -> str:
         raise ValueError("no")
 
@@ -671,7 +675,7 @@ def test_a_parser_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, mode
     assert all((run.path / "report.md").is_file() for run in kept.values())
 
 
-def test_a_metric_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, model, bare):
+def test_run_all_keeps_scores_of_other_tasks_when_a_metric_fails(tmp_path, model, bare):
     class Broken(Metric):
         name = "broken"
 
@@ -685,7 +689,7 @@ def test_a_metric_that_fails_leaves_the_scores_of_the_other_tasks(tmp_path, mode
     assert status == {"first": ("failed", 0), "second": ("finished", 2)}
 
 
-def test_adapters_are_compared_with_their_base(tmp_path, model, bare, other):
+def test_compare_adapters_compares_each_with_the_base(tmp_path, model, bare, other):
     options = replace(ON_CPU, output_dir=tmp_path)
     with_bare, with_other = lmtasks.api.compare_adapters(make_task(), [bare, other], options, model=model, trials=50)
     assert with_bare.baseline.path == with_other.baseline.path
@@ -700,41 +704,41 @@ def test_adapters_are_compared_with_their_base(tmp_path, model, bare, other):
 # Brought by a task
 
 
-def test_a_task_brings_an_adapter_that_is_used_where_the_base_is_its_own(tmp_path, model, own, bare, caplog):
-    task = make_task(adapter=str(own))
+def test_run_uses_adapter_of_the_task_unless_told_otherwise(tmp_path, model, trained_adapter, bare, caplog):
+    task = make_task(adapter=str(trained_adapter))
 
     def source(**changes: object) -> str | None:
         run = lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path, **changes)
         return run.record.adapter and run.record.adapter.source
 
-    assert source() == str(own)
+    assert source() == str(trained_adapter)
     assert warnings_of(caplog) == []
     assert source(adapter="none") is None
     assert source(adapter=bare) == str(bare)
 
 
-def test_a_task_runs_without_the_adapter_that_it_brings_for_another_base(tmp_path, own, caplog):
+def test_run_skips_adapter_of_the_task_for_another_base(tmp_path, trained_adapter, caplog):
     save_tiny_model(tmp_path / "gpt", "gpt2")
-    task = make_task(adapter=str(own))
+    task = make_task(adapter=str(trained_adapter))
     run = lmtasks.run(task, ON_CPU, model=tmp_path / "gpt", output_dir=tmp_path / "runs")
     assert run.record.adapter is None
-    [told] = warnings_of(caplog)
-    assert 'the adapter that task "echo" brings is for' in told and "gpt runs without it" in told
+    [message] = warnings_of(caplog)
+    assert 'the adapter that task "echo" brings is for' in message and "gpt runs without it" in message
 
 
-def test_an_adapter_that_a_task_brings_and_that_is_not_there_is_said(tmp_path, model):
+def test_run_refuses_missing_adapter_of_the_task(tmp_path, model):
     task = make_task(adapter=str(tmp_path / "nowhere"))
     with pytest.raises(AdapterError) as error:
         lmtasks.run(task, ON_CPU, model=model, output_dir=tmp_path)
-    one_line(error, 'task "echo" brings an adapter', "nowhere", 'adapter="none" runs without it')
+    one_line(error, 'task "echo" brings an adapter', "nowhere", "adapter='none' runs without it")
 
 
-def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp_path, tiny_folder, own):
+def test_train_scores_the_base_without_adapter_of_the_task(tmp_path, tiny_folder, trained_adapter):
     rows = [{"id": str(number), "text": f"ferry {number}", "target": "nine"} for number in range(8)]
     for name, part in (("train", rows[:6]), ("test", rows[6:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     done = lmtasks.train(
-        make_task(adapter=str(own)),
+        make_task(adapter=str(trained_adapter)),
         tmp_path / "adapter",
         model=tiny_folder,
         data=tmp_path / "train.jsonl",
@@ -754,7 +758,7 @@ def test_a_training_scores_the_base_without_the_adapter_that_the_task_brings(tmp
 @pytest.mark.parametrize(
     "kind", [{}, {"use_rslora": True}, {"use_dora": True}], ids=["LoRA", "rank-stabilized", "DoRA"]
 )
-def test_a_merged_model_says_what_base_and_adapter_say(tmp_path, tiny_folder, kind):
+def test_merged_model_answers_as_base_with_adapter(tmp_path, tiny_folder, kind):
     folder = make_adapter(tiny_folder, tmp_path / "adapter", **kind)
     model = load(tiny_folder)
     adapted = say(model, put(model, folder))
@@ -771,15 +775,15 @@ def test_a_merged_model_says_what_base_and_adapter_say(tmp_path, tiny_folder, ki
     assert {entry.name for entry in tmp_path.iterdir()} == {"adapter", "merged"}
 
 
-def test_an_adapter_of_ours_knows_its_base(tmp_path, own, tiny_folder):
-    record = json.loads((own / RECORD).read_text())
-    folder = Path(shutil.copytree(own, tmp_path / "own"))
+def test_merge_adapter_finds_the_base_in_the_record(tmp_path, trained_adapter, tiny_folder):
+    record = json.loads((trained_adapter / RECORD).read_text())
+    folder = Path(shutil.copytree(trained_adapter, tmp_path / "own"))
     spoil(folder / RECORD, base={**record["base"], "name": str(tiny_folder)})
     path = lmtasks.api.merge_adapter(folder, tmp_path / "merged")
     assert (path / "model.safetensors").is_file()
 
 
-def test_one_side_of_tied_embeddings_is_not_merged(tmp_path, tiny_folder):
+def test_merge_adapter_refuses_one_side_of_tied_embeddings(tmp_path, tiny_folder):
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "tied"))
     spoil(folder / "config.json", tie_word_embeddings=True)
     adapter = make_adapter(folder, tmp_path / "adapter", target_modules=["lm_head", "q_proj"])
@@ -787,18 +791,18 @@ def test_one_side_of_tied_embeddings_is_not_merged(tmp_path, tiny_folder):
         lmtasks.api.merge_adapter(adapter, tmp_path / "merged", model=folder)
 
 
-def test_what_cannot_be_merged_is_said_and_leaves_nothing(tmp_path, own, bare, tiny_folder, monkeypatch):
+def test_merge_adapter_leaves_nothing_when_it_refuses(tmp_path, trained_adapter, bare, tiny_folder, monkeypatch):
     merge = lmtasks.api.merge_adapter
     target = tmp_path / "merged"
     save_tiny_model(tmp_path / "gpt", "gpt2")
     with pytest.raises(AdapterError) as error:
-        merge(own, target, model=tmp_path / "gpt")
+        merge(trained_adapter, target, model=tmp_path / "gpt")
     one_line(error, "its own base alone")
     with pytest.raises(AdapterError) as error:
         merge(bare, target)
     one_line(error, "does not say which model it belongs to; name it with model")
     with pytest.raises(UsageError) as error:
-        merge(own, target, trust_remote_code=True)
+        merge(trained_adapter, target, trust_remote_code=True)
     one_line(error, "the adapter's file does not decide whose code may run; name the model with model")
     with pytest.raises(AdapterError) as error:
         merge(bare, tmp_path / "gpt", model=tiny_folder)

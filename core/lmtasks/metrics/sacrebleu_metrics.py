@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmtasks.compat.scores import score_from_statistics
+from lmtasks.compat.scores import corpus_statistics, score_from_statistics
 from lmtasks.languages import primary
 from lmtasks.metrics.language import is_by_character
 from lmtasks.metrics.packages import require
@@ -58,7 +58,8 @@ class SacrebleuMetric(Metric):
         prepare = " ".join if spread else str
         # sacrebleu has no public access to statistics per segment; a test checks that their sum gives its corpus
         # score.
-        statistics = metric._extract_corpus_statistics(
+        statistics = corpus_statistics(
+            metric,
             [prepare(sample.prediction) for sample in samples],
             transposed([[prepare(text) for text in sample.references] for sample in samples]),
         )

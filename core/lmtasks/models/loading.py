@@ -24,6 +24,7 @@ from transformers.utils import cached_file
 
 from lmtasks.errors import ModelError, option, unknown_name
 from lmtasks.kernels.memory import limit_kernel_caches, tune_malloc
+from lmtasks.kernels.torch_private import attention_implementation, computes_in_bf16
 from lmtasks.models import store
 from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
 from lmtasks.models.catalog import CATALOG
@@ -182,7 +183,7 @@ def _check_before(origin: _Origin, arguments: dict[str, Any]) -> None:
         if (file := _hub_file(origin, CONFIG)) is not None:
             check_counts(file, read_object(file))
     config = AutoConfig.from_pretrained(origin.path, **arguments)
-    attention = str(getattr(config.get_text_config(), "_attn_implementation", None))
+    attention = str(attention_implementation(config.get_text_config()))
     if "/" in attention and not arguments["trust_remote_code"]:
         raise ModelError(
             f'{origin.path}: its config names code of the hub (attn_implementation "{attention:.60}"), which is not run'
@@ -284,7 +285,7 @@ def _choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         # Older cards emulate bfloat16, slowly; float16 overflows in some models.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if device.type == "cpu" and computes_in_bf16():
         return torch.bfloat16
     return torch.float32
 

@@ -11,6 +11,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lmtasks.compat.architectures import set_parameter
+
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
@@ -99,5 +101,5 @@ def merged_layer(layer: LoraLayer, adapter: str | None) -> torch.nn.Module:
         magnitude: torch.Tensor = layer.lora_magnitude_vector[adapter].weight  # type: ignore[assignment]
         changed = changed * (magnitude.float() / changed.norm(dim=dim)).unsqueeze(dim)
     merged = copy.copy(base)
-    merged._parameters = {**base._parameters, "weight": torch.nn.Parameter(changed.to(weight.dtype), False)}
+    set_parameter(merged, "weight", torch.nn.Parameter(changed.to(weight.dtype), False))
     return merged
