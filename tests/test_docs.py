@@ -99,6 +99,7 @@ def test_readme_holds_the_two_set_up_commands():
     assert "\npip install -c constraints.txt -e '.[test]' && pytest\n" in text
 
 
+@pytest.mark.slow
 def test_readme_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     (code,) = blocks("README.md", "python")
     code = code.replace("limit=5", f"limit=1, max_new_tokens=4, model={str(tiny_folder)!r}")
@@ -107,6 +108,7 @@ def test_readme_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     assert done.stdout.startswith("rouge1 ")
 
 
+@pytest.mark.slow
 def test_fine_tuning_python_runs_on_a_tiny_model(tiny_folder: Path, tmp_path: Path):
     (code,) = blocks("docs/fine-tuning.md", "python")
     tiny = f"max_new_tokens=4, model={str(tiny_folder)!r}"
@@ -253,6 +255,7 @@ def test_tutorial_entry_point_equals_that_of_a_new_plugin(tmp_path: Path):
     assert lines in (tmp_path / "new" / "pyproject.toml").read_text()
 
 
+@pytest.mark.slow
 def test_tutorial_tests_pass(tmp_path: Path):
     for name, content in files_of("plugins/README.md").items():
         (tmp_path / name).write_text(content)

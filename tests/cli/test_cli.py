@@ -341,6 +341,7 @@ def test_all_tasks_are_checked_before_loading_a_model(call, no_model):
 # Runs
 
 
+@pytest.mark.slow
 def test_run_of_a_real_model_writes_only_json_to_stdout(tmp_path, tiny_folder):
     outcome = in_process_of_its_own(
         *("run", "summarization", "--model", tiny_folder, "--limit", 2, "--max-new-tokens", 8),

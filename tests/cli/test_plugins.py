@@ -293,6 +293,7 @@ def as_installed(folder: Path, name: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, flags", [("night-titles", []), ("titled", ["--metric"])])
 def test_plugins_new_passes_its_tests_and_the_check(call: Call, tmp_path, name, flags):
     summary = 'Give a "paragraph" a title \\o/ & more'
@@ -316,6 +317,7 @@ def test_plugins_new_passes_its_tests_and_the_check(call: Call, tmp_path, name, 
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_plugins_new_copies_an_adapter(call: Call, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM

@@ -139,6 +139,7 @@ def assert_clean(code: int, output: str) -> None:
     assert r"\u202eevil\u2066" in text
 
 
+@pytest.mark.slow
 def test_terminal_gets_no_control_character_of_a_comparison(nasty):
     run = ("score", "qa", "--data", "qa.jsonl", "--output-dir")
     for folder, predictions in (("first", "predictions.jsonl"), ("second", "qa.jsonl")):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each starts a command that trains
+
 WORDS = ["ferry", "harbour", "nine", "last", "six", "returns", "leaves", "one", "at", "the"]
 PAIRED = ("--device", "cpu", "--dtype", "float32", "--max-new-tokens", "4", "--dropout", "0")
 

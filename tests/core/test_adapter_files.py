@@ -319,6 +319,7 @@ def test_show_adapter_refuses_impossible_name_in_one_line(name):
     assert "adapter" in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_merge_command_refuses_too_slow_pattern_in_one_line(adapter, tiny_folder):
     spoil(adapter / CONFIG, target_modules=ENDLESS)
     command = ["adapters", "merge", adapter, "-o", adapter.parent / "merged", "--model", tiny_folder]

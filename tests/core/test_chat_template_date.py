@@ -61,6 +61,7 @@ def whole(prompt: str) -> str:
     return f"answer {prompt.partition('Say ')[2][0]}"
 
 
+@pytest.mark.slow
 def test_resumed_run_keeps_its_date(tmp_path, on_day):
     on_day(2026, 11, 28)
     with pytest.raises(KeyboardInterrupt):
@@ -76,6 +77,7 @@ def test_resumed_run_keeps_its_date(tmp_path, on_day):
     assert "date 2026-11-28" in (run.path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_new_run_has_the_date_of_its_day(tmp_path, on_day):
     on_day(2026, 11, 28)
     lmtasks.run(make_task(), model=dated_model(whole), output_dir=tmp_path)
@@ -84,6 +86,7 @@ def test_new_run_has_the_date_of_its_day(tmp_path, on_day):
     assert run.record.prompt.chat_template.date == "2026-12-01"
 
 
+@pytest.mark.slow
 def test_run_with_stated_date_renders_it_and_is_another_run(tmp_path, on_day):
     on_day(2026, 11, 28)
     with pytest.raises(KeyboardInterrupt):

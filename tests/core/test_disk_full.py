@@ -125,6 +125,7 @@ def is_complete(run: Run) -> None:
     assert "exact_match" in report
 
 
+@pytest.mark.slow
 def test_full_disk_loses_no_written_sample(tmp_path: Path):
     def start(folder: Path, model: FakeModel) -> Run:
         return lmtasks.run(TASK, model=model, output_dir=folder)

@@ -386,6 +386,7 @@ def test_normal_is_idempotent_for_texts(text: str):
     assert normal(normal(text)) == normal(text)
 
 
+@pytest.mark.slow
 def test_normal_is_idempotent_for_each_character():
     every = [chr(code) for code in range(0x110000)]
     assert [character for character in every if normal(normal(character)) != normal(character)] == []

@@ -166,6 +166,7 @@ def test_pull_requires_accepted_terms_once(index, conversions):
     assert store.pull(entry(terms=True), accept_license=False, on_progress=no_progress) == made
 
 
+@pytest.mark.slow
 def test_pull_in_two_processes_at_once_converts_once(index, tmp_path):
     code = f"""
 import sys, time, pathlib
@@ -223,6 +224,7 @@ def test_load_model_refuses_other_folders_and_files(tmp_path, monkeypatch):
         lmtasks.load_model(str(tmp_path / "a.bin"))
 
 
+@pytest.mark.slow
 def test_load_model_refuses_unreachable_hub_in_one_line():
     code = "import lmtasks; lmtasks.load_model('nobody/nothing-at-all')"
     done = subprocess.run(
@@ -342,6 +344,7 @@ def test_pull_converts_again_when_the_manifest_is_missing(index, conversions):
     assert len(conversions) == 2
 
 
+@pytest.mark.slow
 def test_load_model_reads_the_hub_cache(tiny_folder, tmp_path):
     # The layout that the hub's client keeps: refs name a commit, snapshots hold its files.
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -373,6 +376,7 @@ def test_folder_revision_ignores_git_files(tiny_folder, tmp_path):
     assert lmtasks.load_model(tmp_path).info.revision == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc for the memory in use")
 @pytest.mark.skipif(
     not can_prepack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU does not compute in bfloat16"

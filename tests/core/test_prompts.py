@@ -463,7 +463,7 @@ def test_render_within_keeps_prompt_that_fits_exactly(on_overlong):
 @pytest.mark.parametrize("on_overlong", ["error", "skip"])
 def test_render_within_refuses_overlong_prompt_with_both_lengths(on_overlong):
     task = make_task(Prompt(user="$document?", answer_prefix=":"), fields={"document": Field(truncatable=True)})
-    with pytest.raises(OverlongPromptError, match='task "shorten", example "e7".* 13 tokens.* room for 12'):
+    with pytest.raises(OverlongPromptError, match='task "shorten", example "e7".* 13 tokens.* limit is 12'):
         render_within(task, one("e7", document="d" * 10), 12, on_overlong)
 
 
@@ -510,7 +510,7 @@ def test_truncation_does_not_touch_fewshot_examples():
 
 def test_truncation_fails_if_fixed_text_alone_is_too_long():
     task = make_task(Prompt(user="$document\n$question", answer_prefix=":"), fields=TRUNCATABLE)
-    with pytest.raises(OverlongPromptError, match='example "e7".*even with all truncatable text removed'):
+    with pytest.raises(OverlongPromptError, match='example "e7".*every truncatable field cut'):
         render_within(task, one("e7", document="d" * 50, question="q" * 50), 40)
     with pytest.raises(OverlongPromptError, match='example "e7"'):
         render_within(make_task("$document"), one("e7", document="d" * 50), 40)

@@ -167,6 +167,7 @@ def with_nasty_texts(test: Callable[..., None]) -> Callable[..., None]:
     return test
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(text=texts)
 @with_nasty_texts

@@ -225,6 +225,7 @@ def test_process_state_is_restored_after_plugin_code(part, install, tmp_path):
     sys.path.remove("/folder-of-the-plugin")
 
 
+@pytest.mark.slow
 def test_process_state_is_restored_if_a_plugin_imports_torch_first(tmp_path):
     (tmp_path / "bad.py").write_text(bad(top=STATE.replace("\n    ", "\n")))
     code = """
@@ -512,6 +513,7 @@ def test_run_all_finishes_tasks_beside_a_failing_one(install, tmp_path):
     assert "and 2 more; they count as empty" in str(failure)
 
 
+@pytest.mark.slow
 def test_command_line_prints_other_results_and_the_failure(install, tiny_folder, tmp_path):
     install("bad", bad(parse=FAIL))
     path = next(folder for folder in sys.path if (Path(folder) / "lmtasks_bad.py").is_file())
@@ -529,6 +531,7 @@ def test_command_line_prints_other_results_and_the_failure(install, tiny_folder,
     assert "Traceback (most recent call last)" in verbose.stderr
 
 
+@pytest.mark.slow
 def test_output_of_compiled_code_and_child_processes_never_reaches_stdout(tiny_folder, tmp_path):
     shout = "import os, subprocess, sys; os.write(1, b'noise\\n'); sys.__stdout__.write('noise\\n');"
     shout += " sys.__stdout__.flush(); subprocess.run([sys.executable, '-c', 'print(\"noise\")'])"

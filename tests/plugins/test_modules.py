@@ -168,6 +168,7 @@ def test_module_score_names_are_one_line(write, tmp_path):
 SHOUT = "import os, subprocess; os.write(1, b'noise\\n'); subprocess.run(['echo', 'noise'])"
 
 
+@pytest.mark.slow
 def test_module_can_neither_exit_nor_write_results(write, tmp_path):
     (tmp_path / "data.jsonl").write_text('{"id": "a", "text": "b", "references": ["c"]}\n')
     (tmp_path / "outputs.txt").write_text("c\n")

@@ -44,6 +44,7 @@ def checks(installed: Path) -> ModuleType:
     return import_module("lmtasks_recipes.checks")
 
 
+@pytest.mark.slow
 def test_version_1_tasks_pass_the_checks(checks: ModuleType):
     checks.check_tasks()
 
@@ -52,6 +53,7 @@ def test_version_1_runs_scores_and_comparisons_work(checks: ModuleType, tmp_path
     checks.check_runs(tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_version_1_models_generate_and_train(checks: ModuleType, tmp_path: Path):
     checks.check_models(tmp_path)
 
@@ -60,6 +62,7 @@ def test_version_1_errors_are_lmtasks_errors(checks: ModuleType):
     checks.check_errors()
 
 
+@pytest.mark.slow
 def test_version_1_plugin_is_listed_and_checked(installed: Path):
     listed = CliRunner().invoke(cli, ["plugins", "list"])
     [line] = [line.split() for line in listed.stdout.splitlines() if line.startswith("recipes ")]
@@ -68,6 +71,7 @@ def test_version_1_plugin_is_listed_and_checked(installed: Path):
     assert checked.exit_code == 0, checked.output
 
 
+@pytest.mark.slow
 def test_version_1_uses_nothing_deprecated(installed: Path):
     code = "import lmtasks_recipes.checks; lmtasks_recipes.checks.check_tasks()"
     command = [sys.executable, "-W", "error::lmtasks.errors.DeprecatedWarning", "-c", code]

@@ -72,6 +72,7 @@ def test_plan_train_refuses_too_many_steps_or_examples(work, tiny_folder, settin
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_train_command_refuses_too_many_steps_in_one_line(work, tiny_folder):
     assert "at most 10,000,000 steps" in command_refused(work, tiny_folder, "--epochs", "1e300")
 
@@ -117,6 +118,7 @@ def test_plan_train_refuses_rank_beyond_all_layers(work, tiny_folder, settings, 
     assert planned(work, tiny_folder, rank=largest, max_steps=1, **settings).setup.trainable_weights > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "message"), [("100000000", "at most 96"), (str(10**29), "below 2**63")])
 def test_train_command_refuses_impossible_rank_in_one_line(work, tiny_folder, rank, message):
     line = command_refused(work, tiny_folder, "--rank", rank)

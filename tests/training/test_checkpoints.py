@@ -77,6 +77,7 @@ FULL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FULL)
 def test_full_disk_keeps_earlier_checkpoints(tmp_path, tiny_folder, data, whole, monkeypatch, kind):
     honest = PeftModel.save_pretrained

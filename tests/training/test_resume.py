@@ -88,6 +88,7 @@ for moment, reached in moments.items():
 """
 
 
+@pytest.mark.slow
 def test_resume_after_repeated_kills_gives_the_undisturbed_adapter(tmp_path, tiny_folder, data, whole):
     files = {name: str(path) for name, path in {**data, "output_dir": tmp_path / "runs"}.items()}
     adapter = tmp_path / "adapter"

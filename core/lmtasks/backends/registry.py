@@ -1,8 +1,7 @@
 """Backends by name, and the one function that loads a model. Imports torch and transformers inside functions.
 
-A model's name may one day begin with a scheme that names what answers without weights here ("baseline:", "http:"):
-`load_model` would look it up in a second table of factories before it looks at `options.backend`. Today every name is
-that of weights.
+Today every model name is that of weights, and `options.backend` chooses what runs them. A name with a scheme
+("baseline:...", "http:...") would be looked up in a second table of factories first.
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ inference_options = group(
     setting(
         RunOptions,
         "backend",
-        "Backend that runs the weights; auto: native if the architecture passes its probe, else hf-generate.",
+        "Backend that runs the weights; auto: native if a short test at loading shows the same results as"
+        " transformers, else hf-generate.",
     ),
     setting(
         RunOptions,
@@ -186,8 +187,16 @@ def data_options(settings: type[Options]) -> Callable[[Command], Command]:
     )
 
 
-def prompt_options(settings: type[Options], on_overlong: str) -> Callable[[Command], Command]:
-    """Return the flags of `PromptOptions`; `on_overlong` is the help of the one for examples that are too long."""
+def prompt_options(
+    settings: type[Options], on_overlong: str, date: str = "date of the adapter's training, or of the run"
+) -> Callable[[Command], Command]:
+    """Return the flags of `PromptOptions`.
+
+    Args:
+        settings: the dataclass.
+        on_overlong: help of the flag for examples that are too long.
+        date: description of the chat template's default date.
+    """
     return group(
         setting(settings, "prompt", "One of the task's prompts (see `lmtasks show`).", metavar="NAME"),
         setting(
@@ -209,7 +218,7 @@ def prompt_options(settings: type[Options], on_overlong: str) -> Callable[[Comma
             "chat_template_date",
             "Current date for chat templates that show it.",
             metavar="YYYY-MM-DD",
-            default="date of the adapter's training, or of the run",
+            default=date,
         ),
         setting(settings, "on_overlong", on_overlong),
     )

@@ -93,7 +93,11 @@ batch_options = group(
 
 training_options = group(
     data_options,
-    prompt_options(TrainOptions, "What to do with a longer example; targets are never truncated."),
+    prompt_options(
+        TrainOptions,
+        "What to do with a longer example; targets are never truncated.",
+        date="today, or the date of the training that is resumed",
+    ),
     lora_options,
     optimizer_options,
     batch_options,

@@ -30,7 +30,7 @@ class MetricResult:
     """What messages call the metric."""
     measurement: Measurement
     language: str | None
-    origin: str
+    language_tag: str
     """The language and how it is known, for signatures; "" for checks that do not depend on it."""
     samples: Sequence[Sample]
     """The samples, in the order of the measurement's rows."""
@@ -38,7 +38,7 @@ class MetricResult:
     def signature(self, index: int) -> str:
         """Return the signature of a score, given the index of its spec."""
         spec = self.measurement.specs[index]
-        return f"{spec.signature}|lang:{self.origin}" if self.origin else spec.signature
+        return f"{spec.signature}|lang:{self.language_tag}" if self.language_tag else spec.signature
 
     def scores(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Score]:
         """Return the scores, with intervals if there are resamples.
@@ -60,7 +60,7 @@ class MetricResult:
                 n = len(self.samples) if spec.n is None else spec.n
                 if not math.isfinite(value):
                     # For output checks this is usual: there are no inputs or no references.
-                    if self.origin:
+                    if self.language_tag:
                         log.warning("%s is not defined on these %d examples, and left out", spec.name, n)
                     continue
                 bounded = n > 1 and math.isfinite(low) and math.isfinite(high)
@@ -105,7 +105,7 @@ def measure_samples(
             log.warning("%s", warning)
     results = []
     for (language, stated), members in sorted(groups.items(), key=lambda item: (-len(item[1]), str(item[0]))):
-        origin = (language or "unknown") + ("" if stated else "(script)")
+        language_tag = (language or "unknown") + ("" if stated else "(script)")
         labels: dict[str, str] = {}
         for metric in metrics:
             label = metric.label
@@ -121,7 +121,7 @@ def measure_samples(
                         label=label,
                         measurement=measurement,
                         language=language,
-                        origin=origin,
+                        language_tag=language_tag,
                         samples=members,
                     )
                 )
@@ -149,7 +149,7 @@ def measure_outputs(samples: Sequence[Sample]) -> list[MetricResult]:
             label="the output checks",
             measurement=measure_output_checks(outputs, languages),
             language=None,
-            origin="",
+            language_tag="",
             samples=outputs,
         )
     ]

@@ -98,7 +98,7 @@ def fit_prompts(
         prompts.append(
             OverlongPromptError(
                 f'task "{task.name}", example "{example.id}": the prompt has {len(prompt.token_ids)} tokens,'
-                f" and the model has room for {max_tokens}"
+                f" and the limit is {max_tokens}"
             )
         )
         if truncate:
@@ -109,7 +109,7 @@ def fit_prompts(
             search.record(prompt)
     for index, search in searches.items():
         prompts[index] = search.result or OverlongPromptError(
-            f"{prompts[index]}, even with all truncatable text removed"
+            f"{prompts[index]}, even with every truncatable field cut to its beginning"
         )
     return prompts
 

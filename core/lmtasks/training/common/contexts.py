@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 
 
 @contextmanager
@@ -51,6 +51,6 @@ def report_oom() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            "a step needs more memory than the device has; use a higher gradient_accumulation,"
-            " gradient_checkpointing, or a smaller max_length"
+            f"a step needs more memory than the device has; use a higher {option('gradient_accumulation')},"
+            f" {option('gradient_checkpointing', True)}, or a smaller {option('max_length')}"
         ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lmtasks.errors import TrainingError
+from lmtasks.errors import TrainingError, option
 from lmtasks.progress import OnProgress
 
 SAVE_SECONDS = 120.0
@@ -24,7 +24,7 @@ def diverged(what: str, step: int) -> TrainingError:
     """
     return TrainingError(
         f"{what} is NaN or infinite at step {step}; the last good checkpoint, if any, is kept. Start again with a lower"
-        " learning_rate, a longer warmup or dtype float32"
+        f" {option('learning_rate')}, a longer {option('warmup')} or {option('dtype', 'float32')}"
     )
 
 

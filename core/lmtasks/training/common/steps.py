@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict, Unpack
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 
 MAX_STEPS = 10_000_000
 """Optimizer steps of a training at most: all of them are planned, and kept in memory, before the first one."""
@@ -59,13 +59,14 @@ def check_size(steps: float, examples: float) -> None:
     """
     if steps > MAX_STEPS:
         raise UsageError(
-            f"a training has at most {MAX_STEPS:,} steps, and this one would have more; give fewer epochs, max_steps"
-            " or max_minutes, or a larger batch_size"
+            f"a training has at most {MAX_STEPS:,} steps, and this one would have more; give fewer {option('epochs')},"
+            f" {option('max_steps')} or {option('max_minutes')}, or a larger {option('batch_size')}"
         )
     if examples > MAX_EXAMPLES:
         raise UsageError(
             f"a training has at most {MAX_EXAMPLES:,} examples, repetitions included, and this one would have"
-            " more; give fewer epochs, max_steps or max_minutes, or a smaller batch_size or batch_tokens"
+            f" more; give fewer {option('epochs')}, {option('max_steps')} or {option('max_minutes')}, or a smaller"
+            f" {option('batch_size')} or {option('batch_tokens')}"
         )
 
 

@@ -65,7 +65,7 @@ def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOpt
         if not held_out:
             raise DataError(
                 f"{data.name}: no evaluation data can be held out, all {len(data.examples)} examples have the same"
-                " inputs; give other data as eval_data"
+                f" inputs; give other data with {option('eval_data')}"
             )
         evaluation = replace(data, examples=held_out, split=split)
     else:
@@ -76,14 +76,14 @@ def plan_training(task: Task, plugin: DiscoveredPlugin | None, options: TrainOpt
     train, validation = _hold_out(remaining, count, options.seed + 1)
     if options.early_stopping is not None and not validation:
         raise UsageError(
-            f"early_stopping needs validation examples, and of {len(remaining)} none are held out; give validation a"
-            " number"
+            f"{option('early_stopping')} needs validation examples, and of {len(remaining)} none are held out; set"
+            f" {option('validation')} to 1 or more"
         )
     if not train:
         raise DataError(
             f"{data.name}: no training data is left of {len(data.examples)} examples, with {len(evaluation.examples)}"
             f" held out for evaluation and {len(validation)} for validation; give more data, or evaluation data of"
-            " its own as eval_data"
+            f" its own with {option('eval_data')}"
         )
     return TrainingPlan(
         task=task,
