@@ -278,7 +278,7 @@ def test_run_refuses_a_reference_longer_than_the_context_in_one_line(tmp_path):
         lmtasks.run(make_task([EXAMPLES[0], long]), model=model, output_dir=tmp_path / "runs", loglikelihood=True)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    for part in ("room for 0 of 80", "reference of 100 tokens", "(loglikelihood)"):
+    for part in ("limit is 0 of 80", "reference of 100 tokens", "(loglikelihood)"):
         assert part in message
     assert model.prompts == []
     assert not (tmp_path / "runs").exists()
