@@ -31,6 +31,8 @@ from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.common.micro_batches import TIMED_MICRO_BATCHES
 from lmtasks.training.lora import prepare
 
+pytestmark = pytest.mark.slow  # whole trainings, with their scores before and after
+
 
 def finite(folder: Path) -> bool:
     return all(bool(weight.isfinite().all()) for weight in load_file(folder / WEIGHTS).values())
@@ -77,7 +79,6 @@ FULL = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", FULL)
 def test_full_disk_keeps_earlier_checkpoints(tmp_path, tiny_folder, data, whole, monkeypatch, kind):
     honest = PeftModel.save_pretrained
