@@ -35,7 +35,8 @@ from lmtasks.runs.plan import plan_run
 from lmtasks.runs.run_json import chat_template_record, data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training.common.distributed import rank, world_size
-from lmtasks.training.common.resume_state import (
+from lmtasks.training.lora.plan import TrainingPlan, plan_training
+from lmtasks.training.lora.resume_state import (
     FOLDER,
     ResumeState,
     check_target,
@@ -44,7 +45,6 @@ from lmtasks.training.common.resume_state import (
     planned_date,
     planned_steps,
 )
-from lmtasks.training.lora.plan import TrainingPlan, plan_training
 
 if TYPE_CHECKING:
     from lmtasks.models.loading import LoadedModel
