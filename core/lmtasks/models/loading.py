@@ -76,7 +76,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     """Load a model by a name of the catalog, a folder, a .gguf file or a hub id ("org/name[@revision]").
 
     Args:
-        name: of the model.
+        name: the model's name.
         device: "auto" takes a GPU where there is one.
         dtype: "auto" takes bfloat16 where the hardware computes in it, else float32.
         trust_remote_code: whether code that comes with the model may run.
@@ -84,7 +84,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
 
     Raises:
         ModelError: there is no such model, it is damaged, its weights are not safetensors or GGUF, it needs code that
-            may not run, or device or dtype are not to be had; one line that tells what to do.
+            may not run, or device or dtype are not to be had; one line that says what to do.
         PathError: no file can have this name.
         UnknownNameError: the name is none of these; offers the nearest of the catalog.
     """

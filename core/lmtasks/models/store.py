@@ -93,13 +93,13 @@ def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
 
 
 def in_dtype(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path:
-    """Return a folder with a stored model in another precision, made if the store has it not.
+    """Return a folder with a stored model in another precision, converted if the store does not have it.
 
     A model that is kept as it is computed in is mapped into memory: nothing is copied, and a page that nobody reads
     takes no room.
 
     Args:
-        model: in float32.
+        model: a stored model in float32.
         dtype: torch's name of the precision.
         on_progress: called while it is converted.
     """
@@ -111,10 +111,10 @@ def in_dtype(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path
             on_progress(f"converting {model.path.name} to {dtype} (once)", 0, 0)
             from lmtasks.models.convert import save_as_dtype
 
-            made = folder / "converted"
-            save_as_dtype(model.path, made, dtype)
-            shutil.copyfile(model.path / MANIFEST, made / MANIFEST)
-            replace_folder(made, target)
+            converted = folder / "converted"
+            save_as_dtype(model.path, converted, dtype)
+            shutil.copyfile(model.path / MANIFEST, converted / MANIFEST)
+            replace_folder(converted, target)
     return target
 
 
@@ -150,11 +150,11 @@ def _convert_once(name: str, sha256: str, obtain: Callable[[Path], Path], on_pro
         on_progress(f"converting {name} (once)", 0, 0)
         from lmtasks.models.convert import convert
 
-        made = folder / "converted"
-        convert(gguf, made)
-        (made / MANIFEST).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
+        converted = folder / "converted"
+        convert(gguf, converted)
+        (converted / MANIFEST).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
         # A folder without its manifest is what a cleaner of caches left of a model.
-        replace_folder(made, target)
+        replace_folder(converted, target)
     return StoredModel(target, sha256)
 
 

@@ -313,7 +313,7 @@ def _run(plan: Plan, loaded: LoadedModel, on_progress: OnProgress) -> Run:
 
 
 def _finished_run(path: str | None, which: str) -> Run | None:
-    """Return the run that scored the base or the adapter before an interruption, if it is still there and whole."""
+    """Return the run that scored the base or the adapter before an interruption, if it is still there and complete."""
     if path is None:
         return None
     try:
