@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import evaluate
 import pytest
 import torch
+from datasets import Features
 from sacrebleu.metrics import BLEU, CHRF, TER
 from torch import nn
-from transformers import PreTrainedModel, Trainer, modeling_gguf_pytorch_utils, trainer_callback
+from transformers import PreTrainedModel, Trainer, TrainingArguments, modeling_gguf_pytorch_utils, trainer_callback
+from transformers.utils.hub import cached_files
 
-from lmtasks.compat import architectures, scores
+import lmtasks
+from lmtasks.compat import architectures, scores, trainer
 from lmtasks.training.common.contexts import environment_variables
 
 REMEDY = "{} is gone or has changed: adapt lmtasks/compat/{}.py to what replaces it; {}"
@@ -36,6 +42,13 @@ def test_trainer_still_has_its_private_methods(method, parameters):
     assert signature == parameters, REMEDY.format(f"Trainer.{method}", "trainer", way_out)
 
 
+@pytest.mark.parametrize("name", ["_get_train_sampler", "_save_checkpoint"])
+def test_trainer_still_calls_the_methods_that_are_overridden(name):
+    way_out = "else Trainer shuffles the data, or writes checkpoints in place"
+    source = inspect.getsource(Trainer)
+    assert f"self.{name}" in source, REMEDY.format(f"The call of Trainer.{name}", "trainer", way_out)
+
+
 def test_trainer_callback_still_has_exportable_state():
     way_out = "without it the patience of early stopping does not survive a resume"
     assert hasattr(trainer_callback, "ExportableState"), REMEDY.format("ExportableState", "trainer", way_out)
@@ -44,13 +57,16 @@ def test_trainer_callback_still_has_exportable_state():
     )
 
 
-def test_training_arguments_still_count_gpus_in_n_gpu():
-    source = inspect.getsource(__import__("transformers").TrainingArguments)
-    way_out = "several GPUs would tear packed batches apart"
-    assert "self._n_gpu" in source, REMEDY.format("TrainingArguments._n_gpu", "trainer", way_out)
+def test_training_arguments_still_count_gpus_in_n_gpu(tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    remedy = REMEDY.format("TrainingArguments._n_gpu", "trainer", "several GPUs would tear packed batches apart")
+    arguments._n_gpu = 4
+    assert arguments.n_gpu == 4, remedy
+    trainer.use_one_gpu(arguments)
+    assert arguments.n_gpu == 1, remedy
 
 
-def test_pretrained_model_still_says_whether_it_is_stateful_and_takes_attention_functions():
+def test_pretrained_model_still_says_what_its_architecture_supports():
     way_out = "architectures that cannot be packed would only be caught by the probe"
     for name in ("_is_stateful", "_supports_attention_backend"):
         assert hasattr(PreTrainedModel, name), (
@@ -90,8 +106,24 @@ def test_sacrebleu_statistics_add_up_to_the_corpus_score(metric):
 
 
 def test_evaluate_modules_still_carry_a_hash():
+    class Module(evaluate.Metric):
+        def _info(self):
+            return evaluate.MetricInfo(description="", citation="", features=Features({}))
+
     way_out = "signatures of `evaluate:...` scores would not name the module's code"
-    assert "_hash" in inspect.getsource(evaluate.EvaluationModule), REMEDY.format("_hash", "scores", way_out)
+    assert scores.module_hash(Module(hash="0123abcd")) == "0123abcd", REMEDY.format("_hash", "scores", way_out)
+
+
+@pytest.mark.parametrize("kind", ["gated_repo", "missing_entries", "connection_errors"])
+def test_cached_file_still_has_keywords_that_make_it_return_none(kind):
+    name = f"_raise_exceptions_for_{kind}"
+    way_out = "until then it may catch OSError and return None"
+    assert name in inspect.signature(cached_files).parameters, REMEDY.format(name, "architectures", way_out)
+
+
+def test_hub_file_is_none_where_the_hub_is_not_reached(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert architectures.hub_file("lmtasks-test/no-such-model", "config.json", None) is None
 
 
 @pytest.mark.parametrize("before", [None, "no"])
@@ -104,3 +136,34 @@ def test_environment_variables_are_restored(monkeypatch, before):
         assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
         raise RuntimeError
     assert os.environ.get("ACCELERATE_MIXED_PRECISION") == before
+
+
+def private_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield attributes and keywords with a leading underscore of objects other than `self`, and such imports."""
+    ours = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_self(node.value)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in ours:
+            yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.keyword) and is_private(node.arg or ""):
+            yield node.value.lineno, f"{node.arg}="
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names if is_private(name.name))
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_private_interfaces_are_used_in_compat_alone():
+    core = Path(lmtasks.__file__).parent
+    allowed = {core / "kernels" / "torch_private.py", *(core / "compat").glob("*.py")}
+    uses = [
+        f"{path.relative_to(core)}:{line}: {use}: give it a function in lmtasks/compat, and a test here"
+        for path in sorted({*core.rglob("*.py")} - allowed)
+        for line, use in private_uses(ast.parse(path.read_text("utf-8")))
+    ]
+    assert not uses, "\n".join(uses)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from lmtasks.errors import AdapterError, ModelError, UsageError, option
+from lmtasks.files import atomic_folder
 from lmtasks.models.adapter_files import Adapter, find_adapter
 from lmtasks.options import Dtype
 from lmtasks.paths import user_path
@@ -37,7 +36,7 @@ def merge_adapter(
         adapter: a folder or hub id.
         output: the folder of the model; it is created.
         model: the base; None: by the name that the adapter records.
-        dtype: data type of the merged weights; the sum is rounded to it.
+        dtype: data type of the merged weights, in which they are added.
         trust_remote_code: whether code that comes with the model may run.
         on_progress: called while the base is loaded.
 
@@ -79,22 +78,17 @@ def merge_adapter(
             " it cannot be merged"
         )
     on_progress(f"merging {lora.source}", 0, 0)
-    aside = output.resolve().with_name(f".{output.resolve().name}.part")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
         with quiet():
-            whole = merged(attach(loaded.module, lora, loaded.info), lora)
-            if bad := not_finite(whole):
+            module = merged(attach(loaded.module, lora, loaded.info), lora)
+            if bad := not_finite(module):
                 raise AdapterError(
                     f"{lora.source}: merged into {loaded.info.name}, the weight {bad} is NaN or infinite in {dtype};"
                     f" nothing was written. Use {option('dtype', 'float32')}, or an adapter that is not damaged"
                 )
-            whole.save_pretrained(aside)
-            loaded.tokenizer.save_pretrained(aside)
-        if output.exists():
-            output.rmdir()
-        os.replace(aside, output)
+            with atomic_folder(output.resolve()) as folder:
+                module.save_pretrained(folder)
+                loaded.tokenizer.save_pretrained(folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is any of them
-        shutil.rmtree(aside, ignore_errors=True)
         raise AdapterError(f"{output}: cannot be written ({str(error).splitlines()[0]})") from error
     return output

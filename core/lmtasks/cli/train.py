@@ -62,7 +62,7 @@ def command(
     """
     from lmtasks import api
     from lmtasks.cli.settings import training_settings
-    from lmtasks.training.common.resume_state import can_resume
+    from lmtasks.training.lora.resume_state import can_resume
 
     settings, chosen = training_settings(config, {"model": model, **flags})
     base = chosen or DEFAULT

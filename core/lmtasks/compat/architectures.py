@@ -1,9 +1,10 @@
-"""Private attributes of transformers' models and configs."""
+"""Private interfaces of transformers' models and files, and of torch's modules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch import nn
 
@@ -14,6 +15,27 @@ def set_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None
     Replaces `torch.nn.Module._parameters`, the table that a shallow copy shares with its original.
     """
     module._parameters = {**module._parameters, name: parameter}
+
+
+def hub_file(repository: str, name: str, revision: str | None) -> Path | None:
+    """Return a file of a model of the hub, downloaded if the cache does not have it.
+
+    Passes private keywords to `transformers.utils.cached_file`.
+
+    Returns:
+        None: the model has no file of that name, or the hub does not give it out or cannot be reached.
+    """
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        repository,
+        name,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else Path(path)
 
 
 @contextmanager

@@ -56,8 +56,6 @@ class SacrebleuMetric(Metric):
         metric = self.make(primary(language), by_character)
         spread = self.spread and by_character and primary(language) not in ASIAN_TER
         prepare = " ".join if spread else str
-        # sacrebleu has no public access to statistics per segment; a test checks that their sum gives its corpus
-        # score.
         statistics = corpus_statistics(
             metric,
             [prepare(sample.prediction) for sample in samples],

@@ -34,12 +34,12 @@ CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInfo) -> PeftModel:
-    """Put an adapter on a model, beside those that are on it; it is frozen, and not yet the active one.
+    """Attach an adapter to a model, which may have others; it is frozen, and not yet the active one.
 
     Args:
         module: the base, or what an earlier call returned.
         adapter: is loaded from its folder.
-        info: of the base.
+        info: the base's identity.
 
     Raises:
         AdapterError: it belongs to another base, not all of its weights find their place, or it holds others than
@@ -51,7 +51,7 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
             f"{adapter.source}: this adapter was trained on {base.name} ({base.revision[:19]}...),"
             f" and the model is {info.name} ({info.revision[:19]}...): an adapter works with its own base alone"
         )
-    name, beside = adapter_name(adapter), isinstance(module, PeftModel)
+    name, had_adapters = adapter_name(adapter), isinstance(module, PeftModel)
     model = module
     try:
         weights = load_file(adapter.path / WEIGHTS)
@@ -63,17 +63,17 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
             model = PeftModelForCausalLM(model, config, adapter_name=name)
         model.load_adapter(adapter.path, name, torch_device=str(model.device))
     except LmtasksError:
-        _detach(model, name, beside=beside)
+        _detach(model, name, had_adapters=had_adapters)
         raise
     except Exception as error:  # what peft and safetensors raise about a file is of many families
-        _detach(model, name, beside=beside)
+        _detach(model, name, had_adapters=had_adapters)
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {' '.join(str(error).split())[:300]}"
         ) from error
     placed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
     absent, unexpected = sorted(placed - weights.keys()), sorted(weights.keys() - placed)
     if absent or unexpected:
-        _detach(model, name, beside=beside)
+        _detach(model, name, had_adapters=had_adapters)
         raise AdapterError(
             f"{adapter.source}: this adapter does not fit {info.name}: {len(absent)} of its weights are missing,"
             f" {len(unexpected)} find no place (first: {[*absent, *unexpected][0]})"
@@ -84,11 +84,11 @@ def attach(module: PreTrainedModel | PeftModel, adapter: Adapter, info: ModelInf
 def _check_kind(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> None:
     """Refuse an adapter that would change the base itself, which others use too."""
     config = adapter.config
-    beside = next((name for name in weights if "lora_" not in name), None)
-    if beside:
+    not_lora = next((name for name in weights if "lora_" not in name), None)
+    if not_lora:
         raise AdapterError(
-            f"{adapter.source}: holds weights beside those of LoRA (first: {beside}), which cannot be switched off for"
-            " others; merge it into its base with peft, and use that as the model"
+            f"{adapter.source}: holds weights beside those of LoRA (first: {not_lora}), which cannot be switched off"
+            " for others; merge it into its base with peft, and use that as the model"
         )
     other = next((name for name, weight in weights.items() if not weight.is_floating_point()), None)
     if other:
@@ -150,11 +150,11 @@ def _module_names(module: PreTrainedModel | PeftModel) -> list[str]:
     return [name for name, _ in base.named_modules() if name and not name.startswith(within)]
 
 
-def _detach(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) -> None:
-    """Leave a model as it was before an adapter that does not fit was put on it."""
+def _detach(model: PreTrainedModel | PeftModel, name: str, *, had_adapters: bool) -> None:
+    """Remove an adapter that does not fit, and leave the model as it was before it was attached."""
     if not isinstance(model, PeftModel):
         return
-    if not beside:
+    if not had_adapters:
         model.unload()
     elif name in model.peft_config:
         model.delete_adapter(name)
@@ -162,12 +162,12 @@ def _detach(model: PreTrainedModel | PeftModel, name: str, *, beside: bool) -> N
 
 @torch.no_grad()
 def max_logit_change(model: PeftModel, adapter: Adapter, token_ids: list[int]) -> float:
-    """Return by how much an adapter changes what a model says: the largest difference of logits behind some tokens.
+    """Return the largest difference of logits behind some tokens, between the model with an adapter and without it.
 
-    0 means that it changes nothing; what is not finite, that with it the logits are no numbers.
+    0 means that the adapter changes nothing; a value that is not finite, that logits are NaN or infinite with it.
 
     Raises:
-        NotFiniteError: they are none without it.
+        NotFiniteError: they are NaN or infinite without it.
     """
     ids = torch.tensor([token_ids], device=next(model.parameters()).device)
     model.set_adapter(adapter_name(adapter), inference_mode=True)

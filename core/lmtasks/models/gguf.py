@@ -86,7 +86,7 @@ class _Reader:
 
 
 def check_gguf(path: Path) -> int:
-    """Check that a GGUF file is whole and holds what its header states.
+    """Check that a GGUF file is complete and holds what its header states.
 
     Returns:
         How many weights it holds.

@@ -12,7 +12,7 @@ class ModelInfo:
     """A loaded model's identity and shape."""
 
     name: str
-    """As the user asked for it."""
+    """The name that the user gave."""
     source: str
     """"catalog", "folder", "gguf" or "hub"."""
     revision: str
@@ -26,7 +26,7 @@ class ModelInfo:
     chat: bool
     """Whether it has a chat template."""
     languages: tuple[str, ...] = ()
-    """That it writes, as primary subtags; empty: unknown or many."""
+    """Languages that it writes, as primary BCP 47 subtags; empty: unknown or many."""
     remote_code: bool = False
     """Whether code from its folder or the hub was allowed to run."""
     quantize: Quantize = "none"

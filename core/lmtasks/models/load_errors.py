@@ -10,7 +10,6 @@ from lmtasks.errors import LmtasksError, ModelError, option
 PLAIN = (OSError, ValueError, ImportError, RuntimeError)
 """Errors whose text is written for people; the names of others help to understand them."""
 
-
 LONGEST = 400
 """Characters of an error's text that are shown."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file
 
+from lmtasks.compat.architectures import hub_file
 from lmtasks.errors import ModelError, option, unknown_name
+from lmtasks.files import sha256_folder
 from lmtasks.kernels.memory import limit_kernel_caches, tune_malloc
 from lmtasks.kernels.torch_private import attention_implementation, computes_in_bf16
 from lmtasks.models import store
 from lmtasks.models.adapter_files import CONFIG as ADAPTER_CONFIG
+from lmtasks.models.adapter_files import HUB_ID
 from lmtasks.models.catalog import CATALOG
 from lmtasks.models.checkpoint_files import CONFIG, check_counts, check_folder, read_object, tensor_sizes
 from lmtasks.models.info import ModelInfo
@@ -39,7 +39,6 @@ from lmtasks.progress import OnProgress
 
 log = logging.getLogger("lmtasks.models")
 
-HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 NO_IDENTITY = (".md", ".bin", ".pt", ".gguf", ".onnx", ".msgpack", ".h5", ".png")
 """Files of a model folder that can change no output: they are not read."""
 
@@ -77,7 +76,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
     """Load a model by a name of the catalog, a folder, a .gguf file or a hub id ("org/name[@revision]").
 
     Args:
-        name: of the model.
+        name: the model's name.
         device: "auto" takes a GPU where there is one.
         dtype: "auto" takes bfloat16 where the hardware computes in it, else float32.
         trust_remote_code: whether code that comes with the model may run.
@@ -85,7 +84,7 @@ def load(name: str, *, device: Device, dtype: Dtype, trust_remote_code: bool, on
 
     Raises:
         ModelError: there is no such model, it is damaged, its weights are not safetensors or GGUF, it needs code that
-            may not run, or device or dtype are not to be had; one line that tells what to do.
+            may not run, or device or dtype are not to be had; one line that says what to do.
         PathError: no file can have this name.
         UnknownNameError: the name is none of these; offers the nearest of the catalog.
     """
@@ -157,7 +156,7 @@ def _find(name: str, on_progress: OnProgress) -> _Origin:
         return _Origin("gguf", str(stored.path), f"sha256:{stored.sha256}", stored=stored)
     if path.is_dir():
         check_folder(path)
-        return _Origin("folder", str(path), f"sha256:{_hash_folder(path)}")
+        return _Origin("folder", str(path), f"sha256:{sha256_folder(path, ignored_suffixes=NO_IDENTITY)}")
     looks_local = name.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf" or len(path.parts) > 2
     hub = None if looks_local else HUB_ID.fullmatch(name)
     if hub:
@@ -175,12 +174,12 @@ def _check_before(origin: _Origin, arguments: dict[str, Any]) -> None:
             there are weights for.
     """
     if origin.source == "hub":
-        if (adapter := _hub_file(origin, ADAPTER_CONFIG)) is not None:
+        if (adapter := hub_file(origin.path, ADAPTER_CONFIG, origin.hub_revision)) is not None:
             raise ModelError(
                 f"{origin.path}: holds an adapter ({adapter.name}), and it would not be said which weights answer; name"
                 f" its base with {option('model')} and it with {option('adapter')}"
             )
-        if (file := _hub_file(origin, CONFIG)) is not None:
+        if (file := hub_file(origin.path, CONFIG, origin.hub_revision)) is not None:
             check_counts(file, read_object(file))
     config = AutoConfig.from_pretrained(origin.path, **arguments)
     attention = str(attention_implementation(config.get_text_config()))
@@ -192,19 +191,6 @@ def _check_before(origin: _Origin, arguments: dict[str, Any]) -> None:
     if origin.source == "folder":
         where, there = str(Path(origin.path) / CONFIG), sum(tensor_sizes(Path(origin.path)))
         check_size(config, there, where=where, trust_remote_code=arguments["trust_remote_code"])
-
-
-def _hub_file(origin: _Origin, name: str) -> Path | None:
-    """Return a file of a model of the hub, fetched if need be; None: it has none of that name."""
-    cached = cached_file(
-        origin.path,
-        name,
-        revision=origin.hub_revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if cached is None else Path(cached)
 
 
 def _check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -240,17 +226,6 @@ def _check_vocabulary(name: str, module: PreTrainedModel, tokenizer: PreTrainedT
             f'model "{name}": its tokenizer has the token "{token:.40}" with the number {highest}, and the model has'
             f" embeddings for the numbers below {rows}; tokenizer and weights do not belong together"
         )
-
-
-def _hash_folder(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        name = file.relative_to(path).as_posix()
-        if name.lower().endswith(NO_IDENTITY) or any(part.startswith(".") for part in name.split("/")):
-            continue
-        with file.open("rb") as content:
-            digest.update(f"{name}:{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def _hub_commit(origin: _Origin) -> str:

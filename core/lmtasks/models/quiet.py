@@ -12,18 +12,18 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence progress bars and everything below errors, and set back what was set before."""
+    """Hide progress bars and messages below errors, and restore the settings at the end."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     hub = logging.getLogger("huggingface_hub")
     hub_level = hub.level
     transformers_logging.set_verbosity_error()
-    # The hub's client tells of each attempt to reach it; what counts comes as one error.
+    # The hub's client warns of each attempt to reach it; if none succeeds, one error is raised.
     hub.setLevel(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # What they tell each other of names that will change, and of GPT-2's layers, which they set right.
+            # Warnings for developers of these packages, and of GPT-2's layers, which peft corrects by itself.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set")
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|accelerate")
             yield

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from lmtasks.errors import ModelError
 
-MOST_BESIDE = 2**26
-"""Numbers that a model may take memory for beside those of its weights' files: masks, positions."""
+MAX_BUFFERS = 2**26
+"""Numbers beyond those in the files of weights that a model may take memory for: masks, positions."""
 
 
 def check_size(config: PreTrainedConfig, there: int, *, where: str, trust_remote_code: bool = False) -> None:
@@ -20,9 +20,9 @@ def check_size(config: PreTrainedConfig, there: int, *, where: str, trust_remote
     refused by their names when it is loaded; one that lacks terabytes must not be loaded at all.
 
     Args:
-        config: of the model.
-        there: how many weights its files hold.
-        where: names the file that the config is from, for the message.
+        config: the model's config.
+        there: number of weights in the model's files.
+        where: the file that the config is from, for messages.
         trust_remote_code: whether code that comes with the model may run.
 
     Raises:
@@ -33,7 +33,7 @@ def check_size(config: PreTrainedConfig, there: int, *, where: str, trust_remote
     with torch.device("meta"):
         described = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     needed = sum(weight.numel() for weight in [*described.parameters(), *described.buffers()])
-    if needed > 2 * there + MOST_BESIDE:
+    if needed > 2 * there + MAX_BUFFERS:
         raise ModelError(
             f"{where}: describes a model of {needed:,} weights, and there are {there:,}; config and weights do not"
             " belong together"
@@ -44,8 +44,8 @@ def refuse_absent(name: str, loading: Mapping[str, Collection[object]]) -> None:
     """Refuse a model for whose weights transformers took random numbers.
 
     Args:
-        name: of the model.
-        loading: what transformers tells of loading it.
+        name: the model's name.
+        loading: the loading info that transformers returns with the model.
 
     Raises:
         ModelError: weights lack, or have another shape.

@@ -1,12 +1,11 @@
 """The user's store of converted models: each fetched, verified and converted once, whoever starts first.
 
 A model appears in the store by one rename, so that an interrupted fetch leaves nothing behind that is taken for
-a model, and two processes that start together both get a whole one.
+a model, and two processes that start together both get a complete one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,13 +19,14 @@ import filelock
 import platformdirs
 
 from lmtasks.errors import ModelError
+from lmtasks.files import replace_folder, sha256_file
 from lmtasks.models.catalog import CatalogEntry, Wheel
 from lmtasks.models.download import fetch
 from lmtasks.paths import user_path
 from lmtasks.progress import OnProgress
 
 MANIFEST = "lmtasks.json"
-"""A converted model's own record: which GGUF file it was made from."""
+"""The file in a converted model's folder that records which GGUF file it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class StoredModel:
 
 
 def home() -> Path:
-    """Return the folder of all that lmtasks keeps: $LMTASKS_HOME, or the user's cache directory."""
+    """Return the folder of everything that lmtasks keeps: $LMTASKS_HOME, or the user's cache directory."""
     chosen = os.environ.get("LMTASKS_HOME")
     return user_path(chosen, "LMTASKS_HOME") if chosen else Path(platformdirs.user_cache_dir("lmtasks"))
 
@@ -89,17 +89,17 @@ def convert_gguf(path: Path, *, on_progress: OnProgress) -> StoredModel:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     if magic != b"GGUF":
         raise ModelError(f"{path}: no GGUF file (it does not begin with GGUF)")
-    return _convert_once(path.stem, _sha256(path), lambda _: path, on_progress)
+    return _convert_once(path.stem, sha256_file(path), lambda _: path, on_progress)
 
 
 def in_dtype(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path:
-    """Return a folder with a stored model in another precision, made if the store has it not.
+    """Return a folder with a stored model in another precision, converted if the store does not have it.
 
     A model that is kept as it is computed in is mapped into memory: nothing is copied, and a page that nobody reads
     takes no room.
 
     Args:
-        model: in float32.
+        model: a stored model in float32.
         dtype: torch's name of the precision.
         on_progress: called while it is converted.
     """
@@ -108,14 +108,13 @@ def in_dtype(model: StoredModel, dtype: str, *, on_progress: OnProgress) -> Path
         return target
     with _staging(target.name, on_progress) as folder:
         if _read(target) is None:
-            on_progress(f"rounding {model.path.name} to {dtype} (once)", 0, 0)
+            on_progress(f"converting {model.path.name} to {dtype} (once)", 0, 0)
             from lmtasks.models.convert import save_as_dtype
 
-            made = folder / "converted"
-            save_as_dtype(model.path, made, dtype)
-            shutil.copyfile(model.path / MANIFEST, made / MANIFEST)
-            shutil.rmtree(target, ignore_errors=True)
-            made.rename(target)
+            converted = folder / "converted"
+            save_as_dtype(model.path, converted, dtype)
+            shutil.copyfile(model.path / MANIFEST, converted / MANIFEST)
+            replace_folder(converted, target)
     return target
 
 
@@ -142,7 +141,7 @@ def _convert_once(name: str, sha256: str, obtain: Callable[[Path], Path], on_pro
         if stored := _read(target):
             return stored
         gguf = obtain(folder)
-        actual = _sha256(gguf)
+        actual = sha256_file(gguf)
         if actual != sha256:
             raise ModelError(
                 f'model "{name}": checksum mismatch of the downloaded file (SHA-256 {actual}, expected'
@@ -151,12 +150,11 @@ def _convert_once(name: str, sha256: str, obtain: Callable[[Path], Path], on_pro
         on_progress(f"converting {name} (once)", 0, 0)
         from lmtasks.models.convert import convert
 
-        made = folder / "converted"
-        convert(gguf, made)
-        (made / MANIFEST).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
-        # A folder without its mark is what a cleaner of caches left of a model.
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+        converted = folder / "converted"
+        convert(gguf, converted)
+        (converted / MANIFEST).write_text(json.dumps({"name": name, "gguf_sha256": sha256}) + "\n", encoding="utf-8")
+        # A folder without its manifest is what a cleaner of caches left of a model.
+        replace_folder(converted, target)
     return StoredModel(target, sha256)
 
 
@@ -190,11 +188,6 @@ def _staging(name: str, on_progress: OnProgress) -> Iterator[Path]:
         lock.release()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _models() -> Path:
     return home() / "models"
 
@@ -206,13 +199,13 @@ def _folder(name: str, sha256: str) -> Path:
 def _read(folder: Path) -> StoredModel | None:
     from lmtasks.records.model import read_manifest
 
-    mark = folder / MANIFEST
-    if not mark.is_file():
+    file = folder / MANIFEST
+    if not file.is_file():
         return None
     try:
-        manifest = read_manifest(mark.read_text(encoding="utf-8"))
+        manifest = read_manifest(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{mark}: damaged ({error}); remove the folder {folder}, and the model is made again"
+            f"{file}: damaged ({error}); remove the folder {folder}, and the model is made again"
         ) from error
     return StoredModel(folder, manifest.gguf_sha256)

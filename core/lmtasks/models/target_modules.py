@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from lmtasks.errors import AdapterError
 
 SECONDS = 5
-"""For all patterns of an adapter. Ordinary ones take milliseconds; the rest is for a machine that is busy."""
+"""Time limit for all patterns of an adapter. Ordinary ones take milliseconds; the rest is for a busy machine."""
 ALL_LINEAR = "all-linear"
 """The value of `target_modules` that stands for all linear layers but the head."""
 MATCHER = """
@@ -65,9 +65,9 @@ def resolve(config: Mapping[str, Any], names: Sequence[str], *, where: str) -> T
     """Return the layers that an adapter is on, with every regular expression replaced by what it matches.
 
     Args:
-        config: that of the adapter, checked.
-        names: of all modules of the base.
-        where: names the config's file, for messages.
+        config: the adapter's config, checked.
+        names: the names of all modules of the base.
+        where: the config's file, for messages.
 
     Raises:
         AdapterError: a pattern is no regular expression, takes too long, or matches no module.
@@ -148,8 +148,8 @@ def _match(asked: Sequence[tuple[str, str, str]], names: Sequence[str], where: s
 
     Args:
         asked: for each pattern the field that it stands in, itself, and how it is matched: "match" or "fullmatch".
-        names: of modules.
-        where: names the config's file, for messages.
+        names: the names of modules.
+        where: the config's file, for messages.
 
     Returns:
         For each pattern the names that it matches, each with what its group "idx" holds.

@@ -1,1 +1,1 @@
-"""Training, whatever is trained: packing, trainer, checkpoints, resuming, processes."""
+"""Training, whatever is trained: packing, trainer, checkpoints, processes."""

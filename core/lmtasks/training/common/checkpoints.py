@@ -78,16 +78,16 @@ def _check_files(path: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterator[Path]:
-    """Give a folder beside `path` that takes its place once it is complete.
+def atomic_checkpoint(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterator[Path]:
+    """Give a temporary folder that is renamed to `path` at the end.
 
     Args:
-        path: of the checkpoint; it must not be there.
-        main: whether this process is the one that makes and renames folders.
-        wait: called without arguments, waits for all processes.
+        path: the checkpoint's folder; it must not exist.
+        main: whether this process creates and renames folders.
+        wait: blocks until all processes have called it.
 
     Raises:
-        TrainingError: the disk is full or not to be written; nothing half-written stays.
+        TrainingError: the disk is full or cannot be written; nothing incomplete is left.
     """
     try:
         with atomic_folder(path, main=main, wait=wait) as temporary:
@@ -100,7 +100,7 @@ def writing_aside(path: Path, *, main: bool, wait: Callable[[], None]) -> Iterat
 
 
 def remove_old(folder: Path, keep: set[int]) -> None:
-    """Remove all checkpoints but those of these steps, and what a kill left half-written."""
+    """Remove all checkpoints but those of these steps, and what a killed training left incomplete."""
     for step, path in checkpoints(folder).items():
         if step not in keep:
             shutil.rmtree(path, ignore_errors=True)

@@ -22,7 +22,7 @@ from transformers import (
 from lmtasks.compat.trainer import OpenTrainer, callback_states, use_one_gpu
 from lmtasks.errors import LmtasksError
 from lmtasks.progress import OnProgress
-from lmtasks.training.common.checkpoints import STATE, checkpoint, remove_old, writing_aside
+from lmtasks.training.common.checkpoints import STATE, atomic_checkpoint, checkpoint, remove_old
 from lmtasks.training.common.contexts import environment_variables, report_oom
 from lmtasks.training.common.distributed import world_size
 from lmtasks.training.common.micro_batches import MicroBatches, TokenLosses
@@ -143,7 +143,7 @@ class PlannedTrainer(OpenTrainer):
         if path.exists():  # a resumed training saves the same step again
             return
         self._check_last_step()
-        with writing_aside(path, main=main, wait=wait) as temporary:
+        with atomic_checkpoint(path, main=main, wait=wait) as temporary:
             if main:
                 self.job.save_weights(self.accelerator.unwrap_model(model), temporary)
             self.save_optimizer_and_schedule(temporary)

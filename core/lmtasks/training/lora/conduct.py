@@ -35,7 +35,8 @@ from lmtasks.runs.plan import plan_run
 from lmtasks.runs.run_json import chat_template_record, data_record, now, task_record
 from lmtasks.task import Task
 from lmtasks.training.common.distributed import rank, world_size
-from lmtasks.training.common.resume_state import (
+from lmtasks.training.lora.plan import TrainingPlan, plan_training
+from lmtasks.training.lora.resume_state import (
     FOLDER,
     ResumeState,
     check_target,
@@ -44,7 +45,6 @@ from lmtasks.training.common.resume_state import (
     planned_date,
     planned_steps,
 )
-from lmtasks.training.lora.plan import TrainingPlan, plan_training
 
 if TYPE_CHECKING:
     from lmtasks.models.loading import LoadedModel
@@ -313,7 +313,7 @@ def _run(plan: Plan, loaded: LoadedModel, on_progress: OnProgress) -> Run:
 
 
 def _finished_run(path: str | None, which: str) -> Run | None:
-    """Return the run that scored the base or the adapter before an interruption, if it is still there and whole."""
+    """Return the run that scored the base or the adapter before an interruption, if it is still there and complete."""
     if path is None:
         return None
     try:

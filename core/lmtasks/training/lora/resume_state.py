@@ -44,7 +44,7 @@ class ResumeState:
             raise TrainingError(f"{self.folder}: cannot be written ({error})") from error
 
     def copy_in(self, file: Path) -> None:
-        """Copy a file into the adapter's folder, whole or not at all.
+        """Copy a file into the adapter's folder, completely or not at all.
 
         Raises:
             TrainingError: it cannot be written.
