@@ -130,6 +130,7 @@ def test_generate_gives_the_text_of_hf_generate(model, loaded, beginnings):
         assert complete(model, requests, **options) == expected
 
 
+@pytest.mark.slow
 def test_text_is_the_same_with_small_batches_and_little_memory(loaded, engine_model):
     requests = make_requests(loaded, (EXAMPLES, ""))
     expected = complete_alone(loaded, requests)
@@ -154,6 +155,7 @@ def test_text_ends_at_stop_strings_as_in_hf_generate(model, loaded):
     assert complete(model, requests) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [{"temperature": 0.8}, {"temperature": 1.5, "top_k": 20, "top_p": 0.9}], ids=str)
 def test_sampling_depends_on_no_other_request(model, loaded, sampling):
     sampled = make_requests(model, (SYSTEM, ""), **sampling)
@@ -197,6 +199,7 @@ def test_text_does_not_depend_on_when_a_request_arrives(loaded, engine_model):
     assert (stats.running, stats.waiting, stats.reserved_tokens) == (0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_tokens", [None, 700])
 def test_requests_that_arrive_later_share_prefixes_with_earlier_ones(loaded, engine_model, kv_tokens):
     requests = make_requests(loaded, (EXAMPLES * 2,))

@@ -29,6 +29,8 @@ from lmtasks.training.common.checkpoints import checkpoints
 from lmtasks.training.lora import conduct, prepare
 from lmtasks.training.lora import train as training
 
+pytestmark = pytest.mark.slow  # trainings that are interrupted and resumed
+
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
@@ -88,7 +90,6 @@ for moment, reached in moments.items():
 """
 
 
-@pytest.mark.slow
 def test_resume_after_repeated_kills_gives_the_undisturbed_adapter(tmp_path, tiny_folder, data, whole):
     files = {name: str(path) for name, path in {**data, "output_dir": tmp_path / "runs"}.items()}
     adapter = tmp_path / "adapter"
