@@ -1,4 +1,4 @@
-"""Fidelity of the engine: are its texts those of transformers' `generate`, and what does rounding cost?
+"""Fidelity of the engine: are its texts those of transformers' `generate`, and what does quantization cost?
 
     python benchmarks/quality/fidelity.py [--data FILE] [--task TASK] [--examples N] [--new-tokens N] [--model MODEL]
         [--json FILE]
@@ -70,8 +70,8 @@ def main() -> None:
         print(f"bfloat16, {name}: {sum(same)} of {len(same)} texts are those of float32;", end="")
         print(f" {100 * alike:.1f}% of their tokens come before the first difference", flush=True)
 
-    rounded = load(settings, "bfloat16", quantize="int8")
-    losses = [token_losses(model, prompts) for model in (exact, rough, rounded)]
+    quantized = load(settings, "bfloat16", quantize="int8")
+    losses = [token_losses(model, prompts) for model in (exact, rough, quantized)]
     for name, deltas in (
         ("bfloat16 against float32", losses[1] - losses[0]),
         ("int8 against bfloat16", losses[2] - losses[1]),
@@ -88,7 +88,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         options = RunOptions(data=settings.data, limit=settings.examples, metrics=("rouge",), output_dir=folder)
-        for name, model in (("bfloat16", rough), ("int8", rounded)):
+        for name, model in (("bfloat16", rough), ("int8", quantized)):
             run = lmtasks.run(settings.task, replace(options, quantize=model.info.quantize), model=model)
             for score in run.scores:
                 results[f"{score.name}, {name}"] = {"value": score.value, "interval": [score.low, score.high]}

@@ -90,7 +90,7 @@ class FakeModel:
             answer = self._answers(prompt) if callable(self._answers) else self._answers[len(self.prompts)]
             self.prompts.append(prompt)
             parsed = request.reasoning.parse(answer)
-            ends = [end for end in (parsed.answer.find(stop) for stop in request.generation.stop) if end >= 0]
+            ends = [end for end in (parsed.answer.find(stop) for stop in request.sampling_params.stop) if end >= 0]
             text = parsed.answer[: min(ends, default=len(parsed.answer))]
             if request.on_text:
                 for length in range(1, len(text) + 1):

@@ -51,7 +51,7 @@ def test_request_has_token_ids_messages_inputs_and_generation():
         {"role": "user", "content": "Repeat number 0"},
     )
     assert request.inputs == {"text": "number 0"}
-    assert request.generation == SamplingParams(max_new_tokens=7, stop=("#",))
+    assert request.sampling_params == SamplingParams(max_new_tokens=7, stop=("#",))
     assert request.adapter is None
 
 

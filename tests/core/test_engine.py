@@ -99,7 +99,7 @@ def make_requests(model: LanguageModel | LoadedModel, beginnings: tuple[str, ...
 
 
 def needed_tokens(requests: Sequence[Request]) -> list[int]:
-    return [len(request.token_ids) + request.generation.max_new_tokens - 1 for request in requests]
+    return [len(request.token_ids) + request.sampling_params.max_new_tokens - 1 for request in requests]
 
 
 def complete(model: LanguageModel, requests: Sequence[Request], **options) -> list[Completion]:
@@ -137,7 +137,7 @@ def test_text_is_the_same_with_small_batches_and_little_memory(loaded, engine_mo
     for tokens, padding in (7, 0), (50, 20), (50, 10**6):
         engine = make_engine(loaded, engine_model, max_batch_tokens=tokens, max_padding=padding)
         assert run_all(engine, requests) == expected
-    longest = max(len(request.token_ids) + request.generation.max_new_tokens for request in requests)
+    longest = max(len(request.token_ids) + request.sampling_params.max_new_tokens for request in requests)
     assert run_all(make_engine(loaded, engine_model, kv_tokens=longest * 2), requests) == expected
 
 
@@ -145,7 +145,7 @@ def test_text_ends_at_stop_strings_as_in_hf_generate(model, loaded):
     requests = make_requests(model, (SYSTEM, ""))
     whole = complete_alone(loaded, requests)
     requests = [
-        replace(request, generation=replace(request.generation, stop=(completion.text[2:4],)))
+        replace(request, sampling_params=replace(request.sampling_params, stop=(completion.text[2:4],)))
         if completion.text[2:4] and index % 2
         else request
         for index, (request, completion) in enumerate(zip(requests, whole, strict=True))
@@ -173,7 +173,7 @@ def test_repetition_penalty_is_that_of_transformers(model, loaded):
     assert texts != [completion.text for completion in complete(model, make_requests(model, (SYSTEM, ""))[:6])]
     for request, text in zip(requests, texts, strict=True):
         ids = torch.tensor([request.token_ids])
-        limit = request.generation.max_new_tokens
+        limit = request.sampling_params.max_new_tokens
         with torch.inference_mode():
             output = loaded.module.generate(ids, max_new_tokens=limit, do_sample=False, repetition_penalty=1.7)
         new_ids = [token for token in output[0, ids.shape[1] :].tolist() if token not in loaded.end_ids]

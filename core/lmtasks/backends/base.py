@@ -39,7 +39,7 @@ class Request:
     key: str
     """With the seed it decides what is drawn when sampling: the same key gives the same text in any batch."""
     token_ids: Sequence[int]
-    generation: SamplingParams
+    sampling_params: SamplingParams
     """How the completion is generated; requests of one call may differ in it."""
     adapter: str | None = None
     """The `id` of the attached adapter to use; None: the base model."""

@@ -45,9 +45,11 @@ class HFGenerateRunner:
         """Answer requests, the longest first: memory that lacks, lacks at the start. See `LanguageModel.generate`."""
         groups: dict[object, list[int]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault(sampling_settings(request.generation), []).append(index)
+            groups.setdefault(sampling_settings(request.sampling_params), []).append(index)
         for members in groups.values():
-            widths = [len(requests[index].token_ids) + requests[index].generation.max_new_tokens for index in members]
+            widths = [
+                len(requests[index].token_ids) + requests[index].sampling_params.max_new_tokens for index in members
+            ]
             for batch in _batches(widths, batch_size):
                 indices = [members[row] for row in batch]
                 completions = self._generate_batch([requests[index] for index in indices], seed)
@@ -105,7 +107,7 @@ class HFGenerateRunner:
         loaded = self._loaded
         ids, mask = self._left_padded([request.token_ids for request in batch])
         width = ids.shape[1]
-        generations = [request.generation for request in batch]
+        generations = [request.sampling_params for request in batch]
         longest = max(generation.max_new_tokens for generation in generations)
         criteria = _RowCriteria(loaded.tokenizer, loaded.end_ids, width, batch)
         processors = logits_processors(generations[0], [request_generator(request.key, seed) for request in batch])
@@ -125,7 +127,7 @@ class HFGenerateRunner:
             )
         rows = output[:, width:].tolist()
         return [
-            finish_completion(loaded.tokenizer, row, request.generation, loaded.end_ids, request.reasoning)
+            finish_completion(loaded.tokenizer, row, request.sampling_params, loaded.end_ids, request.reasoning)
             for row, request in zip(rows, batch, strict=True)
         ]
 
@@ -142,12 +144,12 @@ class _RowCriteria(StoppingCriteria):
     ) -> None:
         self.tokenizer, self.end_ids, self.prompt_length, self.batch = tokenizer, end_ids, prompt_length, batch
         self.done = [False] * len(batch)
-        self.checks = [StopCheck(tokenizer, request.generation.stop, request.reasoning) for request in batch]
-        self.limits = [request.generation.max_new_tokens for request in batch]
+        self.checks = [StopCheck(tokenizer, request.sampling_params.stop, request.reasoning) for request in batch]
+        self.limits = [request.sampling_params.max_new_tokens for request in batch]
 
     @property
     def needed(self) -> bool:
-        watched = any(request.generation.stop or request.on_text for request in self.batch)
+        watched = any(request.sampling_params.stop or request.on_text for request in self.batch)
         return watched or len(set(self.limits)) > 1
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
@@ -157,7 +159,7 @@ class _RowCriteria(StoppingCriteria):
             done[row] = done[row] or ids[-1] in self.end_ids or self.checks[row].is_met(ids)
             if request.on_text and not self.done[row]:
                 text = decode(self.tokenizer, ids)
-                request.on_text(streamable_answer(text, request.generation.stop, request.reasoning))
+                request.on_text(streamable_answer(text, request.sampling_params.stop, request.reasoning))
         self.done = [before or now for before, now in zip(self.done, done, strict=True)]
         return torch.tensor(done, device=input_ids.device)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lmtasks.backends.base import LanguageModel
-from lmtasks.errors import unknown_name
 from lmtasks.options import InferenceOptions
 from lmtasks.progress import OnProgress
 
@@ -27,10 +26,8 @@ def load_model(name: str, options: InferenceOptions, on_progress: OnProgress) ->
 
     Raises:
         ModelError: it cannot be loaded, or the backend cannot run it.
-        UnknownNameError: there is no such model or backend.
+        UnknownNameError: there is no such model.
     """
-    if options.backend not in BACKENDS:
-        raise unknown_name("backend", options.backend, BACKENDS)
     return BACKENDS[options.backend](name, options, on_progress)
 
 

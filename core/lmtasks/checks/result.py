@@ -19,10 +19,10 @@ class CheckResult:
     task: str
     """Name of the task, or of the plugin if the check concerns all of it."""
     check: str
-    """What should hold."""
+    """The condition that is checked."""
     status: Status
     detail: str = ""
-    """What is wrong and what to do, or why the check was skipped."""
+    """The problem and its remedy, or why the check was skipped."""
 
 
 class SkippedCheckError(LmtasksError):

@@ -1,4 +1,4 @@
-"""What is suspicious in the examples of a data set: copies, damage, markup, words that stand for nothing."""
+"""Suspicious examples of a data set: copies, damage, markup, words that stand for nothing."""
 
 from __future__ import annotations
 

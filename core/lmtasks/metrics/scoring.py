@@ -27,7 +27,7 @@ class MetricResult:
 
     metric: str
     label: str
-    """What messages call the metric."""
+    """The metric's name in messages."""
     measurement: Measurement
     language: str | None
     language_tag: str

@@ -166,8 +166,8 @@ class InferenceOptions(ModelOptions):
     """How a model is loaded to generate."""
 
     backend: BackendName = "auto"
-    """What runs the weights: the native engine or `generate` of transformers; "auto": native where the architecture
-    passes the probe, else hf-generate, with a warning."""
+    """Backend that runs the weights: the native engine or `generate` of transformers; "auto": native where the
+    architecture passes the probe, else hf-generate, with a warning."""
     quantize: Quantize = "none"
     """"int8": quantize weights and activations of the linear layers to 8 bits, for a CPU that does not compute in
     bfloat16; the loss is measured and reported."""

@@ -1,4 +1,4 @@
-"""What is used of JSON files beside a model's or an adapter's weights."""
+"""The parts that lmtasks uses of JSON files beside a model's or an adapter's weights."""
 
 from __future__ import annotations
 

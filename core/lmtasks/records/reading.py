@@ -29,7 +29,7 @@ EXPECTED = {
     "model_type": "an object",
     "none_required": "null",
 }
-"""What a message calls the type that pydantic expected, by the type of its error."""
+"""The expected type in a message, by the type of pydantic's error."""
 
 RecordT = TypeVar("RecordT", bound="Record")
 T = TypeVar("T")

@@ -148,7 +148,7 @@ class IntervalsRecord(Record):
 
 
 class RunRecord(VersionedRecord):
-    """What run.json has of every run at any time."""
+    """Fields that run.json has for every run, finished or not."""
 
     status: Status
     error: str | None

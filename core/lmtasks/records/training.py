@@ -81,7 +81,7 @@ class CallbacksRecord(ForeignRecord):
 
 
 class LoggedRecord(ForeignRecord):
-    """What Trainer logged after a step."""
+    """Values that Trainer logged after a step."""
 
     step: float
     loss: float | None = None

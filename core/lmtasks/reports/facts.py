@@ -10,7 +10,7 @@ from lmtasks.records.run import ModelRunRecord, OutputsRunRecord, UsedAdapterRec
 from lmtasks.reports.formats import duration
 from lmtasks.reports.view import COUNTS, counted, quantization_loss
 
-BACKENDS = {
+BACKEND_LABELS = {
     "native": "native (continuous batching)",
     "hf-generate": "hf-generate (generate of transformers, padded batches)",
 }
@@ -75,7 +75,7 @@ def _model_facts(record: ModelRunRecord) -> dict[str, str | None]:
         "model": f"{model.name} ({size}, from {model.source})",
         "weights": model.revision,
         "adapter": _adapter(record.adapter) if record.adapter else None,
-        "backend": BACKENDS.get(record.backend, record.backend),
+        "backend": BACKEND_LABELS.get(record.backend, record.backend),
         "precision": f"{model.dtype} on {model.device}{_quantization(record)}",
         "prompts": f"SHA-256 {prompt.sha256} of all rendered prompts",
         "chat template": _chat_template(prompt.chat_template),
@@ -104,8 +104,8 @@ def training_facts(record: AdapterRecord) -> Facts:
             "training data": f"{counted(training.examples, 'example')} of {data.label}, SHA-256 {data.sha256}",
             "skipped": training.skipped and f"{counted(training.skipped, 'example')}, too long",
             "overlap removed": training.overlap_removed
-            and f"{counted(training.overlap_removed, 'example')} that are also in the evaluation data, except for space"
-            " or case",
+            and f"{counted(training.overlap_removed, 'example')} that are also in the evaluation data, except for"
+            " space, case, width or invisible characters",
             "truncated": training.truncated
             and f"{counted(training.truncated, 'prompt')}, to {settings.max_length} tokens with their answer",
             "steps": f"{training.steps} of {training.planned_steps}{resumed}, {training.epochs:.2f} epochs; {kept}",

@@ -1,4 +1,4 @@
-"""What reports say of scores and outputs, without markup: the terminal, Markdown and model cards only write it."""
+"""Tables and sentences of reports, without markup: the terminal, Markdown and model cards only write them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTS = {
     "truncated_prompts": "with a truncated prompt",
     "skipped": "skipped as too long",
 }
-"""What happened to some of the outputs, by the field of their count."""
+"""Outputs that are counted, in words, by the field of their count."""
 CHECKS = {
     "empty": "empty",
     "unfinished": "truncated at max_new_tokens",

@@ -39,7 +39,7 @@ from lmtasks.task import Metric, Sample, SamplingParams, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What decides the outputs of a run, but for its rendered prompts; named as in its record."""
+    """Settings that decide the outputs of a run, besides its rendered prompts; named as in its record."""
 
     task: TaskRecord
     prompt: PromptRecord
@@ -56,7 +56,7 @@ class RunSettings:
 def run_settings(
     plan: Plan, renderer: Renderer, model: LanguageModel, generation: SamplingParams, adapter: UsedAdapterRecord | None
 ) -> RunSettings:
-    """Return what decides the outputs of a run, but for its rendered prompts."""
+    """Return the settings that decide the outputs of a run, besides its rendered prompts."""
     options, dataset, fewshot = plan.options, plan.dataset, plan.fewshot
     return RunSettings(
         task=task_record(plan.task, plan.plugin),

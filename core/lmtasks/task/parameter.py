@@ -15,7 +15,7 @@ class Parameter:
     """A setting of a task that its prompts name like a field: `--set tone=formal`."""
 
     summary: str = ""
-    """What it does, for `lmtasks show`."""
+    """Its effect in one line, for `lmtasks show`."""
     default: Value | None = None
     """The value unless the parameter is set; None: no value, and lines of a prompt that name it are left out.
 

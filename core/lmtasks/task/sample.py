@@ -22,7 +22,7 @@ class Example:
     references: tuple[str, ...] = ()
     """Every right answer; "" alone says that giving no answer is right; empty for data without references."""
     target: str | None = None
-    """What a few-shot answer shows and training learns to write; None: the first reference."""
+    """The answer that few-shot prompts show and training learns; None: the first reference."""
     language: str | None = None
     """Language of the references, a BCP 47 tag such as "zh" or "en"; None: detected from their script."""
     meta: Mapping[str, str] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Example:
 
     @property
     def answer(self) -> str | None:
-        """What a model should write: the target, else the first reference, else None."""
+        """The answer that a model should write: the target, else the first reference, else None."""
         if self.target is not None:
             return self.target
         return self.references[0] if self.references else None
@@ -71,7 +71,7 @@ class Sample:
     completion_tokens: int = 0
     """Number of tokens that the model generated, reasoning included."""
     reasoning: str = ""
-    """What the model wrote before its answer, without the markers of reasoning; metrics do not see it."""
+    """Text that the model wrote before its answer, without the markers of reasoning; metrics do not see it."""
     reasoning_tokens: int = 0
     loglikelihoods: tuple[LogLikelihood, ...] = ()
     """Log-likelihoods of the references, in their order, where the run measured them."""

@@ -69,11 +69,11 @@ class Metric(ABC):
     __slots__ = ()
 
     name: str
-    """What tasks and `--metrics` call it."""
+    """Name of the metric in tasks and `--metrics`."""
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Name of the metric in messages."""
         return f'metric "{self.name}"'
 
     def check(self) -> None:  # noqa: B027 - most metrics need nothing

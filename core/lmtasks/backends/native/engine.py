@@ -78,11 +78,11 @@ class Engine:
             self._next_id,
             prompt,
             len(prompt),
-            len(prompt) + request.generation.max_new_tokens - 1,
+            len(prompt) + request.sampling_params.max_new_tokens - 1,
             request.adapter,
             request=request,
             generator=request_generator(request.key, seed),
-            stop_check=StopCheck(self._tokenizer, request.generation.stop, request.reasoning),
+            stop_check=StopCheck(self._tokenizer, request.sampling_params.stop, request.reasoning),
         )
         self._scheduler.add(sequence)
         self._sequences[sequence.id] = sequence
@@ -158,10 +158,10 @@ class Engine:
             new_ids = sequence.new_ids
             if request.on_text:
                 text = decode(self._tokenizer, new_ids)
-                texts.append((request, streamable_answer(text, request.generation.stop, request.reasoning)))
+                texts.append((request, streamable_answer(text, request.sampling_params.stop, request.reasoning)))
             done = (
                 token in self._end_ids
-                or len(new_ids) >= request.generation.max_new_tokens
+                or len(new_ids) >= request.sampling_params.max_new_tokens
                 or sequence.stop_check.is_met(new_ids)
             )
             if done or token != expected:
@@ -175,7 +175,7 @@ class Engine:
         del self._sequences[sequence.id]
         request = sequence.request
         completion = finish_completion(
-            self._tokenizer, sequence.new_ids, request.generation, self._end_ids, request.reasoning
+            self._tokenizer, sequence.new_ids, request.sampling_params, self._end_ids, request.reasoning
         )
         self._finished.append((sequence.id, completion))
 
@@ -191,7 +191,7 @@ def _choose(logits: torch.Tensor, sequences: Sequence[tuple[GenerationState, int
     rows = [sequence for sequence, count in sequences for _ in range(count)]
     return choose(
         logits,
-        [sequence.request.generation for sequence in rows],
+        [sequence.request.sampling_params for sequence in rows],
         [sequence.generator for sequence in rows],
         [sequence.token_ids for sequence in rows],
     )

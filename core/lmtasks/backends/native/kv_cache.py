@@ -25,7 +25,7 @@ class KVBlock:
             prefix: a block with a single, filled slot: the prefix that all of these sequences begin with.
         """
         self.count, self.width, self.prefix = count, width, prefix
-        self.free = list(range(count - 1, -1, -1))
+        self.free_slots = list(range(count - 1, -1, -1))
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def layer(
@@ -64,7 +64,7 @@ class KVBlock:
         if (kept, width) == (self.count, self.width):
             return
         self.count, self.width = kept, width
-        self.free = [slot for slot in self.free if slot < kept]
+        self.free_slots = [slot for slot in self.free_slots if slot < kept]
         for index, (key, value) in self._layers.items():
             self._layers[index] = key[:kept, :, :width].clone(), value[:kept, :, :width].clone()
 
@@ -122,5 +122,5 @@ class KVBudget:
         return block
 
     def free(self, block: KVBlock) -> None:
-        """Free the memory of a block."""
+        """Give back what a block has reserved; its memory goes with the last reference to it."""
         self.blocks.remove(block)

@@ -96,14 +96,14 @@ class Scheduler(Generic[SequenceT]):
             other = find_slots_for_merge(groups[block], groups, self.config.max_padding)
             if other:
                 for sequence in groups[block]:
-                    _move(sequence, other, other.free.pop())
+                    _move(sequence, other, other.free_slots.pop())
                 groups[other] += groups.pop(block)
                 self.budget.free(block)
         for block, members in groups.items():
             members.sort(key=lambda sequence: sequence.slot)
-            holes = sorted(slot for slot in block.free if slot < len(members))
+            holes = sorted(slot for slot in block.free_slots if slot < len(members))
             for hole, sequence in zip(holes, reversed(members), strict=False):
-                block.free[block.free.index(hole)] = sequence.slot
+                block.free_slots[block.free_slots.index(hole)] = sequence.slot
                 _move(sequence, block, hole)
             longest = max(sequence.slot_tokens for sequence in members)
             block.shrink_to_fit(len(members), longest, self.config.max_padding)
@@ -112,8 +112,8 @@ class Scheduler(Generic[SequenceT]):
         """Free the slot of a sequence that runs."""
         self.running.remove(sequence)
         block, prefix = sequence.block, sequence.prefix
-        block.free.append(sequence.slot)
-        if len(block.free) == block.count:
+        block.free_slots.append(sequence.slot)
+        if len(block.free_slots) == block.count:
             self.budget.free(block)
         prefix.users -= 1
         self._free_unused(prefix)
@@ -171,7 +171,7 @@ class Scheduler(Generic[SequenceT]):
             block = self.budget.allocate(1, len(prefix.ids))
             if block is None:
                 return False
-            block.free.clear()
+            block.free_slots.clear()
             try:
                 self._compute_prefix(prefix, block)
             except BaseException:
@@ -182,13 +182,13 @@ class Scheduler(Generic[SequenceT]):
         fitting = (
             block
             for block in self.budget.blocks
-            if block.free and block.prefix is shared and block.width >= sequence.slot_tokens
+            if block.free_slots and block.prefix is shared and block.width >= sequence.slot_tokens
         )
         block = min(fitting, key=lambda block: block.width, default=None)
         block = block or self.budget.allocate(similar, sequence.slot_tokens, shared)
         if block is None:
             return False
-        sequence.block, sequence.slot = block, block.free.pop()
+        sequence.block, sequence.slot = block, block.free_slots.pop()
         if prefix.block and not prefix.shares_kv:
             block.copy(prefix.block, 0, sequence.slot)
             sequence.computed = len(prefix.ids)
@@ -269,7 +269,7 @@ def find_slots_for_merge(
         for other in blocks
         if other is not current
         and other.prefix is current.prefix
-        and len(other.free) >= len(members)
+        and len(other.free_slots) >= len(members)
         and 0 <= len(members) * (other.width - needed) <= max_padding
     )
     return min(fitting, key=lambda other: other.width, default=None)

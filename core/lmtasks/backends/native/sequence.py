@@ -88,7 +88,7 @@ class GenerationState(SequenceState):
 
     def propose_draft(self) -> int:
         """Append draft tokens, which the next step verifies; return how many."""
-        generation = self.request.generation
+        generation = self.request.sampling_params
         if generation.temperature or generation.repetition_penalty != 1:
             return 0
         left = generation.max_new_tokens - len(self.new_ids) - 1

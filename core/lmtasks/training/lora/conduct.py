@@ -320,7 +320,7 @@ def _finished_run(path: str | None, which: str) -> Run | None:
         run = Run(Path(path))
         run.samples  # noqa: B018 # reading checks them
     except RunError as error:
-        log.warning("the scores %s are made again: %s", which, error)
+        log.warning("the run %s the training is scored again: %s", which, error)
         return None
     return run if run.status == "finished" else None
 
