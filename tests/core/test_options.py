@@ -6,7 +6,10 @@ from typing import get_type_hints
 import pytest
 
 from lmtasks import LmtasksError, RunOptions, ScoreOptions, TrainOptions
+from lmtasks.cli.flags import flag
+from lmtasks.errors import spell_options
 from lmtasks.options import DataOptions, ModelOptions, PromptOptions, RunKeywords, ScoreKeywords, TrainKeywords
+from lmtasks.task import SamplingParams
 
 PAIRS = [(RunOptions, RunKeywords), (ScoreOptions, ScoreKeywords), (TrainOptions, TrainKeywords)]
 
@@ -67,3 +70,23 @@ def test_train_options_hand_their_shared_groups_to_the_scoring_runs():
     for name in set(shared) - {"data", "split", "limit"}:
         assert getattr(run, name) == getattr(train, name), name
     assert (run.seed, run.adapter) == (4, "none")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1 and below 2**63, not 0"),
+        ({"top_p": 0.5}, "top_p and top_k need a temperature above 0: greedy generation ignores them"),
+        ({"stop": ("",)}, "an empty stop string would end every completion at once"),
+    ],
+)
+def test_sampling_options_out_of_range_are_refused_by_name(setting, message):
+    with pytest.raises(LmtasksError) as error:
+        RunOptions(**setting).generation(SamplingParams())
+    assert str(error.value) == message
+    with spell_options(flag), pytest.raises(LmtasksError) as error:
+        RunOptions(**setting).generation(SamplingParams())
+    flags = (
+        message.replace("max_new_tokens", "--max-new-tokens").replace("top_p", "--top-p").replace("top_k", "--top-k")
+    )
+    assert str(error.value) == flags.replace("a temperature", "a --temperature")

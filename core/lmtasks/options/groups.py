@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "int8"]
 BackendName = Literal["auto", "native", "hf-generate"]
 OnOverlong = Literal["error", "skip", "truncate"]
+_SAMPLING_OPTION = re.compile(r"\b(max_new_tokens|temperature|top_p|top_k|repetition_penalty)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,7 @@ class GenerationOptions(Options):
         try:
             return replace(task_default, **stated)
         except ValueError as error:
-            name, _, problem = str(error).partition(" ")
-            raise UsageError(f"{option(name)} {problem}") from error
+            raise UsageError(_SAMPLING_OPTION.sub(lambda name: option(name[0]), str(error))) from error
 
 
 @dataclass(frozen=True, kw_only=True)

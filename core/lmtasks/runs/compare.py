@@ -151,7 +151,7 @@ class Comparison:
         if rest := [*named.get("no difference shown", []), *named.get("same", [])]:
             if len(rest) == len(self.scores):
                 n = max(score.n for score in self.scores)
-                few = "" if self.has_power else ", too few of them or of trials to show one"
+                few = "" if self.has_power else ", which are too few, or the trials are, to show one"
                 parts.append(f"No significant difference is shown on these {n} examples{few}")
                 parts.append("that does not prove there is none")
             else:

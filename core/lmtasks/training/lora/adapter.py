@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.models.adapter_files import WEIGHTS
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
@@ -71,7 +71,8 @@ def _check_targets(loaded: LoadedModel, targets: Sequence[str]) -> None:
         if not any(_is_named(name, target) for name in linear):
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise UsageError(
-                f'target_modules: {loaded.info.name} has no layers named "{target}"; it has {", ".join(known)}'
+                f'{option("target_modules")}: {loaded.info.name} has no layers named "{target}"; it has'
+                f" {', '.join(known)}"
             )
 
 
@@ -85,8 +86,8 @@ def _check_rank(loaded: LoadedModel, targets: Sequence[str], rank: int) -> None:
     ]
     if sizes and rank > max(sizes):
         raise UsageError(
-            f"rank must be at most {max(sizes)}, the largest dimension of the layers of {loaded.info.name} that get an"
-            f" adapter, not {rank}"
+            f"{option('rank')} must be at most {max(sizes)}, the largest dimension of the layers of {loaded.info.name}"
+            f" that get an adapter, not {rank}"
         )
 
 

@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from peft import PeftModel
 
-from lmtasks.errors import UsageError
+from lmtasks.errors import UsageError, option
 from lmtasks.kernels.packed_attention import packed_attention
 from lmtasks.models.loading import LoadedModel
 from lmtasks.models.quiet import quiet
@@ -193,4 +193,6 @@ def _check_trackers(options: TrainOptions) -> None:
 
     for name in options.report_to:
         if name not in get_available_reporting_integrations():
-            raise UsageError(f"report_to {name}: not installed, or unknown to transformers; try pip install {name}")
+            raise UsageError(
+                f"{option('report_to')} {name}: not installed, or unknown to transformers; try pip install {name}"
+            )
