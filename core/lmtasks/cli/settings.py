@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtasks.cli.options import given
 from lmtasks.errors import UsageError, keyword, spell_options, unknown_name
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def training_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[Tr
     """
     from lmtasks.options import TrainOptions
 
-    given = {name: value for name, value in flags.items() if not (value is None or value is False or value in ((), {}))}
-    settings = {**(_read(config, given) if config else {}), **given}
+    stated = given(flags)
+    settings = {**(_read(config, stated) if config else {}), **stated}
     known = [field.name for field in dataclasses.fields(TrainOptions)]
     for name in settings:
         if name not in (*known, "model"):
